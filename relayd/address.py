@@ -1,0 +1,230 @@
+"""Where sockets are bound and where targets are: three kinds of address, their text form and their sockaddr.
+
+    10.0.0.1:80    [2001:db8::1]:80    [fe80::1%eth0]:80    ::ffff:10.0.0.1 is shown as 10.0.0.1     InetAddress
+    unix:/run/app.sock    unix:@name (abstract: no file, gone with its last socket)                  UnixAddress
+    app.example.com:80                                                                               NameAddress
+
+Pure: nothing here opens a socket or asks a resolver, but for the index of the interface that a link-local scope names.
+`parse(str(address)) == address` for every address.
+"""
+
+import enum
+import ipaddress
+import re
+import socket
+from dataclasses import dataclass
+from typing import TypeAlias
+
+#: sockaddr_un.sun_path has 108 bytes with the final NUL (unix(7)). An abstract name starts with a NUL instead.
+UNIX_PATH_BYTES_MAX = 107
+
+_PORT = re.compile(r"[0-9]{1,5}\Z")
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z")
+
+
+class AddressError(ValueError):
+    """The text is not an address. `str(error)` says what is wrong; `suggestion`, if not empty, is a corrected text."""
+
+    def __init__(self, message: str, suggestion: str = "") -> None:
+        super().__init__(message)
+        self.suggestion = suggestion
+
+
+class Family(enum.Enum):
+    """Address family, by the names of the configuration."""
+
+    INET = "inet"
+    INET6 = "inet6"
+    UNIX = "unix"
+
+    @property
+    def af(self) -> int:
+        """The AF_ number for socket(2)."""
+        return _AF[self]
+
+
+_AF = {Family.INET: socket.AF_INET, Family.INET6: socket.AF_INET6, Family.UNIX: socket.AF_UNIX}
+
+#: What the socket module takes and returns: (host, port), (host, port, flow, scope id), a path, or bytes (abstract).
+Sockaddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InetAddress:
+    """A numeric IPv4 or IPv6 address and a port. `scope` is an interface name or index, for link-local IPv6 only."""
+
+    family: Family
+    host: str
+    port: int
+    scope: str = ""
+
+    def __str__(self) -> str:
+        if self.family is Family.INET:
+            return f"{self.host}:{self.port}"
+        return f"[{self.host}%{self.scope}]:{self.port}" if self.scope else f"[{self.host}]:{self.port}"
+
+    @property
+    def sockaddr(self) -> Sockaddr:
+        """For bind(2) and connect(2). OSError when `scope` names no interface of this machine."""
+        if self.family is Family.INET:
+            return (self.host, self.port)
+        scope_id = 0
+        if self.scope:
+            scope_id = int(self.scope) if self.scope.isdigit() else socket.if_nametoindex(self.scope)
+        return (self.host, self.port, 0, scope_id)
+
+    @property
+    def wildcard(self) -> bool:
+        """True for 0.0.0.0 and [::]: every address of the family."""
+        return ipaddress.ip_address(self.host).is_unspecified
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A Unix socket: a path, or a name in the abstract namespace where `path` starts with "@"."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+    @property
+    def family(self) -> Family:
+        """Always `Family.UNIX`; here so that every bound or dialled address has a family."""
+        return Family.UNIX
+
+    @property
+    def abstract(self) -> bool:
+        """True when no file belongs to it."""
+        return self.path.startswith("@")
+
+    @property
+    def sockaddr(self) -> Sockaddr:
+        """For bind(2) and connect(2)."""
+        return b"\0" + self.path[1:].encode() if self.abstract else self.path
+
+
+@dataclass(frozen=True, slots=True)
+class NameAddress:
+    """A host name and a port, to be resolved by the control process. It has no family and no sockaddr of its own."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+#: What can be bound or dialled.
+SocketAddress: TypeAlias = InetAddress | UnixAddress
+#: What a configuration can name.
+Address: TypeAlias = InetAddress | UnixAddress | NameAddress
+
+
+def parse(text: str) -> Address:
+    """The address that `text` names; `:port` is `InetAddress(INET6, "::", port)`. Raises AddressError, and only that.
+    """
+    if text.startswith("unix:"):
+        return _parse_unix(text[len("unix:") :])
+    if text.startswith(("/", "@")):
+        raise AddressError("a Unix socket is written with unix: before its path", f"unix:{text}")
+    if "://" in text:
+        raise AddressError("an address has no scheme", text.split("://", 1)[1].rstrip("/"))
+    host, port = _split_port(text)
+    if host.startswith("["):
+        if not host.endswith("]"):
+            raise AddressError("the bracket around the IPv6 address is not closed")
+        return _parse_inet6(host[1:-1], port)
+    if not host:
+        return InetAddress(Family.INET6, "::", port)
+    if re.fullmatch(r"[0-9.]+", host):
+        try:
+            return InetAddress(Family.INET, str(ipaddress.IPv4Address(host)), port)
+        except ValueError as error:
+            raise AddressError(f"{host} is not an IPv4 address: {_reason(error)}") from None
+    if not _HOST_NAME.match(host) or ".." in host or any(len(label) > 63 for label in host.split(".")):
+        raise AddressError(f"{host!r} is neither an IP address nor a host name")
+    return NameAddress(host, port)
+
+
+def from_sockaddr(family: int, sockaddr: object) -> SocketAddress:
+    """The address in what accept(2), getsockname(2) or getpeername(2) returned, v4-mapped IPv6 as IPv4.
+
+    An unnamed Unix socket (a client that did not bind) is `UnixAddress("")`.
+    """
+    if family == socket.AF_UNIX:
+        if isinstance(sockaddr, bytes):
+            return UnixAddress("@" + sockaddr[1:].decode(errors="backslashreplace") if sockaddr else "")
+        return UnixAddress(str(sockaddr))
+    if not isinstance(sockaddr, tuple):
+        raise TypeError(f"not an internet socket address: {sockaddr!r}")
+    host, port = str(sockaddr[0]), int(sockaddr[1])
+    if family == socket.AF_INET:
+        return InetAddress(Family.INET, host, port)
+    if host.startswith("::ffff:") and "." in host:
+        return InetAddress(Family.INET, host[len("::ffff:") :], port)
+    host, _, scope = host.partition("%")
+    if not scope and len(sockaddr) == 4 and sockaddr[3]:
+        scope = str(sockaddr[3])
+    return InetAddress(Family.INET6, host, port, scope)
+
+
+def _split_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        raise AddressError("the port is missing", f"{text}:80" if text and ":" not in text.strip("[]") else "")
+    if ":" in host and not host.startswith("["):
+        with_brackets = f"[{host}]:{port}" if _is_inet6(host) else f"[{text}]:80"
+        raise AddressError("an IPv6 address stands in brackets, so that its port can be told from it", with_brackets)
+    if not port:
+        raise AddressError("the port after the colon is missing", f"{text}80")
+    if not _PORT.match(port):
+        raise AddressError(f"{port!r} is not a port: a number from 1 to 65535")
+    if int(port) > 65535:
+        raise AddressError(f"port {port} is out of range: 1 to 65535")
+    return host, int(port)
+
+
+def _parse_inet6(host: str, port: int) -> InetAddress:
+    host, percent, scope = host.partition("%")
+    if percent and not scope:
+        raise AddressError("the interface name after % is missing")
+    try:
+        parsed = ipaddress.IPv6Address(host)
+    except ValueError as error:
+        raise AddressError(f"{host} is not an IPv6 address: {_reason(error)}") from None
+    if parsed.is_link_local and not scope:
+        raise AddressError("a link-local address needs its interface", f"[{host}%eth0]:{port}")
+    if scope and not parsed.is_link_local:
+        raise AddressError("only a link-local address (fe80::/10) takes an interface", f"[{host}]:{port}")
+    return InetAddress(Family.INET6, str(parsed), port, scope)
+
+
+def _parse_unix(path: str) -> UnixAddress:
+    if not path or path == "@":
+        raise AddressError("the path of the Unix socket is missing", "unix:/run/relayd/name.sock")
+    if not path.startswith(("/", "@")):
+        raise AddressError("the path of a Unix socket is absolute, or @name for an abstract one", f"unix:/run/{path}")
+    if "\0" in path:
+        raise AddressError("a path cannot hold a NUL byte")
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        raise AddressError("the path is not valid text") from None
+    if size > UNIX_PATH_BYTES_MAX:
+        raise AddressError(f"the path has {size} bytes; a Unix socket address holds {UNIX_PATH_BYTES_MAX}")
+    return UnixAddress(path)
+
+
+def _is_inet6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _reason(error: ValueError) -> str:
+    """The part of ipaddress's message after the address, which the caller has already named."""
+    text = str(error)
+    return text.partition(" in ")[0] if " in " in text else text.partition(": ")[2] or text

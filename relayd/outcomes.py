@@ -1,0 +1,83 @@
+"""Every way in which a connection can end, once: log, counters and status use these names and no others.
+
+`code` is HAProxy's pair of letters (its configuration manual, section 8.5, "Session state at disconnection") where
+the meaning is the same. The first letter says who or what ended it: `C` client, `S` target ("server"), `R` a
+resource ran out here, `I` a bug here, `K` killed by an operator's action, lower case a timeout on that side. The second
+says when: `C` while connecting, `D` while data moved, `-` after a proper end. Where HAProxy has no such state
+the first letter is lower case and not one of HAProxy's (`i`, `h`, `t`), so that no letter has two meanings.
+"""
+
+import enum
+
+
+class Side(enum.Enum):
+    """Who caused the end."""
+
+    CLIENT = "client"
+    TARGET = "target"
+    RELAY = "relay"
+
+
+class Outcome(enum.Enum):
+    """How a connection ended. `value` is the name used everywhere outside this program."""
+
+    value: str
+    code: str
+    side: Side
+    meaning: str
+
+    def __new__(cls, value: str, code: str, side: Side, meaning: str) -> "Outcome":
+        member = object.__new__(cls)
+        member._value_ = value
+        member.code = code
+        member.side = side
+        member.meaning = meaning
+        return member
+
+    #: `side` of a normal end is whoever sent the first FIN; this default is replaced in the log line.
+    NORMAL = ("normal", "--", Side.CLIENT, "both sides finished; every byte was delivered")
+    CLIENT_RESET = ("client_reset", "CD", Side.CLIENT, "the client reset the connection")
+    CLIENT_ABORTED_CONNECTING = (
+        "client_aborted_connecting",
+        "CC",
+        Side.CLIENT,
+        "the client went away before the target had answered",
+    )
+    CLIENT_TIMEOUT = (
+        "client_timeout",
+        "cD",
+        Side.CLIENT,
+        "the client stopped answering (keepalive or tcp_user_timeout)",
+    )
+    TARGET_RESET = ("target_reset", "SD", Side.TARGET, "the target reset the connection")
+    TARGET_TIMEOUT = (
+        "target_timeout",
+        "sD",
+        Side.TARGET,
+        "the target stopped answering (keepalive or tcp_user_timeout)",
+    )
+    TARGET_REFUSED = ("target_refused", "SC", Side.TARGET, "nobody listens at the target")
+    TARGET_UNREACHABLE = ("target_unreachable", "SC", Side.TARGET, "no way to the target")
+    CONNECT_TIMEOUT = (
+        "connect_timeout",
+        "sC",
+        Side.TARGET,
+        "the target did not answer within connect_timeout",
+    )
+    NO_TARGET = ("no_target", "SC", Side.RELAY, "no target has an address")
+    IDLE_TIMEOUT = ("idle_timeout", "iD", Side.RELAY, "no byte moved for idle_timeout")
+    HALF_CLOSE_TIMEOUT = (
+        "half_close_timeout",
+        "hD",
+        Side.RELAY,
+        "one side had finished and no byte moved for half_close_timeout",
+    )
+    MAX_LIFETIME = ("max_lifetime", "tD", Side.RELAY, "open for max_lifetime")
+    RESOURCE_EXHAUSTED = (
+        "resource_exhausted",
+        "RC",
+        Side.RELAY,
+        "out of file descriptors, memory or local ports",
+    )
+    SHUTDOWN = ("shutdown", "KD", Side.RELAY, "relayd stopped, and drain_timeout was over")
+    INTERNAL_ERROR = ("internal_error", "ID", Side.RELAY, "a bug in relayd; the log has the traceback")
