@@ -1,0 +1,69 @@
+"""Dialled sockets: non-blocking connect(2), and how its answer is read."""
+
+import functools
+import socket
+
+from relayd.address import Sockaddr, SocketAddress
+from relayd.net.options import apply_before_dial
+from relayd.spec import SocketOptions
+
+#: Not named in the socket module before Python 3.11: choose the port at connect, so that a source address can be
+#: shared by as many connections as there are (target, port) pairs (ip(7), Linux 4.2).
+_IP_BIND_ADDRESS_NO_PORT = 24
+
+_PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
+
+
+def open_dial_socket(af: int, options: SocketOptions, source: SocketAddress | None) -> socket.socket:
+    """A non-blocking stream socket of family `af`, ready to connect. The caller owns it.
+
+    `source` is bound first where it has the family of the socket. Raises OSError and has then left nothing open.
+    """
+    sock = socket.socket(af, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if af != socket.AF_UNIX:
+            apply_before_dial(sock, options)
+            if source is not None and source.family.af == af:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind(source.sockaddr)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def pending_error(sock: socket.socket) -> int:
+    """The errno that waits on `sock`, which this clears; 0 for none. Of a connect that is over: 0 when it is
+    established.
+    """
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+@functools.cache
+def ephemeral_ports() -> tuple[int, int]:
+    """First and last of the ports that the kernel gives to sockets that did not ask for one (ip(7)).
+
+    Read once. Where /proc/sys is hidden (ProcSubset=pid), every port that needs no privilege is taken for one of them.
+    """
+    try:
+        with open(_PORT_RANGE) as file:
+            first, last = file.read().split()
+        return int(first), int(last)
+    except (OSError, ValueError):
+        return 1024, 65535
+
+
+def met_itself(sock: socket.socket, sockaddr: Sockaddr) -> bool:
+    """True when a connected TCP socket is its own peer (simultaneous open with oneself, RFC 9293 3.5).
+
+    That happens when nobody listens on a port of `ephemeral_ports` and connect(2) is given that very port as its own:
+    a dead target must not be taken for one that echoes. `sockaddr` is what was dialled. Costs a system call for such
+    ports only.
+    """
+    if not isinstance(sockaddr, tuple):
+        return False
+    first, last = ephemeral_ports()
+    if not first <= sockaddr[1] <= last:
+        return False
+    local = sock.getsockname()
+    return bool(local[1] == sockaddr[1] and local[0] == sockaddr[0])

@@ -1,0 +1,272 @@
+"""Listening sockets: one call that makes a socket ready to accept, or says what is in the way.
+
+Options that accepted connections inherit (tcp(7); the kernel copies them at the handshake) are set here
+once, so that a worker spends no system call on them: TCP_NODELAY, keepalive, TCP_USER_TIMEOUT, TCP_CONGESTION.
+
+A Unix path (S10) goes through a temporary name in the same directory, and is renamed over the final one when mode,
+owner and backlog are as they shall be: a client sees the old file or the finished new one, nothing between.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import socket
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from relayd.address import UNIX_PATH_BYTES_MAX, Family, InetAddress, SocketAddress, UnixAddress, from_sockaddr
+from relayd.errors import RelaydError, name
+from relayd.net.options import apply_tcp
+from relayd.spec import Binding, SocketOptions
+
+__all__ = ["ListenFailed", "ListeningSocket", "listen"]
+
+#: Not named by the socket module: linux/in.h, linux/in6.h (Linux 4.15).
+_IP_FREEBIND = 15
+_IPV6_FREEBIND = 78
+#: A new Unix socket file is its creator's alone until chown and chmod have been done.
+_UMASK_PRIVATE = 0o177
+#: Below this a bind needs CAP_NET_BIND_SERVICE, unless net.ipv4.ip_unprivileged_port_start says otherwise (ip(7)).
+_FREE_PORTS_FROM = 1024
+
+
+class ListenFailed(RelaydError):
+    """The address cannot be listened on. `str(error)` is `address: what: what to do`."""
+
+    def __init__(self, address: SocketAddress, reason: str) -> None:
+        super().__init__(f"{address}: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """What tells our socket file from one that somebody put in its place."""
+
+    device: int
+    inode: int
+
+
+class ListeningSocket:
+    """A bound, listening, non-blocking, close-on-exec stream socket, and its file where it has one. Owns both."""
+
+    def __init__(self, sock: socket.socket, address: SocketAddress, identity: _Identity | None = None) -> None:
+        self._sock = sock
+        self._identity = identity
+        #: What it is bound to, with the port that the kernel picked where 0 was asked for.
+        self.address = address
+
+    def fileno(self) -> int:
+        """The descriptor, still owned by this object. -1 once closed."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Remove the socket file if it is still this socket's, and close the socket. Idempotent.
+
+        Copies of the descriptor in other processes go on listening.
+        """
+        if self._sock.fileno() == -1:
+            return
+        if isinstance(self.address, UnixAddress) and self._identity is not None:
+            # Gone, replaced, or in a directory that has become read-only: a stop goes on all the same, and the next
+            # start treats what is left as stale.
+            with contextlib.suppress(OSError):
+                if _identity(os.lstat(self.address.path)) == self._identity:
+                    os.unlink(self.address.path)
+        self._sock.close()
+
+
+def listen(address: SocketAddress, binding: Binding, options: SocketOptions) -> ListeningSocket:
+    """A socket that listens on `address`; the caller owns it. Raises ListenFailed, and has then left nothing behind."""
+    with _explained(address):
+        sock = socket.socket(address.family.af, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if isinstance(address, InetAddress):
+            return _listen_inet(sock, address, binding, options)
+        if address.abstract:
+            return _listen_abstract(sock, address, binding)
+        return _listen_path(sock, address, binding)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _listen_inet(
+    sock: socket.socket, address: InetAddress, binding: Binding, options: SocketOptions
+) -> ListeningSocket:
+    with _explained(address):
+        # A restart must not wait for connections in TIME_WAIT (socket(7)). Never SO_REUSEPORT: it would let a second
+        # daemon take over part of the connections unseen.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.family is Family.INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, binding.ipv6_only)
+        if binding.freebind:
+            if address.family is Family.INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+    if binding.interface is not None:
+        with _explained(address, _interface_advice(binding.interface)):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, binding.interface.encode() + b"\0")
+    with _explained(address, _congestion_advice(options.congestion)):
+        apply_tcp(sock, options)
+    with _explained(address, _bind_advice(address)):
+        sock.bind(address.sockaddr)
+        if binding.defer_accept_s is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, binding.defer_accept_s)
+        if binding.fast_open:
+            # The value is the number of handshakes that may wait for their last ACK; RFC 7413, section 5.1.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, binding.backlog)
+        sock.listen(binding.backlog)
+    bound = from_sockaddr(address.family.af, sock.getsockname())
+    port = bound.port if isinstance(bound, InetAddress) else address.port
+    return ListeningSocket(sock, InetAddress(address.family, address.host, port, address.scope))
+
+
+def _listen_abstract(sock: socket.socket, address: UnixAddress, binding: Binding) -> ListeningSocket:
+    with _explained(address, {errno.EADDRINUSE: "address already in use: another process has this abstract name"}):
+        sock.bind(address.sockaddr)
+        sock.listen(binding.backlog)
+    return ListeningSocket(sock, address)
+
+
+def _listen_path(sock: socket.socket, address: UnixAddress, binding: Binding) -> ListeningSocket:
+    directory, final = os.path.split(address.path)
+    with _explained(address, _directory_advice(directory)):
+        directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _refuse_unless_stale(address)
+        temporary = f"{final}.{secrets.token_hex(4)}"
+        if len(os.fsencode(temporary)) > _name_bytes_max(directory_fd):
+            temporary = f".relayd-{secrets.token_hex(4)}"
+        with _explained(address, _directory_advice(directory)):
+            _bind_private(sock, directory, directory_fd, temporary)
+        try:
+            return _publish(sock, address, binding, directory_fd, temporary)
+        except BaseException:
+            os.unlink(temporary, dir_fd=directory_fd)
+            raise
+    finally:
+        os.close(directory_fd)
+
+
+def _bind_private(sock: socket.socket, directory: str, directory_fd: int, temporary: str) -> None:
+    """Bind to `temporary` with mode 0600. A path that a socket address cannot hold is reached through /proc."""
+    path = os.path.join(directory, temporary)
+    if len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
+        path = f"/proc/self/fd/{directory_fd}/{temporary}"
+    before = os.umask(_UMASK_PRIVATE)  # of the whole process: nothing else runs in it while listeners are opened
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(before)
+
+
+def _publish(
+    sock: socket.socket, address: UnixAddress, binding: Binding, directory_fd: int, temporary: str
+) -> ListeningSocket:
+    """Owner, mode and backlog, then the final name. The owner first: the mode is for them."""
+    user = -1 if binding.user_id is None else binding.user_id
+    group = -1 if binding.group_id is None else binding.group_id
+    if (user, group) != (-1, -1):
+        advice = {
+            errno.EPERM: "operation not permitted: user and group of a socket are changed by root only (CAP_CHOWN)"
+        }
+        with _explained(address, advice):
+            os.chown(temporary, user, group, dir_fd=directory_fd, follow_symlinks=False)
+    with _explained(address):
+        os.chmod(temporary, binding.mode, dir_fd=directory_fd)
+        sock.listen(binding.backlog)
+        identity = _identity(os.stat(temporary, dir_fd=directory_fd, follow_symlinks=False))
+        os.rename(temporary, os.path.basename(address.path), src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+    return ListeningSocket(sock, address, identity)
+
+
+def _refuse_unless_stale(address: UnixAddress) -> None:
+    """Raises ListenFailed when something at the path is worth keeping: any file that is no socket, any live socket."""
+    with _explained(address):
+        try:
+            status = os.lstat(address.path)
+        except FileNotFoundError:
+            return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise ListenFailed(address, "a file that is not a socket is in the way: move it, or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        answer = probe.connect_ex(address.path)
+    # Nobody has the socket open any more, or the file went away meanwhile.
+    if answer in (errno.ECONNREFUSED, errno.ENOENT):
+        return
+    # Accepted, backlog full, or a socket of another type: somebody is there.
+    if answer in (0, errno.EAGAIN, errno.EPROTOTYPE):
+        raise ListenFailed(address, "address already in use: another process listens on this path")
+    raise ListenFailed(address, f"cannot tell whether the socket at this path is in use: {os.strerror(answer)}")
+
+
+@contextlib.contextmanager
+def _explained(address: SocketAddress, advice: dict[int, str] | None = None) -> Iterator[None]:
+    """Turn an OSError into a ListenFailed, in the words of `advice` where it has some for this errno."""
+    try:
+        yield
+    except OSError as error:
+        number = error.errno or 0
+        usual = f"{os.strerror(number)} ({name(number)})" if number else str(error)
+        raise ListenFailed(address, (advice or {}).get(number, usual)) from error
+
+
+def _bind_advice(address: InetAddress) -> dict[int, str]:
+    low = address.port and address.port < _FREE_PORTS_FROM
+    low_port = f"permission denied: ports below {_FREE_PORTS_FROM} need CAP_NET_BIND_SERVICE"
+    return {
+        errno.EADDRINUSE: (
+            f"address already in use: another process listens there (ss -ltnp 'sport = :{address.port}' names it)"
+        ),
+        errno.EACCES: low_port if low else "permission denied: a security policy of this machine forbids it",
+        errno.EADDRNOTAVAIL: (
+            "no interface of this machine has this address: correct it, or set freebind = true to bind it all the same"
+        ),
+    }
+
+
+def _interface_advice(interface: str) -> dict[int, str]:
+    return {
+        errno.ENODEV: f"this machine has no interface {interface!r} (ip link lists them)",
+        errno.EPERM: f"binding to interface {interface!r} is not permitted: it needs CAP_NET_RAW",
+    }
+
+
+def _congestion_advice(congestion: str | None) -> dict[int, str]:
+    if congestion is None:
+        return {}
+    return {
+        errno.ENOENT: (
+            f"congestion control {congestion!r} is not available "
+            "(sysctl net.ipv4.tcp_available_congestion_control lists what is)"
+        ),
+        errno.EPERM: (
+            f"congestion control {congestion!r} is not allowed to this user "
+            "(sysctl net.ipv4.tcp_allowed_congestion_control)"
+        ),
+    }
+
+
+def _directory_advice(directory: str) -> dict[int, str]:
+    denied = f"the socket cannot be created: no permission to write in the directory {directory}"
+    return {
+        errno.ENOENT: f"the directory {directory} does not exist: create it, or choose another path",
+        errno.ENOTDIR: f"{directory} is not a directory",
+        errno.EACCES: denied,
+        errno.EPERM: denied,
+        errno.EROFS: f"the socket cannot be created: the file system of {directory} is read-only",
+        errno.ENOSPC: f"the socket cannot be created: no space left in {directory}",
+    }
+
+
+def _name_bytes_max(directory_fd: int) -> int:
+    """NAME_MAX where the directory is: 255 nearly everywhere, 143 on eCryptfs."""
+    return os.statvfs(directory_fd).f_namemax
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return _Identity(status.st_dev, status.st_ino)

@@ -1,0 +1,51 @@
+"""What the kernel knows of a TCP connection."""
+
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+from typing import NamedTuple
+
+#: Offsets in struct tcp_info (linux/tcp.h, unchanged since 2.6): tcpi_rtt in microseconds, tcpi_total_retrans.
+_RTT_AT, _RETRANS_AT, _TCP_INFO_BYTES = 68, 100, 104
+_U32 = struct.Struct("=I")
+_LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+class PathInfo(NamedTuple):
+    """Smoothed round trip time of the path in milliseconds, and segments sent again since the connection began."""
+
+    rtt_ms: float
+    retrans: int
+
+
+def path_info(sock: socket.socket) -> PathInfo | None:
+    """TCP_INFO of `sock`; None where the kernel does not tell (not TCP, or the socket is gone)."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:
+        return None
+    if len(info) < _TCP_INFO_BYTES:
+        return None
+    return PathInfo(_U32.unpack_from(info, _RTT_AT)[0] / 1000, _U32.unpack_from(info, _RETRANS_AT)[0])
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes written to `sock` that the peer has not acknowledged (SIOCOUTQ, tcp(7)); 0 when the socket is gone."""
+    try:
+        return int(_U32.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, b"\\0\\0\\0\\0"))[0])
+    except OSError:
+        return 0
+
+
+def discard(sock: socket.socket, *, reset: bool) -> None:
+    """Close `sock`; with `reset`, send a reset and forget what is unsent (SO_LINGER 0, socket(7)). Never raises.
+
+    A Unix socket knows no reset: there the peer sees an end of file, or ECONNRESET where we leave bytes unread.
+    """
+    if reset:
+        with contextlib.suppress(OSError):  # then the close sends a FIN, which is all that can be done
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    with contextlib.suppress(OSError):  # Linux has given the descriptor back even when close(2) reports an error
+        sock.close()

@@ -1,0 +1,89 @@
+"""What one turn of a worker does:
+
+    wait      for events, but no longer than until the next timer, and not at all while somebody has unfinished work
+    dispatch  each event to the handler that registered for it
+    again     those who stopped at their budget in the turn before, one step each (S5)
+    expire    timers that are due: after the I/O, so that a process that was stopped for a while does not time out
+              connections whose data was waiting (research: SIGSTOP for 30 s)
+    flush     the log, once per turn
+
+`now` is read once per turn. A handler that raises has a bug: its owner ends, the loop goes on (F3).
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from relayd import clock
+from relayd.net.poller import EdgeSelector
+from relayd.relay.timers import Timers
+
+#: Pause after a failing epoll_wait, which only a filter or a tracer causes: go on, and do not spin.
+_SELECT_FAILED_PAUSE_S = 0.1
+
+
+class Actor(Protocol):
+    """Whoever is called by the loop: bound methods of actors are the handlers."""
+
+    def expire(self) -> None:
+        """A timer of this actor is due. `loop.now` is the time."""
+
+    def crashed(self, error: Exception) -> None:
+        """A handler of this actor raised `error`: end, log it, and do not raise."""
+
+
+class Loop:
+    """A selectors loop for one thread. Owns its selector."""
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        self.selector = EdgeSelector()
+        self.timers: Timers[Actor] = Timers()
+        self.now = clock.monotonic()
+        self.running = True
+        self._flush = flush
+        self._again: deque[Callable[[], None]] = deque()
+
+    def again(self, step: Callable[[], None]) -> None:
+        """Call `step`, a bound method of an Actor, once in the next turn."""
+        self._again.append(step)
+
+    def call_at(self, actor: Actor, at: float) -> set[Actor]:
+        """`actor.expire()` at `at` (monotonic seconds). `result.discard(actor)` cancels it."""
+        return self.timers.add(actor, at, self.now)
+
+    def run(self) -> None:
+        """Turn until `running` is False."""
+        while self.running:
+            self.turn()
+
+    def turn(self) -> None:
+        """One turn."""
+        again = self._again
+        timeout = 0.0 if again else self.timers.wait(clock.monotonic())
+        try:
+            events = self.selector.select(timeout)
+        except OSError:
+            clock.pause(_SELECT_FAILED_PAUSE_S)
+            events = []
+        self.now = now = clock.monotonic()
+        for key, mask in events:
+            try:
+                key.data(mask)
+            except Exception as error:
+                key.data.__self__.crashed(error)
+        for _ in range(len(again)):
+            step = again.popleft()
+            try:
+                step()
+            except Exception as error:
+                step.__self__.crashed(error)  # type: ignore[attr-defined]  # `again` takes bound methods
+        for actor in self.timers.expired(now):
+            try:
+                actor.expire()
+            except Exception as error:
+                actor.crashed(error)
+        self._flush()
+
+    def close(self) -> None:
+        """Close the selector."""
+        self.selector.close()

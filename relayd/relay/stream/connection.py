@@ -1,0 +1,452 @@
+"""One connection, from accept to close, in the order in which it happens.
+
+                    ┌────────── close(outcome) from any phase ──────────┐
+    DIALING ──▶ RELAYING ──(both pumps finished)────────────────▶ CLOSED
+     │  ▲          │                                                ▲
+     └──┘          └─one side reset─▶ RESETTING ─flushed, or late───┘
+    next target, up to `dial_attempts`
+
+DIALING waits for connect(2), or for the time to try again. The client's early bytes stay in its socket. RELAYING is
+two pumps. RESETTING delivers what came before a reset, bounded, and then passes the reset on (S3): the pump that
+reads from the failed side runs on to the end of what there is, the other one is stopped.
+
+Every end that is not `normal` resets both sides: a FIN says "that was all", and nobody shall take a cut stream for a
+whole one.
+"""
+
+import contextlib
+import enum
+import errno
+import socket
+
+from relayd import clock
+from relayd.address import InetAddress, from_sockaddr
+from relayd.errors import OUT_OF_RESOURCES, REFUSED
+from relayd.log.access import AccessRecord
+from relayd.net.dialing import met_itself, open_dial_socket, pending_error
+from relayd.net.options import apply_keepalive
+from relayd.net.poller import ENDING, ERR, HUP, OUT, STREAM
+from relayd.net.tcp import discard, path_info, unacknowledged
+from relayd.outcomes import Outcome, Side
+from relayd.relay.group import Choice
+from relayd.relay.loop import Actor
+from relayd.relay.stream.pump import Flow, Pump
+from relayd.relay.stream.service import StreamService
+
+#: How long bytes that came before a reset may take to be acknowledged before the reset overtakes them, and how often
+#: we look.
+RESET_FLUSH_S = 2.0
+_RESET_LOOK_S = 0.01
+#: Wait before a dial that this machine could not even begin (no descriptor, full Unix backlog) is tried again.
+_DIAL_RETRY_S = 0.05
+
+
+class Phase(enum.Enum):
+    """Where a connection is; the moves are drawn above, and `LEGAL` has them as data."""
+
+    DIALING = "dialing"
+    RELAYING = "relaying"
+    RESETTING = "resetting"
+    CLOSED = "closed"
+
+
+LEGAL = {
+    Phase.DIALING: frozenset({Phase.RELAYING, Phase.CLOSED}),
+    Phase.RELAYING: frozenset({Phase.RESETTING, Phase.CLOSED}),
+    Phase.RESETTING: frozenset({Phase.CLOSED}),
+    Phase.CLOSED: frozenset[Phase](),
+}
+_DIALING, _RELAYING, _RESETTING, _CLOSED = Phase.DIALING, Phase.RELAYING, Phase.RESETTING, Phase.CLOSED
+_FINISHED = Flow.FINISHED
+_NEVER = float("inf")
+_NO_TIMER: set[Actor] = set()  # shared by all that have no timer yet; nobody is ever in it
+
+
+class Connection:
+    """A client's socket, a target's socket, and a pump each way. Owns all of them until it is CLOSED."""
+
+    __slots__ = (
+        "_attempts",
+        "_choice",
+        "_client",
+        "_client_sockaddr",
+        "_connected_at",
+        "_deadline",
+        "_early",
+        "_errno",
+        "_first_fin",
+        "_keepalive_pending",
+        "_local",
+        "_number",
+        "_outcome",
+        "_pump_in",
+        "_pump_out",
+        "_service",
+        "_started_at",
+        "_target",
+        "_timer",
+        "_timer_at",
+        "_tried",
+        "active_at",
+        "loop",
+        "phase",
+    )
+
+    def __init__(self, service: StreamService, client: socket.socket, sockaddr: object, local: str | None) -> None:
+        """Takes `client`, an accepted non-blocking socket whose peer is `sockaddr`.
+
+        `local` is the address that it came to, for the log; None where the socket has to be asked.
+        """
+        self._service = service
+        self._client = client
+        self._client_sockaddr = sockaddr
+        self._local = local
+        self._target: socket.socket | None = None
+        self._choice: Choice | None = None
+        self._pump_in: Pump | None = None
+        self._pump_out: Pump | None = None
+        self._outcome: Outcome | None = None
+        self._errno = 0
+        self._attempts = 0
+        self._early = 0
+        self._first_fin: Side | None = None
+        self._connected_at = 0.0
+        self._deadline = 0.0
+        self._timer: set[Actor] = _NO_TIMER
+        self._timer_at = 0.0
+        self._tried: tuple[Choice, ...] = ()
+        self._keepalive_pending = False
+        self.loop = service.loop
+        self.phase = _DIALING
+        self._started_at = self.active_at = service.loop.now
+        self._number = service.begin(self)
+
+    # dialling ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Watch the client, for it may leave, and dial."""
+        try:
+            self.loop.selector.register(self._client, STREAM, self.on_client)
+        except OSError as error:
+            self._close(Outcome.RESOURCE_EXHAUSTED, error.errno)
+            return
+        self._dial_next()
+
+    def _dial_next(self) -> None:
+        """Dial the next target in turn, until one is under way or none is left."""
+        spec = self._service.spec
+        while self._attempts < spec.dial_attempts:
+            choice = self._service.group.pick(self._tried)
+            if choice is None:
+                break
+            self._choice = choice
+            self._attempts += 1
+            self._deadline = self.loop.now + spec.timeouts.connect_s
+            if self._dial(choice):
+                return
+        self._close(self._outcome or Outcome.NO_TARGET, self._errno)
+
+    def _dial(self, choice: Choice) -> bool:
+        """Begin to connect to `choice`; False when that has failed for good, with `outcome` and `errno` set."""
+        target: socket.socket | None = None
+        try:
+            target = open_dial_socket(choice.af, self._service.spec.options, self._service.spec.source)
+            number = target.connect_ex(choice.sockaddr or choice.address.sockaddr)
+            if number in (0, errno.EINPROGRESS, errno.EINTR):
+                self.loop.selector.register(target, STREAM, self.on_target)
+                self._target = target
+                self._set_timer(min(self._deadline, self.loop.now + self._service.first_look_s))
+                return True
+        except OSError as error:
+            number = error.errno or errno.EIO
+        if target is not None:
+            target.close()
+        if number == errno.EAGAIN or number in OUT_OF_RESOURCES - {errno.EADDRNOTAVAIL}:
+            # EAGAIN is the full backlog of a Unix socket (connect(2)): it makes no event when it has room again.
+            self._errno = number
+            self._set_timer(min(self._deadline, self.loop.now + _DIAL_RETRY_S))
+            return True
+        self._dial_failed(number)
+        return False
+
+    def _dial_failed(self, number: int) -> None:
+        """Remember why, and that this choice has been tried."""
+        self._service.counters.dial_failures += 1
+        self._errno = number
+        if number in REFUSED:
+            self._outcome = Outcome.TARGET_REFUSED
+        elif number in (errno.ETIMEDOUT, errno.EAGAIN):
+            self._outcome = Outcome.CONNECT_TIMEOUT
+        elif number in OUT_OF_RESOURCES:
+            self._outcome = Outcome.RESOURCE_EXHAUSTED
+        else:
+            self._outcome = Outcome.TARGET_UNREACHABLE
+        if self._choice is not None:
+            self._tried = (*self._tried, self._choice)
+
+    def _dial_again(self, number: int) -> None:
+        """The attempt under way has failed with errno `number`: forget its socket and go on with the next target."""
+        if self._target is not None:
+            self.loop.selector.forget(self._target.fileno())
+            self._target.close()
+            self._target = None
+        self._dial_failed(number)
+        self._dial_next()
+
+    def _dial_event(self, mask: int) -> None:
+        """The target has answered. EPOLLHUP alone is not believed: some kernels report it during a good connect."""
+        target, choice = self._target, self._choice
+        if target is None or choice is None or not mask & (OUT | ERR | HUP):
+            return
+        if mask & (ERR | HUP):
+            number = pending_error(target)
+            if number or not mask & OUT:
+                self._dial_again(number or errno.ECONNREFUSED)
+                return
+        if choice.sockaddr is not None and met_itself(target, choice.sockaddr):
+            self._dial_again(errno.ECONNREFUSED)
+            return
+        self._connected(target, choice, mask)
+
+    # relaying ---------------------------------------------------------------------------------------------------
+
+    def _connected(self, target: socket.socket, choice: Choice, mask: int) -> None:
+        self.phase = _RELAYING
+        self._outcome, self._errno = None, 0
+        self._connected_at = self.active_at = self.loop.now
+        self._keepalive_pending = choice.af != socket.AF_UNIX
+        pipes = self._service.pipes
+        self._pump_in = pump_in = Pump(self, self._client, target, pipes)
+        self._pump_out = pump_out = Pump(self, target, self._client, pipes)
+        if self._early & ~OUT:
+            pump_in.source_event(self._early)
+        if mask & ~OUT:
+            pump_out.source_event(mask)
+
+    def on_client(self, mask: int) -> None:
+        """Handler of the client's socket."""
+        if self.phase is _RELAYING or self.phase is _RESETTING:
+            self._relay_event(self._pump_in, self._pump_out, mask)
+        elif self.phase is _DIALING:
+            self._early |= mask
+            if mask & (ERR | HUP):
+                self._client_left(mask)
+
+    def _client_left(self, mask: int) -> None:
+        """The client reset while we dialled; or, on a Unix socket, closed, perhaps after it had sent all that it
+        wanted to.
+        """
+        if not mask & ERR:
+            with contextlib.suppress(OSError):
+                if self._client.recv(1, socket.MSG_PEEK):
+                    return
+        self._close(Outcome.CLIENT_ABORTED_CONNECTING, pending_error(self._client))
+
+    def on_target(self, mask: int) -> None:
+        """Handler of the target's socket."""
+        if self.phase is _RELAYING or self.phase is _RESETTING:
+            self._relay_event(self._pump_out, self._pump_in, mask)
+        elif self.phase is _DIALING:
+            self._dial_event(mask)
+
+    def _relay_event(self, reads: Pump | None, writes: Pump | None, mask: int) -> None:
+        """`reads` has the socket of the event as its source, `writes` as its sink."""
+        if reads is None or writes is None:
+            return
+        if mask & ~OUT:
+            reads.source_event(mask)
+        if mask & OUT:
+            writes.sink_event()
+
+    def finished(self, pump: Pump) -> None:
+        """Pass the FIN on (S2), or close when it was the second: the close sends it."""
+        if self.phase is _RESETTING:
+            self._reset_look()
+            return
+        other = self._pump_out if pump is self._pump_in else self._pump_in
+        if other is None or other.flow is _FINISHED:
+            self._close(Outcome.NORMAL)
+            return
+        self._first_fin = Side.CLIENT if pump is self._pump_in else Side.TARGET
+        try:
+            pump.sink.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.sink_failed(pump, error.errno or 0)
+            return
+        self.active_at = self.loop.now
+        half_close_s = self._service.spec.timeouts.half_close_s
+        if half_close_s is not None and self.active_at + half_close_s < self._timer_at:
+            self._set_timer(self.active_at + half_close_s)
+
+    # one side has failed ----------------------------------------------------------------------------------------
+
+    def source_failed(self, pump: Pump, number: int) -> None:
+        """All that came before the reset has been written: see it acknowledged, then pass the reset on."""
+        if self.phase is _RELAYING:
+            self._reset(pump, number)
+        pump.stop()
+        self._reset_look()
+
+    def source_failing(self, pump: Pump) -> None:
+        """A side has reset while bytes from it still wait for the other side to take them."""
+        if self.phase is _RELAYING:
+            self._reset(pump, pending_error(pump.source))
+
+    def source_event_after_end(self, pump: Pump) -> None:
+        """A side that had finished has now reset (S3), unless this is only the end of both directions (HUP)."""
+        number = pending_error(pump.source)
+        if number:
+            self.source_failed(pump, number)
+
+    def sink_failed(self, pump: Pump, number: int) -> None:
+        """The sink has reset. What it sent before that is in its socket still, and belongs to the other side."""
+        pump.stop()
+        survivor = self._pump_out if pump is self._pump_in else self._pump_in
+        if self.phase is _RESETTING or survivor is None:
+            self._close(self._outcome or Outcome.INTERNAL_ERROR, self._errno)
+        else:
+            self._reset(survivor, number)
+            survivor.source_event(ENDING)
+
+    def _reset(self, survivor: Pump, number: int) -> None:
+        """RESETTING: the source of `survivor` is dead, with errno `number`; only `survivor` goes on, and not for
+        long.
+        """
+        from_client = survivor is self._pump_in
+        if number == errno.ETIMEDOUT:
+            self._outcome = Outcome.CLIENT_TIMEOUT if from_client else Outcome.TARGET_TIMEOUT
+        else:
+            self._outcome = Outcome.CLIENT_RESET if from_client else Outcome.TARGET_RESET
+        self._errno = number
+        self.phase = _RESETTING
+        self._deadline = self.loop.now + RESET_FLUSH_S
+        other = self._pump_out if from_client else self._pump_in
+        if other is not None:
+            other.stop()
+        self._set_timer(self.loop.now + _RESET_LOOK_S)
+
+    def _reset_look(self) -> None:
+        """Pass the reset on when everything before it has arrived, or when that takes too long."""
+        if self.phase is not _RESETTING or self._outcome is None or self._target is None:
+            return
+        from_client = self._outcome in (Outcome.CLIENT_RESET, Outcome.CLIENT_TIMEOUT)
+        survivor, sink = (self._pump_in, self._target) if from_client else (self._pump_out, self._client)
+        waiting = survivor is not None and (survivor.flow is not _FINISHED or unacknowledged(sink) > 0)
+        if waiting and self.loop.now < self._deadline:
+            self._set_timer(self.loop.now + _RESET_LOOK_S)
+        else:
+            self._close(self._outcome, self._errno)
+
+    # time -------------------------------------------------------------------------------------------------------
+
+    def _set_timer(self, at: float) -> None:
+        self._timer.discard(self)
+        self._timer_at = at
+        self._timer = self.loop.call_at(self, at)
+
+    def expire(self) -> None:
+        """The timer has fired: is anything really over? (S7: activity moves no timer, it is looked at here)"""
+        now = self.loop.now
+        if self.phase is _RELAYING:
+            self._look_at_timeouts(now)
+        elif self.phase is _RESETTING:
+            self._reset_look()
+        elif self.phase is _DIALING:
+            if now >= self._deadline:
+                self._dial_again(errno.ETIMEDOUT if self._target is not None else self._errno)
+            elif self._target is not None:
+                self._set_timer(self._deadline)
+            elif self._choice is None or not self._dial(self._choice):
+                self._dial_next()
+
+    def _look_at_timeouts(self, now: float) -> None:
+        spec, timeouts = self._service.spec, self._service.spec.timeouts
+        if self._keepalive_pending and self._target is not None:
+            self._keepalive_pending = False
+            if spec.options.keepalive is not None:
+                apply_keepalive(self._target, spec.options.keepalive)
+        half_closed = self._first_fin is not None and timeouts.half_close_s is not None
+        silence_s = timeouts.half_close_s if half_closed else timeouts.idle_s
+        at, outcome = _NEVER, Outcome.IDLE_TIMEOUT
+        if silence_s is not None:
+            at = self.active_at + silence_s
+            outcome = Outcome.HALF_CLOSE_TIMEOUT if half_closed else Outcome.IDLE_TIMEOUT
+        if timeouts.max_lifetime_s is not None and self._started_at + timeouts.max_lifetime_s < at:
+            at, outcome = self._started_at + timeouts.max_lifetime_s, Outcome.MAX_LIFETIME
+        if at <= now:
+            self._close(outcome)
+        elif at < _NEVER:
+            self._set_timer(at)
+        else:
+            self._timer_at = _NEVER
+
+    # the one way out --------------------------------------------------------------------------------------------
+
+    def end(self, outcome: Outcome) -> None:
+        """End the connection from outside: shutdown, or an operator."""
+        self._close(outcome)
+
+    def crashed(self, error: Exception) -> None:
+        """A bug: this connection ends, with the traceback in the log, and nothing else does (F3)."""
+        self._service.report_crash(error)
+        self._close(Outcome.INTERNAL_ERROR)
+
+    def _close(self, outcome: Outcome, number: int | None = 0) -> None:
+        """Forget both sockets in the loop, cancel the timer, count, log, give pipes back, close. Idempotent."""
+        if self.phase is _CLOSED:
+            return
+        self.phase = _CLOSED
+        self._timer.discard(self)
+        service, pump_in, pump_out = self._service, self._pump_in, self._pump_out
+        service.ended(self, outcome, pump_in.moved if pump_in else 0, pump_out.moved if pump_out else 0)
+        if service.log.access_enabled:
+            service.log.access(self._record(outcome, number or 0))
+        forget = self.loop.selector.forget
+        reset = outcome is not Outcome.NORMAL
+        if pump_in is not None and pump_out is not None:
+            pump_in.release()
+            pump_out.release()
+        forget(self._client.fileno())
+        discard(self._client, reset=reset)
+        if self._target is not None:
+            forget(self._target.fileno())
+            discard(self._target, reset=reset)
+
+    def _record(self, outcome: Outcome, number: int) -> AccessRecord:
+        """What the log says about this connection. Before its sockets are closed: the kernel is asked about the
+        client's.
+        """
+        service, choice, pump_in, pump_out = self._service, self._choice, self._pump_in, self._pump_out
+        client = self._client
+        started_at, now = self._started_at, self.loop.now
+        af = client.family
+        path = None
+        if af == socket.AF_INET:
+            host, port = self._client_sockaddr  # type: ignore[misc]  # (host, port), by its family
+            path = path_info(client)
+        else:
+            peer = from_sockaddr(af, self._client_sockaddr)
+            host, port = (peer.host, peer.port) if isinstance(peer, InetAddress) else (str(peer), 0)
+            path = path_info(client) if af == socket.AF_INET6 else None
+        first = pump_out.first_byte_at if pump_out is not None else 0.0
+        return AccessRecord(
+            conn_id=f"{service.id_prefix}{self._number}",
+            listener=service.spec.name,
+            type="unix" if af == socket.AF_UNIX else "tcp",
+            client=host,
+            client_port=port,
+            local=self._local or str(from_sockaddr(af, client.getsockname())),
+            target=choice.label if choice is not None else "",
+            attempts=self._attempts,
+            start_time=clock.wall() - (now - started_at),
+            connect_ms=(self._connected_at - started_at) * 1000 if self._connected_at else None,
+            first_byte_ms=(first - started_at) * 1000 if first else None,
+            duration_ms=(now - started_at) * 1000,
+            bytes_in=pump_in.moved if pump_in is not None else 0,
+            bytes_out=pump_out.moved if pump_out is not None else 0,
+            outcome=outcome,
+            side=(self._first_fin or outcome.side) if outcome is Outcome.NORMAL else outcome.side,
+            errno=number,
+            rtt_ms=path.rtt_ms if path is not None else None,
+            retrans=path.retrans if path is not None else None,
+        )

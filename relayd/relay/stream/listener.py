@@ -1,0 +1,119 @@
+"""Accepting: one acceptor per listening socket.
+
+The socket is shared by all workers and never closed by the loss of one. The accept loop neither dies nor spins: an
+error of one connection is skipped; at the limit of connections, or out of descriptors or memory, the acceptor pauses
+on a timer (F1).
+"""
+
+import socket
+from collections.abc import Callable
+
+from relayd import address, errors
+from relayd.errors import ACCEPT_RETRY, OUT_OF_RESOURCES, TRANSIENT
+from relayd.log.events import Event
+from relayd.net.poller import LISTENING
+from relayd.relay.limits import ACCEPT_PAUSE_S
+from relayd.relay.stream.connection import Connection
+from relayd.relay.stream.service import StreamService
+
+#: Connections taken in one turn, before those that are open get theirs (S5). The rest wait in the backlog for the
+#: next one.
+ACCEPTS_PER_TURN = 16
+
+
+class Acceptor:
+    """Accepts on one listening socket. Owns the socket."""
+
+    def __init__(self, service: StreamService, sock: socket.socket) -> None:
+        """`sock` listens and does not block. `open` begins to accept."""
+        self._service = service
+        self._sock = sock
+        self._accept: Callable[[], tuple[socket.socket, object]] = sock.accept
+        self._accepting = False
+        self._open = False
+        bound = address.from_sockaddr(sock.family, sock.getsockname())
+        wildcard = isinstance(bound, address.InetAddress) and bound.wildcard
+        #: Where clients arrive, for the log; None on a wildcard: then every connection is asked.
+        self._local = None if wildcard else str(bound)
+
+    def open(self) -> None:
+        """Begin to accept."""
+        self._open = True
+        self._resume()
+
+    def close(self) -> None:
+        """Accept no more, and close this worker's copy of the socket. Idempotent."""
+        if not self._open:
+            return
+        self._open = False
+        self._suspend()
+        self._sock.close()
+
+    def on_readable(self, mask: int) -> None:  # noqa: ARG002  # a handler takes the event bits
+        """Accept what waits, up to ACCEPTS_PER_TURN."""
+        service = self._service
+        admission = service.admission
+        for _ in range(ACCEPTS_PER_TURN):
+            if admission.full:
+                self._pause(f"all {admission.limit} connections that this worker may have are open")
+                return
+            try:
+                client, sockaddr = self._accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in ACCEPT_RETRY or error.errno in TRANSIENT:
+                    continue
+                self._pause(errors.name(error.errno or 0) + (": " + (error.strerror or "")))
+                if error.errno not in OUT_OF_RESOURCES:
+                    raise
+                return
+            client.setblocking(False)
+            Connection(service, client, sockaddr, self._local).start()
+
+    def expire(self) -> None:
+        """The pause is over: try again."""
+        if self._open:
+            if self._service.admission.full:
+                self._wait()
+            else:
+                self._resume()
+
+    def crashed(self, error: Exception) -> None:
+        """A bug, or an errno of accept(2) that nobody knows: logged, and accepting goes on after a pause."""
+        self._service.report_crash(error)
+        if self._open and self._accepting:
+            self._suspend()
+            self._wait()
+
+    def _pause(self, reason: str) -> None:
+        service = self._service
+        service.counters.accept_pauses += 1
+        self._suspend()
+        self._wait()
+        if service.admission.log_pause(service.loop.now):
+            service.log.event(
+                Event.ACCEPT_PAUSED,
+                f"accepting pauses: {reason}; new connections wait in the backlog",
+                listener=service.spec.name,
+                reason=reason,
+                active=service.admission.active,
+            )
+
+    def _suspend(self) -> None:
+        # EPOLLEXCLUSIVE cannot be modified (epoll_ctl(2): EINVAL), so a pause is an unregistration.
+        if self._accepting:
+            self._accepting = False
+            self._service.loop.selector.unregister(self._sock)
+
+    def _wait(self) -> None:
+        loop = self._service.loop
+        loop.call_at(self, loop.now + ACCEPT_PAUSE_S)
+
+    def _resume(self) -> None:
+        try:
+            self._service.loop.selector.register(self._sock, LISTENING, self.on_readable)
+        except OSError as error:
+            self._pause(f"epoll: {error.strerror}")
+        else:
+            self._accepting = True

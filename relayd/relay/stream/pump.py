@@ -1,0 +1,342 @@
+"""One direction of a connection: bytes from `source` to `sink`. Two of these, swapped, make a connection.
+
+              ┌── the sink took all ──┐
+              ▼                       │
+    ───▶ FLOWING ──the sink is full──▶ BLOCKED
+            │ FIN, all before it is written   │ stop()
+            └─────────▶ FINISHED ◀────────────┘
+
+Small exchanges move by one recv and one send. A recv that fills its buffer is bulk: from then on the bytes go by
+splice(2) through a pipe, until a burst was small again. Where splice does not work, or no pipe is to be had, bulk is
+copied as well.
+
+A pump reads only while it holds nothing: so it holds at most the remainder of one buffer or one pipe (S4), and when
+it reads a FIN, every byte before it has been written (S2). Nobody turns the selector's interest on or off; both
+sockets are registered once, for both directions, and an edge that comes while BLOCKED is made up for by reading when
+the block ends.
+"""
+
+import enum
+import os
+import socket
+from collections.abc import Callable
+from typing import Protocol
+
+from relayd.errors import OUT_OF_RESOURCES, SPLICE_UNSUPPORTED, TRANSIENT
+from relayd.net.pipes import Pipe, PipePool
+from relayd.net.poller import ENDING, ERR
+from relayd.relay.loop import Loop
+
+#: One recv. 64 KiB is what loopback and GRO deliver at once, and what the kernel copies in about the time of a system
+#: call.
+BUFFER_BYTES = 64 * 1024
+#: Copied in one step before others get their turn (S5).
+_COPY_STEP_BYTES = 4 * BUFFER_BYTES
+#: Spliced in one step: pages change hands, so a byte costs about a tenth of a copied one.
+_SPLICE_STEP_BYTES = 1024 * 1024
+#: Asked of one splice; the pipe's size bounds what comes.
+_SPLICE_BYTES = 1024 * 1024
+#: A burst of less than this ends the splicing: below it, one recv and one send are cheaper than three splices.
+_SMALL_BURST_BYTES = 16 * 1024
+#: Wait after ENOBUFS or ENOMEM from a socket that is otherwise fine.
+_RESOURCES_RETRY_S = 0.1
+
+_SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
+
+
+class Flow(enum.Enum):
+    """The state of a pump; the moves are drawn above. `LEGAL` has them as data."""
+
+    FLOWING = "flowing"
+    BLOCKED = "blocked"
+    FINISHED = "finished"
+
+
+LEGAL = {
+    Flow.FLOWING: frozenset({Flow.BLOCKED, Flow.FINISHED}),
+    Flow.BLOCKED: frozenset({Flow.FLOWING, Flow.FINISHED}),
+    Flow.FINISHED: frozenset[Flow](),
+}
+# Looked up once: an attribute of an enum class costs more than a global.
+_FLOWING, _BLOCKED, _FINISHED = Flow.FLOWING, Flow.BLOCKED, Flow.FINISHED
+
+
+class Owner(Protocol):
+    """What a pump tells its connection. Each of these may end the connection, and with it the pump."""
+
+    #: When a byte last moved, in either direction (monotonic seconds); pumps set it.
+    active_at: float
+    loop: Loop
+
+    def finished(self, pump: "Pump") -> None:
+        """`pump` has read a FIN, and everything before it is written."""
+
+    def source_failed(self, pump: "Pump", number: int) -> None:
+        """Reading failed with errno `number`; everything read before is written."""
+
+    def source_failing(self, pump: "Pump") -> None:
+        """The source has failed, but `pump` is blocked and holds bytes that came before."""
+
+    def source_event_after_end(self, pump: "Pump") -> None:
+        """The source, whose FIN has been read, reports another end or an error."""
+
+    def sink_failed(self, pump: "Pump", number: int) -> None:
+        """Writing failed with errno `number`."""
+
+    def crashed(self, error: Exception) -> None:
+        """There is a bug."""
+
+
+class Pump:
+    """Moves bytes from `source` to `sink`. Owns its pipe while it has one; the sockets belong to the connection.
+
+    `moved` counts bytes that the sink has taken, the first of them at `first_byte_at` (monotonic seconds, 0 before).
+    """
+
+    __slots__ = (
+        "_ending",
+        "_owner",
+        "_pending",
+        "_pipe",
+        "_pipes",
+        "_recv",
+        "_send",
+        "_splicing",
+        "first_byte_at",
+        "flow",
+        "moved",
+        "sink",
+        "source",
+    )
+
+    def __init__(self, owner: Owner, source: socket.socket, sink: socket.socket, pipes: PipePool | None) -> None:
+        """`pipes` None never splices."""
+        self._owner = owner
+        self.source = source
+        self.sink = sink
+        self._recv: Callable[[int], bytes] = source.recv
+        self._send: Callable[[bytes | memoryview], int] = sink.send
+        self._pipes = pipes
+        self._pipe: Pipe | None = None
+        self._pending: memoryview | bytes = b""
+        self._splicing = False
+        self._ending = False
+        self.flow = _FLOWING
+        self.moved = 0
+        self.first_byte_at = 0.0
+
+    @property
+    def holding(self) -> bool:
+        """True while it has bytes that the sink has not taken."""
+        return bool(self._pending) or (self._pipe is not None and self._pipe.held > 0)
+
+    def source_event(self, mask: int) -> None:
+        """The source is readable, has ended or has failed."""
+        if mask & ENDING:
+            self._ending = True
+        if self.flow is _FLOWING:
+            self.run()
+        elif self.flow is _FINISHED:
+            if mask & ENDING:
+                self._owner.source_event_after_end(self)
+        elif mask & ERR:
+            self._owner.source_failing(self)
+
+    def sink_event(self) -> None:
+        """The sink takes bytes again."""
+        if self.flow is _BLOCKED:
+            self.flow = _FLOWING
+            self.run()
+
+    def run(self) -> None:
+        """Move what can be moved, up to one step. Does nothing when FINISHED."""
+        if self.flow is _FINISHED or (self._pending and not self._write_pending()):
+            return
+        if self._splicing:
+            self._splice()
+        else:
+            self._copy()
+
+    def expire(self) -> None:
+        """The wait after ENOBUFS or ENOMEM is over."""
+        self.run()
+
+    def crashed(self, error: Exception) -> None:
+        """A bug in this pump ends its connection."""
+        self._owner.crashed(error)
+
+    def stop(self) -> None:
+        """FINISHED: move no more, drop what is held, give the pipe back. Idempotent."""
+        self.flow = _FINISHED
+        self._pending = b""
+        pipe = self._pipe
+        if pipe is not None and self._pipes is not None:
+            self._pipe = None
+            self._pipes.give_back(pipe)
+
+    def release(self) -> None:
+        """`stop`, and let go of everything, so that reference counting frees the connection at once. Call once, last."""
+        self.stop()
+        del self._owner, self._recv, self._send, self.source, self.sink
+
+    # copying ----------------------------------------------------------------------------------------------------
+
+    def _copy(self) -> None:
+        owner = self._owner
+        budget = _COPY_STEP_BYTES
+        while True:
+            try:
+                data = self._recv(BUFFER_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._source_error(error)
+                return
+            if not data:
+                self._end_of_file()
+                return
+            size = len(data)
+            try:
+                sent = self._send(data)
+            except OSError as error:
+                self._pending = data
+                self._splicing = size == BUFFER_BYTES and self._pipes is not None
+                self._sink_error(error)
+                return
+            if not self.moved:
+                self.first_byte_at = owner.loop.now
+            self.moved += sent
+            owner.active_at = owner.loop.now
+            if size == BUFFER_BYTES:
+                self._splicing = self._pipes is not None
+            if sent < size:
+                self._pending = memoryview(data)[sent:]
+                self.flow = _BLOCKED
+                return
+            if size < BUFFER_BYTES:
+                if not self._ending:
+                    return  # a short read is an empty socket: the next byte makes a new edge
+            elif self._splicing:
+                self._splice()
+                return
+            budget -= size
+            if budget <= 0:
+                owner.loop.again(self.run)
+                return
+
+    def _write_pending(self) -> bool:
+        """Write the remainder; True when all of it is written."""
+        pending = self._pending
+        try:
+            sent = self._send(pending)
+        except OSError as error:
+            self._sink_error(error)
+            return False
+        self._moved(sent)
+        if sent < len(pending):
+            self._pending = memoryview(pending)[sent:]
+            self.flow = _BLOCKED
+            return False
+        self._pending = b""
+        return True
+
+    def _moved(self, count: int) -> None:
+        now = self._owner.loop.now
+        if not self.moved:
+            self.first_byte_at = now
+        self.moved += count
+        self._owner.active_at = now
+
+    # splicing ---------------------------------------------------------------------------------------------------
+
+    def _splice(self) -> None:
+        pipes = self._pipes
+        pipe = self._pipe
+        if pipe is None:
+            pipe = self._pipe = pipes.take() if pipes is not None else None
+        if pipe is None or pipes is None:
+            self._splicing = False
+            self._owner.loop.again(self.run)  # no pipe to be had: copy, and ask again at the next full buffer
+            return
+        burst = 0
+        while True:
+            while pipe.held:
+                if not self._empty_pipe(pipe):
+                    return
+            if burst >= _SPLICE_STEP_BYTES:
+                self._owner.loop.again(self.run)
+                return
+            try:
+                # The pipe is empty here, so EAGAIN means an empty socket and never a full pipe.
+                taken = os.splice(self.source.fileno(), pipe.write_fd, _SPLICE_BYTES, flags=_SPLICE_FLAGS)
+            except BlockingIOError:
+                self._pipe = None
+                pipes.give_back(pipe)
+                self._splicing = burst >= _SMALL_BURST_BYTES
+                return
+            except OSError as error:
+                if error.errno in SPLICE_UNSUPPORTED:
+                    self._copy_from_now_on(pipe)
+                else:
+                    self._source_error(error)
+                return
+            if not taken:
+                self._end_of_file()
+                return
+            pipe.held = taken
+            burst += taken
+
+    def _empty_pipe(self, pipe: Pipe) -> bool:
+        """Pipe to sink, once; False when the step ends here."""
+        try:
+            written = os.splice(pipe.read_fd, self.sink.fileno(), pipe.held, flags=_SPLICE_FLAGS)
+        except OSError as error:
+            if error.errno in SPLICE_UNSUPPORTED:
+                self._copy_from_now_on(pipe)
+            else:
+                self._sink_error(error)
+            return False
+        pipe.held -= written
+        self._moved(written)
+        return True
+
+    def _copy_from_now_on(self, pipe: Pipe) -> None:
+        """splice(2) does not work between these two: take the bytes out of the pipe and never use one again (S8)."""
+        if pipe.held:
+            self._pending = os.read(pipe.read_fd, pipe.held)
+            pipe.held -= len(self._pending)
+        if self._pipes is not None:
+            self._pipes.give_back(pipe)
+        self._pipe = self._pipes = None
+        self._splicing = False
+        self._owner.loop.again(self.run)
+
+    # ends -------------------------------------------------------------------------------------------------------
+
+    def _end_of_file(self) -> None:
+        self.stop()
+        self._owner.finished(self)
+
+    def _source_error(self, error: OSError) -> None:
+        number = error.errno or 0
+        if number in OUT_OF_RESOURCES:
+            self._retry_later()
+        elif number in TRANSIENT:
+            self._owner.loop.again(self.run)  # EINTR; EAGAIN is caught where it happens
+        else:
+            self._owner.source_failed(self, number)
+
+    def _sink_error(self, error: OSError) -> None:
+        number = error.errno or 0
+        if isinstance(error, BlockingIOError):
+            self.flow = _BLOCKED
+        elif number in OUT_OF_RESOURCES:
+            self._retry_later()
+        elif number in TRANSIENT:
+            self._owner.loop.again(self.run)
+        else:
+            self._owner.sink_failed(self, number)
+
+    def _retry_later(self) -> None:
+        loop = self._owner.loop
+        loop.call_at(self, loop.now + _RESOURCES_RETRY_S)

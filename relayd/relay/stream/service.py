@@ -1,0 +1,86 @@
+"""What the connections of one listener share in a worker: its spec, its targets, its counters, the pipes, the log."""
+
+import traceback
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from relayd.counters import ListenerCounters
+from relayd.log.access import AccessRecord
+from relayd.log.events import Event
+from relayd.log.logger import Logger
+from relayd.net.pipes import PipePool
+from relayd.outcomes import Outcome
+from relayd.relay.group import Group
+from relayd.relay.limits import Admission
+from relayd.relay.loop import Loop
+from relayd.spec import Listener
+
+#: The first look at a connection's timeouts comes this soon, and sets keepalive on its dialled socket: a connection
+#: that ends before never pays for it.
+FIRST_LOOK_S = 10.0
+
+
+class Endable(Protocol):
+    """A live connection, as the service knows it."""
+
+    def end(self, outcome: Outcome) -> None:
+        """End it now."""
+
+
+@dataclass(slots=True, eq=False)
+class StreamService:
+    """One listener of type stream in one worker. `pipes` None never splices; `id_prefix` makes connection ids unique."""
+
+    loop: Loop
+    spec: Listener
+    group: Group
+    log: Logger
+    admission: Admission
+    pipes: PipePool | None
+    id_prefix: str
+    counters: ListenerCounters = field(default_factory=ListenerCounters)
+    connections: set[Endable] = field(default_factory=set)
+    first_look_s: float = FIRST_LOOK_S
+    _begun: int = 0
+
+    def __post_init__(self) -> None:
+        if self.spec.options.keepalive is not None:
+            self.first_look_s = min(FIRST_LOOK_S, self.spec.options.keepalive.idle_s / 2)
+
+    def begin(self, connection: Endable) -> int:
+        """Count `connection` in; its number, the second half of its id."""
+        self._begun += 1
+        self.connections.add(connection)
+        self.counters.accepted += 1
+        self.counters.active += 1
+        self.admission.active += 1
+        return self._begun
+
+    def ended(self, connection: Endable, outcome: Outcome, bytes_in: int, bytes_out: int) -> None:
+        """Count `connection` out. Once."""
+        self.connections.discard(connection)
+        counters = self.counters
+        counters.active -= 1
+        counters.bytes_in += bytes_in
+        counters.bytes_out += bytes_out
+        counters.closed[outcome] = counters.closed.get(outcome, 0) + 1
+        self.admission.active -= 1
+
+    def access(self, record: AccessRecord) -> None:
+        """Log one ended connection."""
+        self.log.access(record)
+
+    def report_crash(self, error: Exception) -> None:
+        """Log a bug with its traceback."""
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self.log.event(
+            Event.INTERNAL_ERROR,
+            f"a bug in relayd ended a connection of listener {self.spec.name}: {error!r}; please report this",
+            listener=self.spec.name,
+            traceback=trace,
+        )
+
+    def end_all(self, outcome: Outcome) -> None:
+        """End every connection."""
+        for connection in tuple(self.connections):
+            connection.end(outcome)
