@@ -26,6 +26,10 @@ class Outcome(enum.Enum):
     side: Side
     meaning: str
 
+    #: Members are singletons, so identity will do; Enum's own hash goes through Python, and counters ask twice a
+    #: connection.
+    __hash__ = object.__hash__
+
     def __new__(cls, value: str, code: str, side: Side, meaning: str) -> "Outcome":
         member = object.__new__(cls)
         member._value_ = value

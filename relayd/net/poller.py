@@ -50,7 +50,7 @@ class EdgeSelector(selectors.BaseSelector):
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._keys: dict[int, selectors.SelectorKey] = {}
+        self._keys: dict[FileObject, selectors.SelectorKey] = {}
 
     def register(self, fileobj: FileObject, events: int, data: Handler | None = None) -> selectors.SelectorKey:
         """Watch `fileobj`. Raises OSError (ENOMEM, ENOSPC: fs.epoll.max_user_watches) and has then changed nothing."""
@@ -87,7 +87,10 @@ class EdgeSelector(selectors.BaseSelector):
                 return []
             raise
         keys = self._keys
-        return [(keys[fd], mask) for fd, mask in events if fd in keys]
+        try:
+            return [(keys[fd], mask) for fd, mask in events]
+        except KeyError:  # a closed descriptor that has a duplicate somewhere
+            return [(keys[fd], mask) for fd, mask in events if fd in keys]
 
     def get_key(self, fileobj: FileObject) -> selectors.SelectorKey:
         """The key of `fileobj`. Raises KeyError when it is not watched."""

@@ -10,7 +10,6 @@ Imports the standard library and relayd, nothing else.
 import gc
 import os
 import resource
-import secrets
 import select
 import signal
 import socket
@@ -28,7 +27,7 @@ from relayd.outcomes import Outcome
 from relayd.relay.group import Group
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Actor, Loop
-from relayd.relay.stream.listener import Acceptor
+from relayd.relay.stream.listener import AcceptingSocket, Acceptor
 from relayd.relay.stream.service import StreamService
 from relayd.spec.budget import budget
 
@@ -41,7 +40,7 @@ EXIT_BUG = 70
 class Worker:
     """One worker: channel, loop, services. Owns everything that it was sent."""
 
-    def __init__(self, channel: Channel, configure: Configure, sockets: list[socket.socket]) -> None:
+    def __init__(self, channel: Channel, configure: Configure, sockets: list[AcceptingSocket]) -> None:
         spec = configure.spec
         self._channel = channel
         self._spec = spec
@@ -57,7 +56,7 @@ class Worker:
         self._reported: dict[str, ListenerTotals] = {}
         self._timer: set[Actor] = set()
         #: Connection ids stay unique when a worker is replaced: three random bytes for the life of this one.
-        prefix = f"{secrets.token_hex(3)}-"
+        prefix = f"{os.urandom(3).hex()}-"
         waiting = iter(sockets)
         for number, listener in enumerate(spec.listeners):
             service = StreamService(
@@ -87,6 +86,7 @@ class Worker:
         loop.run()
         for service in self._services:
             service.end_all(Outcome.SHUTDOWN)
+        self._report()
         self._log.flush()
 
     def on_channel(self, mask: int) -> None:
@@ -117,13 +117,12 @@ class Worker:
         loop = self._loop
         if loop.now >= self._report_at:
             self._report_at = loop.now + REPORT_INTERVAL_S
-            if not self._channel.backlog:  # else control does not read, and the next report says it all
-                self._report()
+            self._report()
         at = self._report_at
         if self._drain_until is not None:
             if self._admission.active == 0 or loop.now >= self._drain_until:
                 loop.running = False
-                return
+                return  # `run` closes what is left
             at = min(at, loop.now + _DRAIN_LOOK_S, self._drain_until)
         self._timer = loop.call_at(self, at)
 
@@ -156,6 +155,11 @@ class Worker:
             self._drain(self._spec.drain_timeout_s)
 
     def _report(self) -> None:
+        if self._channel.fileno() == -1:
+            return
+        if self._channel.backlog:  # control does not read: the next report says it all
+            self._flush_channel()
+            return
         changed = []
         for service in self._services:
             totals = service.counters.snapshot(service.spec.name)
@@ -164,9 +168,15 @@ class Worker:
                 changed.append(totals)
         self._send(Report(tuple(changed)))
 
+    def _flush_channel(self) -> None:
+        try:
+            self._channel.flush()
+        except ChannelClosed:
+            self._control_lost()
+        else:
+            self._watch_channel()
+
     def _send(self, message: Ready | Report) -> None:
-        if self._channel.fileno() == -1:
-            return
         try:
             self._channel.send(message)
         except ChannelClosed:
@@ -176,24 +186,26 @@ class Worker:
 
     def _watch_channel(self) -> None:
         # Level-triggered, so writability is asked for only while something waits.
-        wanted = IN | OUT if self._channel.backlog else IN
+        wanted = IN | OUT if self._channel.blocked else IN
         if self._loop.selector.get_key(self._channel).events != wanted:
             self._loop.selector.modify(self._channel, wanted, self.on_channel)
 
 
-def receive_configuration(channel: Channel) -> tuple[Configure, list[socket.socket], list[Message]]:
+def receive_configuration(channel: Channel) -> tuple[Configure, list[AcceptingSocket], list[Message]]:
     """Wait for the Configure message: it, its listening sockets, and whatever came right behind it. Raises
     ChannelClosed.
     """
+    poll = select.poll()  # not select(): a daemon with a thousand listeners hands down a descriptor above 1023
+    poll.register(channel, select.POLLIN)
     while True:
-        select.select([channel], [], [])
+        poll.poll()
         received = list(channel.receive())
         if not received:
             continue
         (configure, fds), rest = received[0], [message for message, _ in received[1:]]
         if not isinstance(configure, Configure):
             raise ChannelClosed(f"expected Configure, got {type(configure).__name__}")
-        return configure, [socket.socket(fileno=fd) for fd in fds], rest
+        return configure, [AcceptingSocket(fileno=fd) for fd in fds], rest
 
 
 def main() -> None:

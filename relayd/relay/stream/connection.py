@@ -18,6 +18,7 @@ import contextlib
 import enum
 import errno
 import socket
+from dataclasses import dataclass
 
 from relayd import clock
 from relayd.address import InetAddress, from_sockaddr
@@ -49,6 +50,8 @@ class Phase(enum.Enum):
     RESETTING = "resetting"
     CLOSED = "closed"
 
+    __hash__ = object.__hash__  # members are singletons, and Enum's own hash goes through Python
+
 
 LEGAL = {
     Phase.DIALING: frozenset({Phase.RELAYING, Phase.CLOSED}),
@@ -62,10 +65,22 @@ _NEVER = float("inf")
 _NO_TIMER: set[Actor] = set()  # shared by all that have no timer yet; nobody is ever in it
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What all connections of one listening socket have in common, for the log.
+
+    `af` of the clients; `local` the address that they came to, None on a wildcard, where each connection is asked.
+    """
+
+    af: int
+    local: str | None
+
+
 class Connection:
     """A client's socket, a target's socket, and a pump each way. Owns all of them until it is CLOSED."""
 
     __slots__ = (
+        "_arrival",
         "_attempts",
         "_choice",
         "_client",
@@ -76,7 +91,6 @@ class Connection:
         "_errno",
         "_first_fin",
         "_keepalive_pending",
-        "_local",
         "_number",
         "_outcome",
         "_pump_in",
@@ -92,19 +106,16 @@ class Connection:
         "phase",
     )
 
-    def __init__(self, service: StreamService, client: socket.socket, sockaddr: object, local: str | None) -> None:
-        """Takes `client`, an accepted non-blocking socket whose peer is `sockaddr`.
-
-        `local` is the address that it came to, for the log; None where the socket has to be asked.
-        """
+    def __init__(self, service: StreamService, client: socket.socket, sockaddr: object, arrival: Arrival) -> None:
+        """Takes `client`, an accepted non-blocking socket whose peer is `sockaddr`."""
         self._service = service
         self._client = client
         self._client_sockaddr = sockaddr
-        self._local = local
+        self._arrival = arrival
         self._target: socket.socket | None = None
         self._choice: Choice | None = None
-        self._pump_in: Pump | None = None
-        self._pump_out: Pump | None = None
+        self._pump_in = Pump(self, service.pipes)
+        self._pump_out = Pump(self, service.pipes)
         self._outcome: Outcome | None = None
         self._errno = 0
         self._attempts = 0
@@ -126,7 +137,7 @@ class Connection:
     def start(self) -> None:
         """Watch the client, for it may leave, and dial."""
         try:
-            self.loop.selector.register(self._client, STREAM, self.on_client)
+            self.loop.selector.register(self._client, STREAM, self._pump_in.source_event)
         except OSError as error:
             self._close(Outcome.RESOURCE_EXHAUSTED, error.errno)
             return
@@ -153,7 +164,7 @@ class Connection:
             target = open_dial_socket(choice.af, self._service.spec.options, self._service.spec.source)
             number = target.connect_ex(choice.sockaddr or choice.address.sockaddr)
             if number in (0, errno.EINPROGRESS, errno.EINTR):
-                self.loop.selector.register(target, STREAM, self.on_target)
+                self.loop.selector.register(target, STREAM, self._pump_out.source_event)
                 self._target = target
                 self._set_timer(min(self._deadline, self.loop.now + self._service.first_look_s))
                 return True
@@ -193,6 +204,23 @@ class Connection:
         self._dial_failed(number)
         self._dial_next()
 
+    def waiting_event(self, pump: Pump, mask: int) -> None:
+        """An event while DIALING: the target's answer; or the client's early bytes, which wait, or its leaving."""
+        if pump is self._pump_out:
+            self._dial_event(mask)
+            return
+        self._early |= mask
+        if mask & (ERR | HUP):
+            self._client_left(mask)
+
+    def _client_left(self, mask: int) -> None:
+        """The client has reset; or, a Unix client, closed, perhaps after it had sent all that it wanted to."""
+        if not mask & ERR:
+            with contextlib.suppress(OSError):
+                if self._client.recv(1, socket.MSG_PEEK):
+                    return
+        self._close(Outcome.CLIENT_ABORTED_CONNECTING, pending_error(self._client))
+
     def _dial_event(self, mask: int) -> None:
         """The target has answered. EPOLLHUP alone is not believed: some kernels report it during a good connect."""
         target, choice = self._target, self._choice
@@ -211,52 +239,17 @@ class Connection:
     # relaying ---------------------------------------------------------------------------------------------------
 
     def _connected(self, target: socket.socket, choice: Choice, mask: int) -> None:
-        self.phase = _RELAYING
+        self._enter(_RELAYING)
         self._outcome, self._errno = None, 0
         self._connected_at = self.active_at = self.loop.now
         self._keepalive_pending = choice.af != socket.AF_UNIX
-        pipes = self._service.pipes
-        self._pump_in = pump_in = Pump(self, self._client, target, pipes)
-        self._pump_out = pump_out = Pump(self, target, self._client, pipes)
-        if self._early & ~OUT:
+        pump_in, pump_out = self._pump_in, self._pump_out
+        pump_in.begin(self._client, target, pump_out)
+        pump_out.begin(target, self._client, pump_in)
+        if self._early:
             pump_in.source_event(self._early)
-        if mask & ~OUT:
+        if mask != OUT:
             pump_out.source_event(mask)
-
-    def on_client(self, mask: int) -> None:
-        """Handler of the client's socket."""
-        if self.phase is _RELAYING or self.phase is _RESETTING:
-            self._relay_event(self._pump_in, self._pump_out, mask)
-        elif self.phase is _DIALING:
-            self._early |= mask
-            if mask & (ERR | HUP):
-                self._client_left(mask)
-
-    def _client_left(self, mask: int) -> None:
-        """The client reset while we dialled; or, on a Unix socket, closed, perhaps after it had sent all that it
-        wanted to.
-        """
-        if not mask & ERR:
-            with contextlib.suppress(OSError):
-                if self._client.recv(1, socket.MSG_PEEK):
-                    return
-        self._close(Outcome.CLIENT_ABORTED_CONNECTING, pending_error(self._client))
-
-    def on_target(self, mask: int) -> None:
-        """Handler of the target's socket."""
-        if self.phase is _RELAYING or self.phase is _RESETTING:
-            self._relay_event(self._pump_out, self._pump_in, mask)
-        elif self.phase is _DIALING:
-            self._dial_event(mask)
-
-    def _relay_event(self, reads: Pump | None, writes: Pump | None, mask: int) -> None:
-        """`reads` has the socket of the event as its source, `writes` as its sink."""
-        if reads is None or writes is None:
-            return
-        if mask & ~OUT:
-            reads.source_event(mask)
-        if mask & OUT:
-            writes.sink_event()
 
     def finished(self, pump: Pump) -> None:
         """Pass the FIN on (S2), or close when it was the second: the close sends it."""
@@ -264,7 +257,7 @@ class Connection:
             self._reset_look()
             return
         other = self._pump_out if pump is self._pump_in else self._pump_in
-        if other is None or other.flow is _FINISHED:
+        if other.flow is _FINISHED:
             self._close(Outcome.NORMAL)
             return
         self._first_fin = Side.CLIENT if pump is self._pump_in else Side.TARGET
@@ -302,7 +295,7 @@ class Connection:
         """The sink has reset. What it sent before that is in its socket still, and belongs to the other side."""
         pump.stop()
         survivor = self._pump_out if pump is self._pump_in else self._pump_in
-        if self.phase is _RESETTING or survivor is None:
+        if self.phase is _RESETTING:
             self._close(self._outcome or Outcome.INTERNAL_ERROR, self._errno)
         else:
             self._reset(survivor, number)
@@ -318,11 +311,9 @@ class Connection:
         else:
             self._outcome = Outcome.CLIENT_RESET if from_client else Outcome.TARGET_RESET
         self._errno = number
-        self.phase = _RESETTING
+        self._enter(_RESETTING)
         self._deadline = self.loop.now + RESET_FLUSH_S
-        other = self._pump_out if from_client else self._pump_in
-        if other is not None:
-            other.stop()
+        (self._pump_out if from_client else self._pump_in).stop()
         self._set_timer(self.loop.now + _RESET_LOOK_S)
 
     def _reset_look(self) -> None:
@@ -331,7 +322,7 @@ class Connection:
             return
         from_client = self._outcome in (Outcome.CLIENT_RESET, Outcome.CLIENT_TIMEOUT)
         survivor, sink = (self._pump_in, self._target) if from_client else (self._pump_out, self._client)
-        waiting = survivor is not None and (survivor.flow is not _FINISHED or unacknowledged(sink) > 0)
+        waiting = survivor.flow is not _FINISHED or unacknowledged(sink) > 0
         if waiting and self.loop.now < self._deadline:
             self._set_timer(self.loop.now + _RESET_LOOK_S)
         else:
@@ -355,7 +346,7 @@ class Connection:
             if now >= self._deadline:
                 self._dial_again(errno.ETIMEDOUT if self._target is not None else self._errno)
             elif self._target is not None:
-                self._set_timer(self._deadline)
+                self._set_timer(min(self._deadline, now + self._service.first_look_s))
             elif self._choice is None or not self._dial(self._choice):
                 self._dial_next()
 
@@ -380,6 +371,11 @@ class Connection:
         else:
             self._timer_at = _NEVER
 
+    def _enter(self, phase: Phase) -> None:
+        if phase not in LEGAL[self.phase]:
+            raise RuntimeError(f"no move from {self.phase} to {phase}")
+        self.phase = phase
+
     # the one way out --------------------------------------------------------------------------------------------
 
     def end(self, outcome: Outcome) -> None:
@@ -395,17 +391,17 @@ class Connection:
         """Forget both sockets in the loop, cancel the timer, count, log, give pipes back, close. Idempotent."""
         if self.phase is _CLOSED:
             return
-        self.phase = _CLOSED
+        self._enter(_CLOSED)
         self._timer.discard(self)
         service, pump_in, pump_out = self._service, self._pump_in, self._pump_out
-        service.ended(self, outcome, pump_in.moved if pump_in else 0, pump_out.moved if pump_out else 0)
+        service.ended(self, outcome, pump_in.moved, pump_out.moved)
         if service.log.access_enabled:
             service.log.access(self._record(outcome, number or 0))
         forget = self.loop.selector.forget
         reset = outcome is not Outcome.NORMAL
-        if pump_in is not None and pump_out is not None:
-            pump_in.release()
-            pump_out.release()
+        pump_in.release()
+        pump_out.release()
+        del self._pump_in, self._pump_out  # they know their connection: without them nobody goes round in circles
         forget(self._client.fileno())
         discard(self._client, reset=reset)
         if self._target is not None:
@@ -419,7 +415,7 @@ class Connection:
         service, choice, pump_in, pump_out = self._service, self._choice, self._pump_in, self._pump_out
         client = self._client
         started_at, now = self._started_at, self.loop.now
-        af = client.family
+        af = self._arrival.af
         path = None
         if af == socket.AF_INET:
             host, port = self._client_sockaddr  # type: ignore[misc]  # (host, port), by its family
@@ -428,22 +424,22 @@ class Connection:
             peer = from_sockaddr(af, self._client_sockaddr)
             host, port = (peer.host, peer.port) if isinstance(peer, InetAddress) else (str(peer), 0)
             path = path_info(client) if af == socket.AF_INET6 else None
-        first = pump_out.first_byte_at if pump_out is not None else 0.0
+        first = pump_out.first_byte_at
         return AccessRecord(
             conn_id=f"{service.id_prefix}{self._number}",
             listener=service.spec.name,
             type="unix" if af == socket.AF_UNIX else "tcp",
             client=host,
             client_port=port,
-            local=self._local or str(from_sockaddr(af, client.getsockname())),
+            local=self._arrival.local or str(from_sockaddr(af, client.getsockname())),
             target=choice.label if choice is not None else "",
             attempts=self._attempts,
             start_time=clock.wall() - (now - started_at),
             connect_ms=(self._connected_at - started_at) * 1000 if self._connected_at else None,
             first_byte_ms=(first - started_at) * 1000 if first else None,
             duration_ms=(now - started_at) * 1000,
-            bytes_in=pump_in.moved if pump_in is not None else 0,
-            bytes_out=pump_out.moved if pump_out is not None else 0,
+            bytes_in=pump_in.moved,
+            bytes_out=pump_out.moved,
             outcome=outcome,
             side=(self._first_fin or outcome.side) if outcome is Outcome.NORMAL else outcome.side,
             errno=number,

@@ -6,14 +6,13 @@ on a timer (F1).
 """
 
 import socket
-from collections.abc import Callable
 
 from relayd import address, errors
 from relayd.errors import ACCEPT_RETRY, OUT_OF_RESOURCES, TRANSIENT
 from relayd.log.events import Event
 from relayd.net.poller import LISTENING
 from relayd.relay.limits import ACCEPT_PAUSE_S
-from relayd.relay.stream.connection import Connection
+from relayd.relay.stream.connection import Arrival, Connection
 from relayd.relay.stream.service import StreamService
 
 #: Connections taken in one turn, before those that are open get theirs (S5). The rest wait in the backlog for the
@@ -21,20 +20,32 @@ from relayd.relay.stream.service import StreamService
 ACCEPTS_PER_TURN = 16
 
 
+class AcceptingSocket(socket.socket):
+    """A listening socket. `socket.accept` asks for family, type and timeout at every call; this knows them."""
+
+    def accept_from(self, af: int) -> tuple[socket.socket, object]:
+        """A non-blocking accepted socket and the address of its peer. `af` is this socket's family. Raises as
+        accept(2).
+        """
+        fd, peer = self._accept()  # type: ignore[attr-defined]  # what socket.accept calls; typeshed has it one class up
+        client = socket.socket(af, socket.SOCK_STREAM, 0, fileno=fd)
+        client.setblocking(False)
+        return client, peer
+
+
 class Acceptor:
     """Accepts on one listening socket. Owns the socket."""
 
-    def __init__(self, service: StreamService, sock: socket.socket) -> None:
+    def __init__(self, service: StreamService, sock: AcceptingSocket) -> None:
         """`sock` listens and does not block. `open` begins to accept."""
         self._service = service
         self._sock = sock
-        self._accept: Callable[[], tuple[socket.socket, object]] = sock.accept
+        self._budget = 1
         self._accepting = False
         self._open = False
         bound = address.from_sockaddr(sock.family, sock.getsockname())
         wildcard = isinstance(bound, address.InetAddress) and bound.wildcard
-        #: Where clients arrive, for the log; None on a wildcard: then every connection is asked.
-        self._local = None if wildcard else str(bound)
+        self._arrival = Arrival(int(sock.family), None if wildcard else str(bound))
 
     def open(self) -> None:
         """Begin to accept."""
@@ -50,16 +61,22 @@ class Acceptor:
         self._sock.close()
 
     def on_readable(self, mask: int) -> None:  # noqa: ARG002  # a handler takes the event bits
-        """Accept what waits, up to ACCEPTS_PER_TURN."""
+        """Accept what waits, within a budget that follows how much that is.
+
+        One more accept(2) than there are connections costs as much as a small read; so the budget doubles while it is
+        used up, and goes back to what there was.
+        """
         service = self._service
         admission = service.admission
-        for _ in range(ACCEPTS_PER_TURN):
+        af = self._arrival.af
+        for taken in range(self._budget):
             if admission.full:
                 self._pause(f"all {admission.limit} connections that this worker may have are open")
                 return
             try:
-                client, sockaddr = self._accept()
+                client, sockaddr = self._sock.accept_from(af)
             except BlockingIOError:
+                self._budget = max(1, taken)
                 return
             except OSError as error:
                 if error.errno in ACCEPT_RETRY or error.errno in TRANSIENT:
@@ -68,8 +85,8 @@ class Acceptor:
                 if error.errno not in OUT_OF_RESOURCES:
                     raise
                 return
-            client.setblocking(False)
-            Connection(service, client, sockaddr, self._local).start()
+            Connection(service, client, sockaddr, self._arrival).start()
+        self._budget = min(2 * self._budget, ACCEPTS_PER_TURN)
 
     def expire(self) -> None:
         """The pause is over: try again."""

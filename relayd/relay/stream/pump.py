@@ -1,10 +1,10 @@
 """One direction of a connection: bytes from `source` to `sink`. Two of these, swapped, make a connection.
 
-              ┌── the sink took all ──┐
-              ▼                       │
-    ───▶ FLOWING ──the sink is full──▶ BLOCKED
-            │ FIN, all before it is written   │ stop()
-            └─────────▶ FINISHED ◀────────────┘
+                        ┌── the sink took all ──┐
+                        ▼                       │
+    WAITING ─begin()─▶ FLOWING ─the sink is full─▶ BLOCKED
+                          │ FIN, and all before it   │ stop()
+                          └──────▶ FINISHED ◀────────┘          release() from any state: RELEASED
 
 Small exchanges move by one recv and one send. A recv that fills its buffer is bulk: from then on the bytes go by
 splice(2) through a pipe, until a burst was small again. Where splice does not work, or no pipe is to be had, bulk is
@@ -24,7 +24,7 @@ from typing import Protocol
 
 from relayd.errors import OUT_OF_RESOURCES, SPLICE_UNSUPPORTED, TRANSIENT
 from relayd.net.pipes import Pipe, PipePool
-from relayd.net.poller import ENDING, ERR
+from relayd.net.poller import ENDING, ERR, IN, OUT
 from relayd.relay.loop import Loop
 
 #: One recv. 64 KiB is what loopback and GRO deliver at once, and what the kernel copies in about the time of a system
@@ -41,24 +41,30 @@ _SMALL_BURST_BYTES = 16 * 1024
 #: Wait after ENOBUFS or ENOMEM from a socket that is otherwise fine.
 _RESOURCES_RETRY_S = 0.1
 
+_READABLE = IN | ENDING
 _SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 class Flow(enum.Enum):
-    """The state of a pump; the moves are drawn above. `LEGAL` has them as data."""
+    """The state of a pump; the moves are drawn above, and `LEGAL` has them as data."""
 
+    WAITING = "waiting"
     FLOWING = "flowing"
     BLOCKED = "blocked"
     FINISHED = "finished"
+    RELEASED = "released"
 
 
 LEGAL = {
-    Flow.FLOWING: frozenset({Flow.BLOCKED, Flow.FINISHED}),
-    Flow.BLOCKED: frozenset({Flow.FLOWING, Flow.FINISHED}),
-    Flow.FINISHED: frozenset[Flow](),
+    Flow.WAITING: frozenset({Flow.FLOWING, Flow.RELEASED}),
+    Flow.FLOWING: frozenset({Flow.BLOCKED, Flow.FINISHED, Flow.RELEASED}),
+    Flow.BLOCKED: frozenset({Flow.FLOWING, Flow.FINISHED, Flow.RELEASED}),
+    Flow.FINISHED: frozenset({Flow.RELEASED}),
+    Flow.RELEASED: frozenset[Flow](),
 }
 # Looked up once: an attribute of an enum class costs more than a global.
-_FLOWING, _BLOCKED, _FINISHED = Flow.FLOWING, Flow.BLOCKED, Flow.FINISHED
+_WAITING, _FLOWING, _BLOCKED = Flow.WAITING, Flow.FLOWING, Flow.BLOCKED
+_FINISHED, _RELEASED = Flow.FINISHED, Flow.RELEASED
 
 
 class Owner(Protocol):
@@ -67,6 +73,9 @@ class Owner(Protocol):
     #: When a byte last moved, in either direction (monotonic seconds); pumps set it.
     active_at: float
     loop: Loop
+
+    def waiting_event(self, pump: "Pump", mask: int) -> None:
+        """An event of the socket that is, or will be, the source of `pump`, which has not begun."""
 
     def finished(self, pump: "Pump") -> None:
         """`pump` has read a FIN, and everything before it is written."""
@@ -105,25 +114,39 @@ class Pump:
         "first_byte_at",
         "flow",
         "moved",
+        "opposite",
         "sink",
         "source",
     )
 
-    def __init__(self, owner: Owner, source: socket.socket, sink: socket.socket, pipes: PipePool | None) -> None:
+    source: socket.socket
+    sink: socket.socket
+    #: The pump of the other direction, between `begin` and `release`.
+    opposite: "Pump | None"
+    _recv: Callable[[int], bytes]
+    _send: Callable[[bytes | memoryview], int]
+
+    def __init__(self, owner: Owner, pipes: PipePool | None) -> None:
         """`pipes` None never splices."""
         self._owner = owner
-        self.source = source
-        self.sink = sink
-        self._recv: Callable[[int], bytes] = source.recv
-        self._send: Callable[[bytes | memoryview], int] = sink.send
         self._pipes = pipes
         self._pipe: Pipe | None = None
         self._pending: memoryview | bytes = b""
         self._splicing = False
         self._ending = False
-        self.flow = _FLOWING
+        self.opposite = None
+        self.flow = _WAITING
         self.moved = 0
         self.first_byte_at = 0.0
+
+    def begin(self, source: socket.socket, sink: socket.socket, opposite: "Pump") -> None:
+        """Both sockets are connected: from now on an event moves bytes. Moves none itself."""
+        self.source = source
+        self.sink = sink
+        self.opposite = opposite
+        self._recv = source.recv
+        self._send = sink.send
+        self.flow = _FLOWING
 
     @property
     def holding(self) -> bool:
@@ -131,26 +154,34 @@ class Pump:
         return bool(self._pending) or (self._pipe is not None and self._pipe.held > 0)
 
     def source_event(self, mask: int) -> None:
-        """The source is readable, has ended or has failed."""
+        """Handler of the socket that is this pump's source, and the sink of `opposite`.
+
+        It runs once per event, and a request makes two of them: so the common way through it is short.
+        """
+        if mask & OUT:
+            opposite = self.opposite
+            if opposite is not None and opposite.flow is _BLOCKED:
+                opposite.flow = _FLOWING
+                opposite.run()
         if mask & ENDING:
             self._ending = True
         if self.flow is _FLOWING:
-            self.run()
+            if mask & _READABLE:
+                if self._splicing or self._pending:
+                    self.run()
+                else:
+                    self._copy()
+        elif self.flow is _WAITING:
+            self._owner.waiting_event(self, mask)
         elif self.flow is _FINISHED:
             if mask & ENDING:
                 self._owner.source_event_after_end(self)
-        elif mask & ERR:
+        elif self.flow is _BLOCKED and mask & ERR:
             self._owner.source_failing(self)
 
-    def sink_event(self) -> None:
-        """The sink takes bytes again."""
-        if self.flow is _BLOCKED:
-            self.flow = _FLOWING
-            self.run()
-
     def run(self) -> None:
-        """Move what can be moved, up to one step. Does nothing when FINISHED."""
-        if self.flow is _FINISHED or (self._pending and not self._write_pending()):
+        """Move what can be moved, up to one step. Only FLOWING does anything."""
+        if self.flow is not _FLOWING or (self._pending and not self._write_pending()):
             return
         if self._splicing:
             self._splice()
@@ -175,9 +206,13 @@ class Pump:
             self._pipes.give_back(pipe)
 
     def release(self) -> None:
-        """`stop`, and let go of everything, so that reference counting frees the connection at once. Call once, last."""
+        """RELEASED: `stop`, and let go of the other pump, so that reference counting frees the connection at once.
+
+        An event of the same batch that comes afterwards finds nothing to do.
+        """
         self.stop()
-        del self._owner, self._recv, self._send, self.source, self.sink
+        self.flow = _RELEASED
+        self.opposite = None
 
     # copying ----------------------------------------------------------------------------------------------------
 

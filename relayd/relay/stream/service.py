@@ -29,7 +29,7 @@ class Endable(Protocol):
 
 @dataclass(slots=True, eq=False)
 class StreamService:
-    """One listener of type stream in one worker. `pipes` None never splices; `id_prefix` makes connection ids unique."""
+    """One listener of type stream in one worker. `pipes` None never splices."""
 
     loop: Loop
     spec: Listener
@@ -44,8 +44,10 @@ class StreamService:
     _begun: int = 0
 
     def __post_init__(self) -> None:
-        if self.spec.options.keepalive is not None:
-            self.first_look_s = min(FIRST_LOOK_S, self.spec.options.keepalive.idle_s / 2)
+        timeouts, keepalive = self.spec.timeouts, self.spec.options.keepalive
+        probing_s = keepalive.idle_s / 2 if keepalive is not None else None
+        looks_s = (self.first_look_s, timeouts.idle_s, timeouts.max_lifetime_s, probing_s)
+        self.first_look_s = min(look_s for look_s in looks_s if look_s is not None)
 
     def begin(self, connection: Endable) -> int:
         """Count `connection` in; its number, the second half of its id."""
