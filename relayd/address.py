@@ -19,6 +19,12 @@ from typing import TypeAlias
 UNIX_PATH_BYTES_MAX = 107
 
 _PORT = re.compile(r"[0-9]{1,5}\Z")
+#: What inet_aton(3), and so a resolver, takes for an IPv4 address in octal or hexadecimal: 0x7f.1, 0177.0.0.1.
+_NUMERIC_NAME = re.compile(r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[xX][0-9A-Fa-f]*|[0-9]+))*\.?\Z")
+#: dev_valid_name() of the kernel (net/core/dev.c), and an index: IFNAMSIZ less the NUL, no blank, "/" or ":".
+_SCOPE = re.compile(r"[^\s/:%\[\]]{1,15}\Z")
+#: An interface index is a positive int.
+_SCOPE_ID_MAX = 2**31 - 1
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z")
 
 
@@ -70,7 +76,8 @@ class InetAddress:
             return (self.host, self.port)
         scope_id = 0
         if self.scope:
-            scope_id = int(self.scope) if self.scope.isdigit() else socket.if_nametoindex(self.scope)
+            is_index = self.scope.isascii() and self.scope.isdigit()
+            scope_id = int(self.scope) if is_index else socket.if_nametoindex(self.scope)
         return (self.host, self.port, 0, scope_id)
 
     @property
@@ -122,15 +129,18 @@ Address: TypeAlias = InetAddress | UnixAddress | NameAddress
 
 
 def parse(text: str) -> Address:
-    """The address that `text` names; `:port` is `InetAddress(INET6, "::", port)`. Raises AddressError, and only that.
-    """
+    """The address that `text` names; `:port` is `InetAddress(INET6, "::", port)`. Raises AddressError, nothing else."""
     if text.startswith("unix:"):
         return _parse_unix(text[len("unix:") :])
     if text.startswith(("/", "@")):
         raise AddressError("a Unix socket is written with unix: before its path", f"unix:{text}")
     if "://" in text:
         raise AddressError("an address has no scheme", text.split("://", 1)[1].rstrip("/"))
+    if text != text.strip():
+        raise AddressError("there is blank around the address", text.strip())
     host, port = _split_port(text)
+    if host == "*":
+        raise AddressError("every address is written without a host", f":{port}")
     if host.startswith("["):
         if not host.endswith("]"):
             raise AddressError("the bracket around the IPv6 address is not closed")
@@ -142,7 +152,12 @@ def parse(text: str) -> Address:
             return InetAddress(Family.INET, str(ipaddress.IPv4Address(host)), port)
         except ValueError as error:
             raise AddressError(f"{host} is not an IPv4 address: {_reason(error)}") from None
-    if not _HOST_NAME.match(host) or ".." in host or any(len(label) > 63 for label in host.split(".")):
+    if (
+        _NUMERIC_NAME.match(host)
+        or not _HOST_NAME.match(host)
+        or ".." in host
+        or any(len(label) > 63 for label in host.split("."))
+    ):
         raise AddressError(f"{host!r} is neither an IP address nor a host name")
     return NameAddress(host, port)
 
@@ -172,10 +187,16 @@ def from_sockaddr(family: int, sockaddr: object) -> SocketAddress:
 def _split_port(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or text.endswith("]"):
-        raise AddressError("the port is missing", f"{text}:80" if text and ":" not in text.strip("[]") else "")
+        if text.isascii() and text.isdigit():
+            raise AddressError("the colon before the port is missing", f":{text}")
+        if _is_inet6(text.strip("[]")):
+            raise AddressError("the port is missing", f"[{text.strip('[]')}]:80")
+        raise AddressError("the port is missing", f"{text}:80" if text and ":" not in text else "")
     if ":" in host and not host.startswith("["):
-        with_brackets = f"[{host}]:{port}" if _is_inet6(host) else f"[{text}]:80"
-        raise AddressError("an IPv6 address stands in brackets, so that its port can be told from it", with_brackets)
+        if _is_inet6(host) or _is_inet6(text):
+            suggestion = f"[{host}]:{port}" if _is_inet6(host) else f"[{text}]:80"
+            raise AddressError("an IPv6 address stands in brackets, so that its port can be told from it", suggestion)
+        raise AddressError("there is more than one colon: an address is host:port, [v6]:port or unix:/path")
     if not port:
         raise AddressError("the port after the colon is missing", f"{text}80")
     if not _PORT.match(port):
@@ -189,10 +210,16 @@ def _parse_inet6(host: str, port: int) -> InetAddress:
     host, percent, scope = host.partition("%")
     if percent and not scope:
         raise AddressError("the interface name after % is missing")
+    if scope and (not _SCOPE.match(scope) or len(scope.encode(errors="replace")) > 15 or not scope.isprintable()):
+        raise AddressError(f"{scope!r} cannot be the name of an interface")
+    if scope.isascii() and scope.isdigit() and not 0 < int(scope) <= _SCOPE_ID_MAX:
+        raise AddressError(f"{scope} is not the index of an interface")
     try:
         parsed = ipaddress.IPv6Address(host)
     except ValueError as error:
         raise AddressError(f"{host} is not an IPv6 address: {_reason(error)}") from None
+    if parsed.ipv4_mapped and not scope:  # the kernel treats it as IPv4 in all it does, and so do we
+        return InetAddress(Family.INET, str(parsed.ipv4_mapped), port)
     if parsed.is_link_local and not scope:
         raise AddressError("a link-local address needs its interface", f"[{host}%eth0]:{port}")
     if scope and not parsed.is_link_local:

@@ -10,6 +10,7 @@ import enum
 import json
 import types
 import typing
+from collections.abc import Callable
 from typing import Any
 
 from relayd import address, counters, outcomes, spec
@@ -45,8 +46,6 @@ _FIELDS = {
     for cls in _CLASSES.values()
     if dataclasses.is_dataclass(cls)
 }
-#: Per class, the annotation of each field. `typing` resolves the names; it is in memory already, for the annotations.
-_TYPES: dict[type, dict[str, Any]] = {cls: typing.get_type_hints(cls) for cls in _FIELDS}
 
 
 class CodecError(ValueError):
@@ -82,33 +81,39 @@ def _plain(value: Any) -> Any:
 
 def _value(plain: Any) -> Any:
     if isinstance(plain, list):
-        return tuple(_value(item) for item in plain)
+        return tuple(map(_value, plain))
     if not isinstance(plain, dict):
         return plain
     cls = _CLASSES[plain.pop("")]
     values = {name: _value(item) for name, item in plain.items()}
-    kinds = _TYPES.get(cls)
-    if kinds is None:
+    checks = _CHECKS.get(cls)
+    if checks is None:
         if set(values) != {"value"}:  # an enum class called with more than a value makes a new class
             raise TypeError(f"{cls.__name__} is made of its value alone")
         return cls(**values)
-    for name, kind in kinds.items():
-        if not _is(values[name], kind):
-            raise TypeError(f"{cls.__name__}.{name} is no {kind}")
+    for name, check in checks:
+        if not check(values[name]):
+            raise TypeError(f"{cls.__name__}.{name} is no {type(values[name]).__name__}")
     return cls(**values)
 
 
-def _is(value: Any, kind: Any) -> bool:
-    """True when `value` is of the type that the annotation `kind` says: a class, a union, or a tuple of these."""
-    if isinstance(kind, type) and typing.get_origin(kind) is None:
-        if kind is int or kind is float:
-            return isinstance(value, (int, kind)) and not isinstance(value, bool)
-        return isinstance(value, kind)
-    parts = typing.get_args(kind)
+def _check(kind: Any) -> Callable[[Any], bool]:
+    """A function that says whether a value is of the annotation `kind`: a class, a union, or a tuple of these."""
+    parts = tuple(_check(part) for part in typing.get_args(kind) if part is not Ellipsis)
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return any(_is(value, part) for part in parts)
-    if not isinstance(value, tuple):
-        return False
-    if parts[-1] is Ellipsis:
-        return all(_is(item, parts[0]) for item in value)
-    return len(value) == len(parts) and all(map(_is, value, parts))
+        return lambda value: any(check(value) for check in parts)
+    if typing.get_origin(kind) is tuple:
+        if Ellipsis in typing.get_args(kind):
+            return lambda value: type(value) is tuple and all(map(parts[0], value))
+        return lambda value: (
+            type(value) is tuple
+            and len(value) == len(parts)
+            and all(check(item) for check, item in zip(parts, value, strict=True))
+        )
+    if kind is float:
+        return lambda value: type(value) in (float, int)  # bool is a subclass of int, and neither
+    return lambda value: type(value) is kind
+
+
+#: Per class, what each of its fields has to be. `typing` resolves the names in the annotations.
+_CHECKS = {cls: tuple((name, _check(kind)) for name, kind in typing.get_type_hints(cls).items()) for cls in _FIELDS}

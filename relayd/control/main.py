@@ -1,0 +1,113 @@
+"""`relayd run`: the composition root of the control process."""
+
+import asyncio
+import gc
+import os
+import resource
+import sys
+import traceback
+from pathlib import Path
+
+from relayd import config
+from relayd.control.daemon import Daemon
+from relayd.control.listeners import BindFailed
+from relayd.errors import RelaydError
+from relayd.log.events import Event
+from relayd.log.logger import Logger, open_logger
+from relayd.sd.notify import Notifier
+from relayd.spec import Spec
+from relayd.spec.budget import budget
+
+__all__ = ["EXIT_INTERNAL", "EXIT_NOT_STARTED", "EXIT_OK", "EXIT_REFUSED", "run"]
+
+EXIT_OK = 0
+#: The file was refused. systemd does not start again on it (RestartPreventExitStatus): it would not get better.
+EXIT_REFUSED = 1
+#: The file is fine, and the machine did not let us: an address in use or forbidden, no worker, too few descriptors.
+EXIT_NOT_STARTED = 4
+#: EX_SOFTWARE of sysexits.h. Workers have noticed, and drain; systemd starts the daemon again.
+EXIT_INTERNAL = 70
+#: RLIM_INFINITY as a number: the kernel's default for fs.nr_open, above which no limit on open files goes.
+_NOFILE_UNLIMITED = 1024 * 1024
+
+
+class TooFewDescriptors(RelaydError):
+    """The limit on open files leaves nothing for connections."""
+
+
+def run(path: Path) -> int:
+    """Relay what the file at `path` says until SIGTERM or SIGINT; returns the exit code.
+
+    0 stopped in order; 1 the file was refused (the problems are on stderr); 4 could not start: an address in use or
+    forbidden, a worker that does not come up, too few file descriptors (the reason is in the log and on stderr);
+    70 a bug of relayd (the log has the traceback).
+    """
+    _open_closed_stdio()
+    try:
+        loaded = config.load(path)
+    except config.ConfigError as error:
+        _tell(str(error))
+        return EXIT_REFUSED
+    logger = open_logger(loaded.spec.log)
+    try:
+        for warning in loaded.warnings:
+            logger.event(Event.CONFIGURATION_WARNING, str(warning))
+        _check_budget(loaded.spec, _raise_file_limit())
+        notifier = Notifier.from_environment(warn=lambda line: logger.event(Event.SYSTEMD_UNREACHABLE, line))
+        asyncio.run(_live(loaded.spec, logger, notifier))
+    except RelaydError as error:
+        return _not_started(logger, error)
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        logger.event(Event.INTERNAL_ERROR, f"a bug ended the control process: {error!r}", traceback=text)
+        return EXIT_INTERNAL
+    finally:
+        logger.close()
+    # What is left is the process's to give back: the interpreter would spend 90 ms on visiting every class of pydantic.
+    gc.freeze()
+    return EXIT_OK
+
+
+async def _live(spec: Spec, logger: Logger, notifier: Notifier) -> None:
+    await Daemon(spec, logger, notifier).run()  # made here: its events belong to the running loop
+
+
+def _raise_file_limit() -> int:
+    """Raise the soft limit on open files to the hard one, for the workers (F2); returns what is in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return _NOFILE_UNLIMITED if soft == resource.RLIM_INFINITY else soft
+
+
+def _check_budget(spec: Spec, nofile: int) -> None:
+    plan = budget(nofile, spec.socket_count)
+    if plan.connections == 0:
+        raise TooFewDescriptors(
+            f"too few file descriptors for a single connection: {plan}: raise the hard limit "
+            "(LimitNOFILE= of the service, ulimit -Hn in a shell), or bind fewer addresses"
+        )
+
+
+def _not_started(logger: Logger, error: RelaydError) -> int:
+    """Say why, in the log, and on stderr where that is another place."""
+    event = Event.BIND_FAILED if isinstance(error, BindFailed) else Event.START_FAILED
+    problems = error.problems if isinstance(error, BindFailed) else [str(error)]
+    for problem in problems:
+        logger.event(event, problem)
+    if not os.path.sameopenfile(1, 2):
+        _tell(str(error))
+    return EXIT_NOT_STARTED
+
+
+def _tell(text: str) -> None:
+    if sys.stderr is not None:  # None: closed when Python started, and there is nobody to tell
+        sys.stderr.write(f"{text}\n")
+
+
+def _open_closed_stdio() -> None:
+    """Have descriptors 0 to 2 open: else a listening socket would get such a number, and a worker would write to it."""
+    while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(lowest, True)
+    os.close(lowest)

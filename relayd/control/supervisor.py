@@ -1,0 +1,253 @@
+"""Keeps `workers` worker processes running: starts, feeds, listens for their heartbeat, replaces, and ends them.
+
+One slot per worker number, each with a phase:
+
+    WAITING ──start──▶ STARTING ──Ready──▶ RUNNING ──drain──▶ DRAINING
+       ▲                  │                   │                   │
+       └────── its process ended (Backoff) ───┘                   ▼
+    every phase ──────── drain or stop, and no process left ───▶ ENDED
+"""
+
+import asyncio
+import enum
+from collections.abc import Callable, Sequence
+
+from relayd import clock
+from relayd.channel.messages import Configure, Drain, Message, Ready, Report, Resolved, Stop
+from relayd.control.backoff import Backoff
+from relayd.control.heartbeat import START_TICKS, TICK_S, Heartbeat
+from relayd.control.totals import Totals
+from relayd.control.worker_process import WORKER_COMMAND, End, WorkerProcess
+from relayd.errors import RelaydError
+from relayd.log.events import Event
+from relayd.spec import Spec
+
+__all__ = ["Supervisor", "WorkersFailed"]
+
+
+class WorkersFailed(RelaydError):
+    """A worker could not be started at boot. `str(error)` has the reason that the worker gave."""
+
+
+class Phase(enum.Enum):
+    """Where a slot is; the moves are drawn above."""
+
+    WAITING = "waiting"
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+_MOVES = {
+    Phase.WAITING: {Phase.STARTING, Phase.ENDED},
+    Phase.STARTING: {Phase.RUNNING, Phase.WAITING, Phase.ENDED},
+    Phase.RUNNING: {Phase.WAITING, Phase.DRAINING, Phase.ENDED},
+    Phase.DRAINING: {Phase.ENDED},
+    Phase.ENDED: set[Phase](),
+}
+
+
+class _Slot:
+    """One worker number, and the process that has it at the moment."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.phase = Phase.WAITING
+        self.process: WorkerProcess | None = None
+        self.heartbeat = Heartbeat()
+        self.backoff = Backoff()
+        self.started = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+
+    def move(self, phase: Phase) -> None:
+        if phase not in _MOVES[self.phase]:
+            raise AssertionError(f"worker {self.number}: no way from {self.phase.value} to {phase.value}")
+        self.phase = phase
+
+
+class Supervisor:
+    """The workers of one daemon. `sockets` stay the caller's, who keeps them open until `drain` or `stop`.
+
+    `say(event, message, **fields)` writes a log line.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        sockets: Sequence[int],
+        say: Callable[..., None],
+        command: Sequence[str] = WORKER_COMMAND,
+    ) -> None:
+        self._spec = spec
+        self._sockets = sockets
+        self._say = say
+        self._command = command
+        self._slots = [_Slot(number) for number in range(1, spec.workers + 1)]
+        self._resolved: dict[object, Resolved] = {}
+        self._booted: asyncio.Future[None] | None = None
+        self._ending = False
+        self._ended = asyncio.Event()
+        self.totals = Totals()
+
+    @property
+    def restarting(self) -> int:
+        """Workers that do not accept connections just now."""
+        return sum(slot.phase in (Phase.WAITING, Phase.STARTING) for slot in self._slots)
+
+    async def boot(self) -> None:
+        """Start every worker and wait until all accept. Raises WorkersFailed at the first one that ends instead.
+
+        Then no worker is started any more, and the caller gets rid of the others by `kill`.
+        """
+        self._booted = asyncio.get_running_loop().create_future()
+        try:
+            for slot in self._slots:
+                self._start(slot)
+            await self._booted
+        finally:
+            self._booted = None
+
+    def tick(self) -> None:
+        """To be called every TICK_S: kills workers that hang, and tries again to send what is queued."""
+        for slot in self._slots:
+            if slot.process is None:
+                continue
+            slot.process.flush()
+            if slot.phase in (Phase.STARTING, Phase.RUNNING) and slot.heartbeat.tick():
+                starting = slot.phase is Phase.STARTING
+                self._say(
+                    Event.WORKER_HUNG,
+                    f"worker {slot.number} (pid {slot.process.pid}) "
+                    + ("did not become ready" if starting else "has sent no report")
+                    + f" for {slot.heartbeat.silent_s:g} s: killing it",
+                    worker=slot.number,
+                    pid=slot.process.pid,
+                )
+                if starting:
+                    self._boot_failed(f"worker {slot.number} was not ready after {START_TICKS * TICK_S:g} s")
+                slot.process.kill()
+
+    def resolved(self, answer: Resolved) -> None:
+        """Tell every worker, now and future, the addresses of a name."""
+        self._resolved[answer.name] = answer
+        for slot in self._slots:
+            if slot.process is not None and slot.phase is not Phase.DRAINING:
+                slot.process.send(answer)
+
+    def drain(self, timeout_s: float) -> None:
+        """Have workers accept no more and end after their last connection, or after `timeout_s`. None is replaced."""
+        self._ending = True
+        for slot in self._slots:
+            self._cancel(slot)
+            if slot.process is None:
+                slot.move(Phase.ENDED)
+            elif slot.phase is Phase.RUNNING:
+                slot.process.send(Drain(timeout_s))
+                slot.move(Phase.DRAINING)
+            else:
+                slot.process.kill()  # not Ready yet, so it has no connection
+        self._note_end()
+
+    def stop(self) -> None:
+        """Have draining workers close their connections and end now."""
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.send(Stop())
+
+    def kill(self) -> None:
+        """SIGKILL for every worker that is left. None is replaced."""
+        self._ending = True
+        for slot in self._slots:
+            self._cancel(slot)
+            if slot.process is not None:
+                slot.process.kill()
+            elif slot.phase is not Phase.ENDED:
+                slot.move(Phase.ENDED)
+        self._note_end()
+
+    async def ended(self) -> None:
+        """Wait until, after `drain` or `kill`, no worker process is left."""
+        await self._ended.wait()
+
+    def _start(self, slot: _Slot) -> None:
+        slot.timer = None
+        if self._ending:
+            return
+        slot.started = clock.monotonic()
+        try:
+            slot.process = WorkerProcess(
+                self._command, lambda message: self._heard(slot, message), lambda end: self._gone(slot, end)
+            )
+        except OSError as error:
+            self._boot_failed(f"worker {slot.number} could not be started: {error}")
+            self._say(
+                Event.WORKER_EXITED, f"worker {slot.number} could not be started: {error}", worker=slot.number, pid=0
+            )
+            self._start_later(slot)
+            return
+        slot.move(Phase.STARTING)
+        slot.heartbeat = Heartbeat()
+        slot.process.send(Configure(self._spec, slot.number), self._sockets)
+        for answer in self._resolved.values():
+            slot.process.send(answer)
+
+    def _heard(self, slot: _Slot, message: Message) -> None:
+        slot.heartbeat.heard()
+        if isinstance(message, Report):
+            self.totals.report(slot.number, message.listeners)
+        elif isinstance(message, Ready) and slot.phase is Phase.STARTING and not self._ending:
+            slot.move(Phase.RUNNING)
+            pid = slot.process.pid if slot.process is not None else 0
+            self._say(Event.WORKER_STARTED, f"worker {slot.number} accepts (pid {pid})", worker=slot.number, pid=pid)
+            if self._booted is not None and not self._booted.done() and self.restarting == 0:
+                self._booted.set_result(None)
+
+    def _gone(self, slot: _Slot, end: End) -> None:
+        process, slot.process = slot.process, None
+        pid = process.pid if process is not None else 0
+        self.totals.ended(slot.number)
+        if self._ending and end.status == 0:
+            slot.move(Phase.ENDED)
+        else:
+            self._say(
+                Event.WORKER_EXITED,
+                f"worker {slot.number} (pid {pid}) {end}",
+                worker=slot.number,
+                pid=pid,
+                status=end.status,
+                stderr=end.stderr,
+            )
+            self._boot_failed(f"worker {slot.number} {end}")
+            slot.move(Phase.ENDED if self._ending else Phase.WAITING)
+        self._start_later(slot)
+        self._note_end()
+
+    def _start_later(self, slot: _Slot) -> None:
+        if self._ending:
+            return
+        slot.backoff = slot.backoff.after_end(slot.started, clock.monotonic())
+        delay = slot.backoff.delay_s
+        if delay:
+            self._say(
+                Event.WORKER_BACKOFF,
+                f"worker {slot.number} has ended {slot.backoff.ends} times in a row: next start in {delay:g} s",
+                worker=slot.number,
+                ends=slot.backoff.ends,
+                delay_s=delay,
+            )
+        slot.timer = asyncio.get_running_loop().call_later(delay, self._start, slot)
+
+    def _boot_failed(self, reason: str) -> None:
+        if self._booted is not None and not self._booted.done():
+            self._ending = True
+            self._booted.set_exception(WorkersFailed(reason))
+
+    def _cancel(self, slot: _Slot) -> None:
+        if slot.timer is not None:
+            slot.timer.cancel()
+            slot.timer = None
+
+    def _note_end(self) -> None:
+        if all(slot.phase is Phase.ENDED for slot in self._slots):
+            self._ended.set()

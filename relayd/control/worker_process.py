@@ -1,0 +1,190 @@
+"""One worker process as the control process sees it: a process id, a channel, a pidfd, and its standard error.
+
+Started by exec, with its end of the channel as the only inherited descriptor beside stdio. It gets a session of its
+own, so that Ctrl-C on a terminal reaches the control process alone, which then tells the workers in order.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import relayd
+from relayd.channel import Channel, ChannelClosed, CodecError
+from relayd.channel.messages import Message
+
+__all__ = ["WORKER_COMMAND", "End", "WorkerProcess"]
+
+#: The number of the channel's descriptor is appended. -S: no site, as a worker imports the standard library only.
+WORKER_COMMAND = (sys.executable, "-S", "-m", "relayd.relay.worker")
+#: The end of standard error that is kept: a traceback of usual depth.
+_STDERR_BYTES_MAX = 8 * 1024
+#: A worker whose channel is closed can be told nothing any more. If it is just ending, it is gone by then.
+_CHANNEL_GRACE_S = 0.5
+#: Variables of systemd that speak to the control process alone: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3).
+_NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a worker ended: `status` is its exit code, or minus the signal that killed it; `stderr` its last words."""
+
+    status: int
+    stderr: str
+
+    def __str__(self) -> str:
+        if self.status < 0:
+            try:
+                how = f"was killed by {signal.Signals(-self.status).name}"
+            except ValueError:  # a real-time signal has no name
+                how = f"was killed by signal {-self.status}"
+        else:
+            how = f"exited with code {self.status}"
+        last_words = self.stderr.rpartition("\n")[2]
+        return f"{how}: {last_words}" if last_words else how
+
+
+class WorkerProcess:
+    """A running worker. Owns its process (it is always reaped), its pidfd, this end of the channel and of stderr.
+
+    `on_message` gets what it says; `on_end` is called once, after the last message, when nothing is left of it.
+    """
+
+    def __init__(
+        self, command: Sequence[str], on_message: Callable[[Message], None], on_end: Callable[[End], None]
+    ) -> None:
+        """Start it. Raises OSError when that fails (no memory, too many processes); nothing is left then."""
+        self._on_message = on_message
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._stderr_tail = bytearray()
+        self._close_timer: asyncio.TimerHandle | None = None
+        with contextlib.ExitStack() as undo:
+            self._channel, theirs = Channel.pair()
+            undo.callback(self._channel.close)
+            with theirs:
+                # Both ends non-blocking: a worker that writes while control does not read loses words, not time.
+                self._stderr, stderr_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+                undo.callback(os.close, self._stderr)
+                try:
+                    self._process = _spawn([*command, str(theirs.fileno())], theirs.fileno(), stderr_write)
+                finally:
+                    os.close(stderr_write)
+            undo.callback(self._process.wait)
+            undo.callback(self._process.kill)
+            self._pidfd = os.pidfd_open(self._process.pid)
+            undo.pop_all()
+        self._channel_open = True
+        self._loop.add_reader(self._channel.fileno(), self._receive)
+        self._loop.add_reader(self._stderr, self._read_stderr)
+        self._loop.add_reader(self._pidfd, self._ended)
+
+    @property
+    def pid(self) -> int:
+        """Its process id. It stays its own until `on_end`: a process that is not reaped keeps its number."""
+        return self._process.pid
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send now or as soon as the channel takes it; nothing when the worker has closed it (its end follows)."""
+        if not self._channel_open:
+            return
+        try:
+            self._channel.send(message, fds)
+        except ChannelClosed:
+            self._close_channel()
+        else:
+            self._watch_writable()
+
+    def flush(self) -> None:
+        """Send what is queued. For a timer: the event loop does it as well, when the channel was full."""
+        if not self._channel_open:
+            return
+        try:
+            self._channel.flush()
+        except ChannelClosed:
+            self._close_channel()
+        else:
+            self._watch_writable()
+
+    def kill(self) -> None:
+        """SIGKILL. `on_end` follows."""
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and its pidfd is about to say so
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _watch_writable(self) -> None:
+        if self._channel.blocked:
+            self._loop.add_writer(self._channel.fileno(), self.flush)
+        else:
+            self._loop.remove_writer(self._channel.fileno())
+
+    def _receive(self) -> None:
+        try:
+            for message, fds in self._channel.receive():
+                for fd in fds:  # no message of a worker carries any
+                    os.close(fd)
+                self._on_message(message)
+        except ChannelClosed:
+            self._close_channel()
+        except CodecError as error:
+            self._keep_stderr(f"\nits message was not understood: {error}".encode())
+            self._close_channel()
+            self.kill()
+
+    def _close_channel(self) -> None:
+        if not self._channel_open:
+            return
+        self._channel_open = False
+        self._loop.remove_reader(self._channel.fileno())
+        self._loop.remove_writer(self._channel.fileno())
+        self._channel.close()
+        self._close_timer = self._loop.call_later(_CHANNEL_GRACE_S, self.kill)
+
+    def _read_stderr(self) -> None:
+        try:
+            while data := os.read(self._stderr, _STDERR_BYTES_MAX):
+                self._keep_stderr(data)
+        except BlockingIOError:
+            return
+        self._loop.remove_reader(self._stderr)  # end of file: it would be readable for ever
+
+    def _keep_stderr(self, data: bytes) -> None:
+        self._stderr_tail += data
+        del self._stderr_tail[:-_STDERR_BYTES_MAX]
+
+    def _ended(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        if self._channel_open:
+            self._receive()  # the last report
+        self._close_channel()
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        self._read_stderr()
+        self._loop.remove_reader(self._stderr)
+        os.close(self._stderr)
+        status = self._process.wait()  # does not wait: a readable pidfd is a process that has ended (pidfd_open(2))
+        os.close(self._pidfd)
+        self._on_end(End(status, self._stderr_tail.decode(errors="backslashreplace").strip()))
+
+
+def _spawn(command: list[str], channel: int, stderr: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603  # our own interpreter and module
+        command,
+        stdin=subprocess.DEVNULL,
+        stderr=stderr,
+        pass_fds=(channel,),
+        cwd="/",
+        env=_environment(os.environ),
+        start_new_session=True,
+    )
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Ours, less what speaks to control alone and what changes how Python starts, with the way to the package."""
+    kept = {name: ours[name] for name in ours if name not in _NOT_INHERITED and not name.startswith("PYTHON")}
+    # -m puts the working directory in front of the path, where a file could shadow a module; 3.11 can leave it out.
+    return {**kept, "PYTHONPATH": str(Path(relayd.__file__).resolve().parent.parent), "PYTHONSAFEPATH": "1"}

@@ -1,0 +1,79 @@
+"""Hypothesis strategies for every message of the channel, and for all that is in them."""
+
+from hypothesis import strategies as st
+
+from relayd.address import Family, InetAddress, NameAddress, UnixAddress
+from relayd.channel.messages import Configure, Drain, Ready, Report, Resolved, Stop
+from relayd.counters import ListenerTotals
+from relayd.outcomes import Outcome
+from relayd.spec import Binding, Keepalive, Listener, Log, SocketOptions, Spec, StreamTimeouts, Target
+
+numbers = st.integers(min_value=-(2**70), max_value=2**70)
+seconds = st.floats(allow_nan=False)
+texts = st.text()
+booleans = st.booleans()
+
+
+def optional(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return st.none() | strategy
+
+
+def tuples_of(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(strategy, max_size=3).map(tuple)
+
+
+inet_addresses = st.builds(InetAddress, st.sampled_from(Family), texts, numbers, texts)
+names = st.builds(NameAddress, texts, numbers)
+socket_addresses = inet_addresses | st.builds(UnixAddress, texts)
+addresses = socket_addresses | names
+options = st.builds(
+    SocketOptions,
+    booleans,
+    optional(st.builds(Keepalive, numbers, numbers, numbers)),
+    optional(numbers),
+    optional(texts),
+)
+bindings = st.builds(
+    Binding,
+    numbers,
+    booleans,
+    optional(texts),
+    booleans,
+    booleans,
+    optional(numbers),
+    numbers,
+    optional(numbers),
+    optional(numbers),
+)
+timeouts = st.builds(StreamTimeouts, seconds, optional(seconds), optional(seconds), optional(seconds))
+listeners = st.builds(
+    Listener,
+    texts,
+    tuples_of(socket_addresses),
+    bindings,
+    tuples_of(st.builds(Target, addresses)),
+    numbers,
+    optional(socket_addresses),
+    options,
+    timeouts,
+)
+specs = st.builds(Spec, numbers, seconds, st.builds(Log, texts, texts, booleans), tuples_of(listeners))
+totals = st.builds(
+    ListenerTotals,
+    texts,
+    numbers,
+    numbers,
+    numbers,
+    numbers,
+    numbers,
+    numbers,
+    tuples_of(st.tuples(st.sampled_from(Outcome), numbers)),
+)
+messages = st.one_of(
+    st.builds(Configure, specs, numbers),
+    st.builds(Resolved, names, tuples_of(inet_addresses)),
+    st.builds(Drain, seconds),
+    st.just(Stop()),
+    st.builds(Ready, numbers),
+    st.builds(Report, tuples_of(totals)),
+)

@@ -1,0 +1,49 @@
+"""A stand-in for relayd.relay.worker with one fault. Run as `fake_worker.py FAULT CHANNEL_FD`."""
+
+import os
+import select
+import socket
+import sys
+
+from relayd.channel import Channel, ChannelClosed
+from relayd.channel.messages import Configure, Drain, Ready, Report, Resolved, Stop
+from relayd.counters import ListenerCounters
+
+
+def main(fault: str, fd: int) -> int:
+    if fault == "crashes":
+        sys.stderr.write("Traceback ...\nModuleNotFoundError: no module named 'relay'\n")
+        return 3
+    channel = Channel(socket.socket(fileno=fd))
+    resolved = 0
+    ready = False
+    while True:
+        readable, _, _ = select.select([channel], [], [], 0.05)
+        if ready and not readable and fault != "silent":
+            # `accepted` says how many Resolved have come, so that a test can see them.
+            channel.send(Report((ListenerCounters(accepted=resolved, active=2).snapshot("web"),)))
+        try:
+            for message, fds in channel.receive():
+                if isinstance(message, Configure):
+                    for listening in fds:
+                        with socket.socket(fileno=listening) as sock:
+                            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                    if fault == "never_ready":
+                        continue
+                    if fault == "garbage":
+                        os.write(fd, b".not json")
+                        continue
+                    channel.send(Ready(os.getpid()))
+                    ready = True
+                elif isinstance(message, Resolved):
+                    resolved += 1
+                elif isinstance(message, (Drain, Stop)):
+                    if fault == "deaf" or (fault == "slow" and isinstance(message, Drain)):
+                        continue
+                    return 0
+        except ChannelClosed:
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,217 @@
+"""The supervisor with real processes: a stand-in for the worker that has one fault at a time."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relayd.address import Family, InetAddress, NameAddress
+from relayd.channel.messages import Resolved
+from relayd.control.heartbeat import REPORT_TICKS, START_TICKS
+from relayd.control.supervisor import Supervisor, WorkersFailed
+from relayd.log.events import Event
+from relayd.spec import Log, Spec
+
+FAKE = Path(__file__).with_name("fake_worker.py")
+DEADLINE_S = 10.0
+
+
+class Bench:
+    """A supervisor, what it said, and a way to wait for what it says."""
+
+    def __init__(self, fault: str, workers: int, sockets: list[int]) -> None:
+        self.said: list[tuple[Event, dict[str, Any]]] = []
+        self._more = asyncio.Event()
+        spec = Spec(workers, 30.0, Log("info", "auto", access=False), ())
+        self.supervisor = Supervisor(spec, sockets, self._say, (sys.executable, "-S", str(FAKE), fault))
+
+    def _say(self, event: Event, message: str, **fields: Any) -> None:
+        self.said.append((event, {"message": message, **fields}))
+        self._more.set()
+
+    def pids(self) -> list[int]:
+        return [fields["pid"] for event, fields in self.said if event is Event.WORKER_STARTED]
+
+    def all(self, event: Event) -> list[dict[str, Any]]:
+        return [fields for each, fields in self.said if each is event]
+
+    async def wait_for(self, event: Event, count: int = 1) -> dict[str, Any]:
+        """The fields of the count-th line about `event`."""
+
+        async def wait() -> None:
+            while len(self.all(event)) < count:
+                self._more.clear()
+                await self._more.wait()
+
+        await asyncio.wait_for(wait(), DEADLINE_S)
+        return self.all(event)[count - 1]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that reports change, not lines."""
+
+        async def wait() -> None:
+            while not condition():
+                await asyncio.sleep(0.01)
+
+        await asyncio.wait_for(wait(), DEADLINE_S)
+
+
+def supervised(fault: str, scenario: Callable[[Bench], Awaitable[None]], workers: int = 1) -> Bench:
+    """Run `scenario` with a supervisor of `workers` faulty workers; afterwards all of them are gone."""
+
+    async def run() -> Bench:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            bench = Bench(fault, workers, [listening.fileno()])
+            try:
+                await scenario(bench)
+            finally:
+                bench.supervisor.kill()
+                await asyncio.wait_for(bench.supervisor.ended(), DEADLINE_S)
+        return bench
+
+    bench = asyncio.run(run())
+    for pid in bench.pids():
+        assert not os.path.exists(f"/proc/{pid}"), "a worker was left, or not reaped"
+    return bench
+
+
+def test_boot_waits_for_every_worker_and_drain_ends_them() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.boot()
+        assert bench.supervisor.restarting == 0
+        await bench.until(lambda: bench.supervisor.totals.active == 4)  # both reported
+        bench.supervisor.drain(5.0)
+        await asyncio.wait_for(bench.supervisor.ended(), DEADLINE_S)
+
+    bench = supervised("none", scenario, workers=2)
+    assert len(set(bench.pids())) == 2
+    assert bench.all(Event.WORKER_EXITED) == []
+    assert bench.supervisor.totals.active == 0
+
+
+def test_a_worker_that_ends_at_boot_fails_the_boot_with_its_last_words() -> None:
+    async def scenario(bench: Bench) -> None:
+        with pytest.raises(WorkersFailed, match=r"worker 1 exited with code 3: ModuleNotFoundError: no module"):
+            await bench.supervisor.boot()
+
+    bench = supervised("crashes", scenario)
+    assert bench.pids() == []
+
+
+def test_a_worker_that_cannot_be_started_fails_the_boot() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.supervisor._command = ("/nowhere/python",)
+        with pytest.raises(WorkersFailed, match=r"could not be started.*No such file"):
+            await bench.supervisor.boot()
+
+    supervised("none", scenario)
+
+
+def test_a_worker_that_never_becomes_ready_fails_the_boot() -> None:
+    async def scenario(bench: Bench) -> None:
+        boot = asyncio.ensure_future(bench.supervisor.boot())
+        await asyncio.sleep(0)  # the boot begins
+        for _ in range(START_TICKS):
+            bench.supervisor.tick()
+        with pytest.raises(WorkersFailed, match="was not ready after 10 s"):
+            await boot
+
+    supervised("never_ready", scenario)
+
+
+def test_a_worker_that_talks_nonsense_is_killed() -> None:
+    async def scenario(bench: Bench) -> None:
+        with pytest.raises(WorkersFailed, match=r"killed by SIGKILL: its message was not understood"):
+            await bench.supervisor.boot()
+
+    supervised("garbage", scenario)
+
+
+def test_a_killed_worker_is_replaced_and_its_counts_stay() -> None:
+    async def scenario(bench: Bench) -> None:
+        supervisor = bench.supervisor
+        await supervisor.boot()
+        supervisor.resolved(Resolved(NameAddress("web.test", 80), (InetAddress(Family.INET, "192.0.2.1", 80),)))
+        await bench.until(lambda: [each.accepted for each in supervisor.totals.listeners()] == [2])
+        os.kill(bench.pids()[0], signal.SIGKILL)
+        exited = await bench.wait_for(Event.WORKER_EXITED)
+        assert exited["status"] == -signal.SIGKILL
+        assert supervisor.restarting == 1
+        await bench.wait_for(Event.WORKER_STARTED, 3)
+        assert supervisor.restarting == 0
+        # One of the dead worker, one of the other, and the new one was told as well.
+        await bench.until(lambda: [each.accepted for each in supervisor.totals.listeners()] == [3])
+
+    bench = supervised("none", scenario, workers=2)
+    assert len(set(bench.pids())) == 3
+
+
+def test_a_crash_loop_slows_down_and_says_so() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.boot()
+        bench.supervisor._command = (*bench.supervisor._command[:-1], "crashes")
+        os.kill(bench.pids()[0], signal.SIGKILL)
+        await bench.wait_for(Event.WORKER_BACKOFF, 3)
+        assert bench.supervisor.restarting == 1
+        bench.supervisor._command = (*bench.supervisor._command[:-1], "none")
+        await bench.wait_for(Event.WORKER_STARTED, 2)
+
+    bench = supervised("none", scenario)
+    assert [fields["delay_s"] for fields in bench.all(Event.WORKER_BACKOFF)] == [0.1, 0.2, 0.4]
+
+
+def test_a_silent_worker_is_killed_and_replaced() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.boot()
+        for _ in range(REPORT_TICKS):
+            bench.supervisor.tick()
+        hung = await bench.wait_for(Event.WORKER_HUNG)
+        assert hung["pid"] == bench.pids()[0]
+        await bench.wait_for(Event.WORKER_STARTED, 2)
+
+    bench = supervised("silent", scenario)
+    assert [fields["status"] for fields in bench.all(Event.WORKER_EXITED)[:1]] == [-signal.SIGKILL]
+
+
+def test_a_draining_worker_ends_on_stop() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.boot()
+        bench.supervisor.drain(60.0)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(bench.supervisor.ended(), 0.1)
+        bench.supervisor.stop()
+        await asyncio.wait_for(bench.supervisor.ended(), DEADLINE_S)
+
+    bench = supervised("slow", scenario)
+    assert bench.all(Event.WORKER_EXITED) == []
+
+
+def test_a_worker_that_obeys_nothing_is_killed() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.boot()
+        bench.supervisor.drain(60.0)
+        bench.supervisor.stop()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(bench.supervisor.ended(), 0.1)
+
+    bench = supervised("deaf", scenario)
+    assert [fields["status"] for fields in bench.all(Event.WORKER_EXITED)] == [-signal.SIGKILL]
+
+
+def test_drain_while_a_worker_is_being_restarted() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.boot()
+        bench.supervisor._command = (*bench.supervisor._command[:-1], "crashes")
+        os.kill(bench.pids()[0], signal.SIGKILL)
+        await bench.wait_for(Event.WORKER_BACKOFF, 2)
+        bench.supervisor.drain(60.0)
+        await asyncio.wait_for(bench.supervisor.ended(), DEADLINE_S)
+
+    bench = supervised("none", scenario)
+    assert len(bench.pids()) == 1

@@ -1,0 +1,67 @@
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.control.totals import Totals
+from relayd.counters import ListenerCounters, ListenerTotals
+from relayd.outcomes import Outcome
+
+
+def counted(listener: str, accepted: int, active: int, normal: int = 0) -> ListenerTotals:
+    counters = ListenerCounters(accepted=accepted, active=active, bytes_in=10 * accepted, bytes_out=100 * accepted)
+    if normal:
+        counters.closed[Outcome.NORMAL] = normal
+    return counters.snapshot(listener)
+
+
+def test_workers_are_summed_per_listener() -> None:
+    totals = Totals()
+    totals.report(1, [counted("web", 5, 2, normal=3), counted("pg", 1, 1)])
+    totals.report(2, [counted("web", 7, 4, normal=3)])
+    assert totals.listeners() == (counted("pg", 1, 1), counted("web", 12, 6, normal=6))
+    assert totals.active == 7
+
+
+def test_a_new_report_replaces_the_old_one_of_the_same_worker() -> None:
+    totals = Totals()
+    totals.report(1, [counted("web", 5, 2), counted("pg", 1, 1)])
+    totals.report(1, [counted("web", 6, 1)])
+    assert totals.listeners() == (counted("pg", 1, 1), counted("web", 6, 1))
+
+
+def test_what_a_dead_worker_counted_stays_and_what_was_active_does_not() -> None:
+    totals = Totals()
+    totals.report(1, [counted("web", 5, 2, normal=3)])
+    totals.ended(1)
+    totals.report(1, [counted("web", 1, 1)])
+    assert totals.listeners() == (counted("web", 6, 1, normal=3),)
+    assert totals.active == 1
+
+
+def test_a_worker_that_ended_before_its_first_report_changes_nothing() -> None:
+    totals = Totals()
+    totals.ended(1)
+    assert totals.listeners() == ()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 3), st.sampled_from(["a", "b"]), st.one_of(st.none(), st.integers(0, 50))), max_size=40
+    )
+)
+def test_totals_never_go_backwards(steps: list[tuple[int, str, int | None]]) -> None:
+    """Any mix of reports (of counters that grow) and deaths (None)."""
+    totals = Totals()
+    living: dict[tuple[int, str], int] = {}
+    expected: dict[str, int] = {}
+    for worker, listener, more in steps:
+        if more is None:
+            totals.ended(worker)
+            living = {key: count for key, count in living.items() if key[0] != worker}
+        else:
+            living[worker, listener] = living.get((worker, listener), 0) + more
+            expected[listener] = expected.get(listener, 0) + more
+            totals.report(worker, [counted(listener, living[worker, listener], 0)])
+        assert {each.listener: each.accepted for each in totals.listeners()} == expected
+        assert all(each == replace(each, bytes_in=10 * each.accepted) for each in totals.listeners())
