@@ -48,7 +48,6 @@ class Event(enum.Enum):
     LISTENING = ("listening", Level.INFO, "2b0ac372f799c04ac168b76eeeeb4de2", False)
     STOPPING = ("stopping", Level.INFO, "6f7e3f0291b0c9095449c224988c041d", False)
     STOPPED = ("stopped", Level.INFO, "17fd95a95ee26e7ddcc25580b59be7d0", False)
-    CONFIGURATION_REFUSED = ("configuration_refused", Level.ERROR, "0f6b7f8a7a0315c48f572edee8c9d68f", False)
     BIND_FAILED = ("bind_failed", Level.ERROR, "4cde0133dc45e002fb60e12c2b59f609", False)
     CONFIGURATION_WARNING = ("configuration_warning", Level.WARNING, "a322f08f5c1e4f0b97b33d388fe7192f", False)
     START_FAILED = ("start_failed", Level.ERROR, "7bef936ceeb44718bf74c39dcc81f498", False)
@@ -66,7 +65,6 @@ class Event(enum.Enum):
 
     # Relaying.
     ACCEPT_PAUSED = ("accept_paused", Level.WARNING, "c3c72ca12e8b21696fc5d4e54c934ce1")
-    ACCEPT_RESUMED = ("accept_resumed", Level.INFO, "d5b56e4cde059093fc649e2f33602a0c")
     TARGET_RESOLVED = ("target_resolved", Level.INFO, "d7cf105c00adfe65d4b4955cd0ce8af5")
     TARGET_UNRESOLVED = ("target_unresolved", Level.WARNING, "c0875c1f626f5e92388fe8c8ec62873b")
     CONNECTION = ("connection", Level.INFO, "1edb5097ab150bab70637616bd4abbc4", False)

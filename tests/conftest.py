@@ -1,0 +1,66 @@
+"""Every test leaves the process as it found it: the same open descriptors, no child process."""
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relayd.log.access import AccessRecord
+from relayd.outcomes import Outcome, Side
+
+
+def _open_fds() -> dict[int, str]:
+    fds = {}
+    for entry in os.scandir("/proc/self/fd"):
+        try:
+            fds[int(entry.name)] = os.readlink(entry.path)
+        except FileNotFoundError:
+            continue  # the descriptor of this very listing
+    return fds
+
+
+def _children() -> set[int]:
+    """Direct children of any thread of this process, zombies included."""
+    return {int(pid) for listing in Path("/proc/self/task").glob("*/children") for pid in listing.read_text().split()}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """Fails a test that leaves a descriptor open, or closes one that it did not open, or leaves a child process."""
+    fds_before, children_before = _open_fds(), _children()
+    yield
+    gc.collect()  # what only a cycle keeps open is closed now, with a ResourceWarning, which is an error
+    fds_after = _open_fds()
+    left = {fd: path for fd, path in fds_after.items() if fd not in fds_before}
+    gone = {fd: path for fd, path in fds_before.items() if fd not in fds_after}
+    assert not left, f"descriptors left open: {left}"
+    assert not gone, f"descriptors closed that were open before: {gone}"
+    assert _children() <= children_before, "child processes left"
+
+
+@pytest.fixture
+def access_record() -> AccessRecord:
+    """A connection that went well, and ended at 2026-11-22T12:01:02.125Z."""
+    return AccessRecord(
+        conn_id="a1b2c3-42",
+        listener="web",
+        type="tcp",
+        client="127.0.0.1",
+        client_port=51234,
+        local="127.0.0.1:8080",
+        target="127.0.0.1:8081",
+        attempts=1,
+        start_time=1795348862.1216,
+        connect_ms=0.2,
+        first_byte_ms=0.4,
+        duration_ms=3.4004,
+        bytes_in=78,
+        bytes_out=1234,
+        outcome=Outcome.NORMAL,
+        side=Side.CLIENT,
+        errno=0,
+        rtt_ms=None,
+        retrans=None,
+    )

@@ -1,0 +1,253 @@
+"""A real systemd in a box: PID 1 of namespaces of its own, on an overlay of this machine (boot-systemd.sh).
+
+The box has its own network. A socket that `Box.make_socket` makes belongs to it for life, whoever uses it: so a test
+plays client and target from outside, without a helper process inside.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+UNIT = CHECKOUT / "systemd" / "relayd.service"
+#: Far more than anything takes here, for a loaded machine.
+DEADLINE_S = 20.0
+
+_SCRIPT = Path(__file__).with_name("boot-systemd.sh")
+_CLONE_NEWNET = 0x40000000
+_CONFIG = "etc/relayd/relay.toml"
+_DROP_INS = "etc/systemd/system/relayd.service.d"
+
+
+def missing_capability() -> str:
+    """What this machine lacks for a box, or "" when nothing."""
+    if os.geteuid() != 0:
+        return "root"
+    if not os.access("/lib/systemd/systemd", os.X_OK):
+        return "systemd"
+    for program in ("dbus-daemon", "ip", "unshare", "nsenter"):
+        if shutil.which(program) is None:
+            return program
+    if not any(Path(root, "cgroup.controllers").exists() for root in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup")):
+        return "cgroup v2"
+    probe = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork", "true"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        return "namespaces"
+    return ""
+
+
+def eventually(condition: Callable[[], T], what: str, timeout_s: float = DEADLINE_S) -> T:
+    """The first true value of `condition`, which takes its time by asking a program inside the box."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not seen in {timeout_s:g} s: {what}"
+    return value
+
+
+class Box:
+    """One booted systemd, with relayd's unit installed and /usr/bin/relayd in place."""
+
+    def __init__(self, state: Path) -> None:
+        """`state` is a folder below /tmp that does not exist yet."""
+        self._environ = {**os.environ, "SDBOX": str(state)}
+        # The box has its own /tmp and /run; what this checkout needs of them is passed in.
+        hidden = [str(path) for path in _needed() if path.is_relative_to("/tmp") or path.is_relative_to("/run")]
+        self._environ["SDBOX_BIND"] = " ".join(hidden)
+        self._script("start")
+        self._pid = int((state / "pid").read_text())
+        self.root = Path(f"/proc/{self._pid}/root")
+        self._install()
+
+    def stop(self) -> None:
+        """Power off; nothing is left of it."""
+        self._script("stop")
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a program inside, as root; returns what it wrote on standard output and error."""
+        done = subprocess.run(
+            [str(_SCRIPT), "exec", *command],
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+            check=False,
+            text=True,
+        )
+        assert done.returncode == 0 or not check, f"{command}: exit {done.returncode}: {done.stdout}"
+        return done.stdout
+
+    def make_socket(self) -> socket.socket:
+        """A TCP socket in the network of the box, with a timeout. The caller closes it."""
+        made: list[socket.socket] = []
+
+        def make() -> None:
+            with open(f"/proc/{self._pid}/ns/net") as namespace:
+                # Of this thread only, which ends at once. os.setns is Python 3.12's.
+                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET) == 0:
+                    made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        (sock,) = made
+        sock.settimeout(DEADLINE_S)
+        return sock
+
+    def connect(self, port: int) -> socket.socket:
+        """A connection to 127.0.0.1:port in the box."""
+        sock = self.make_socket()
+        try:
+            sock.connect(("127.0.0.1", port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _install(self) -> None:
+        shutil.copy(UNIT, self.root / "etc/systemd/system/relayd.service")
+        program = self.root / "usr/bin/relayd"
+        program.write_text(f"#!{sys.executable}\nimport sys\nfrom relayd.cli.main import main\nsys.exit(main())\n")
+        program.chmod(0o755)
+        (self.root / "etc/relayd").mkdir(exist_ok=True)
+        (self.root / _DROP_INS).mkdir(parents=True)
+        # The checkout and its Python may lie in a home or in /tmp, which the unit hides.
+        paths = " ".join(str(path) for path in _needed())
+        (self.root / _DROP_INS / "00-checkout.conf").write_text(
+            f"[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths={paths}\n"
+        )
+        self.run("systemctl", "daemon-reload")
+        # What an active target wants is not unloaded when it stops, and keeps its time stamps for `show`.
+        self.run("systemctl", "add-wants", "box.target", "relayd.service")
+
+    def _script(self, verb: str) -> None:
+        done = subprocess.run(
+            [str(_SCRIPT), verb],
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+            check=False,
+            text=True,
+        )
+        assert done.returncode == 0, f"boot-systemd.sh {verb}: {done.stdout}"
+
+
+class Service:
+    """relayd.service in a box."""
+
+    def __init__(self, box: Box) -> None:
+        self.box = box
+        self._since = 0.0
+
+    def configure(self, toml: str, unit: Mapping[str, str] | None = None) -> None:
+        """Write the configuration, and settings for [Service] beside those of the unit."""
+        (self.box.root / _CONFIG).write_text(toml)
+        lines = "".join(f"{name}={value}\n" for name, value in (unit or {}).items())
+        (self.box.root / _DROP_INS / "50-test.conf").write_text(f"[Service]\n{lines}")
+        self.box.run("systemctl", "daemon-reload")
+        self._since = time.time()
+
+    def start(self) -> None:
+        """Returns when it is ready."""
+        done = self.box.run("systemctl", "start", "relayd", check=False)
+        assert self.show("ActiveState") == "active", done + self.journal()
+
+    def clean_up(self) -> None:
+        """Ended, whatever state it is in, and forgotten by systemd."""
+        self.box.run("systemctl", "kill", "--signal=KILL", "relayd", check=False)
+        self.box.run("systemctl", "stop", "relayd", check=False)
+        self.box.run("systemctl", "reset-failed", "relayd", check=False)
+
+    def show(self, name: str) -> str:
+        """One property of the unit, as `systemctl show` gives it."""
+        return self.box.run("systemctl", "show", "--value", f"--property={name}", "relayd").strip()
+
+    def main_pid(self) -> int:
+        """The control process, by its number inside."""
+        return int(self.show("MainPID"))
+
+    def workers(self) -> list[int]:
+        """The other processes of the service, by their numbers inside, in order."""
+        group = self.show("ControlGroup")
+        pids = self.box.run("cat", f"/sys/fs/cgroup{group}/cgroup.procs", check=False).split()
+        return sorted({int(pid) for pid in pids if pid.isdigit()} - {self.main_pid()})
+
+    def signal(self, name: str, pid: int) -> None:
+        """Send a signal to one process inside."""
+        self.box.run("kill", f"-{name}", str(pid))
+
+    def journal(self, *matches: str, output: str = "short-precise") -> str:
+        """Entries since `configure` that match, oldest first.
+
+        By time: `--after-cursor` of systemd 252 leaves out the first entry that matches.
+        """
+        self.box.run("journalctl", "--sync")
+        unit = [] if matches else ["--unit=relayd"]
+        return self.box.run(
+            "journalctl",
+            "--quiet",
+            "--no-pager",
+            f"--since=@{self._since:.6f}",
+            f"--output={output}",
+            *unit,
+            *matches,
+        )
+
+
+@contextlib.contextmanager
+def echo_target(box: Box, port: int) -> Iterator[None]:
+    """An echo on 127.0.0.1:port of the box, one thread per connection, while the context lasts."""
+    listening = box.make_socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", port))
+    listening.listen()
+    listening.settimeout(None)
+    threads: list[threading.Thread] = []
+    open_connections: list[socket.socket] = []
+
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):  # reset, or shut down at the end of the test
+            while data := connection.recv(65536):
+                connection.sendall(data)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):  # shut down at the end of the test
+            while True:
+                connection, _ = listening.accept()
+                open_connections.append(connection)
+                threads.append(threading.Thread(target=serve, args=(connection,)))
+                threads[-1].start()
+
+    accepting = threading.Thread(target=accept)
+    accepting.start()
+    try:
+        yield
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+        listening.close()
+        for connection in open_connections:
+            with contextlib.suppress(OSError):  # closed by its thread
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+
+
+def _needed() -> list[Path]:
+    """Folders that the service's Python reads: the checkout, its environment, the interpreter's own."""
+    paths = {CHECKOUT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    system = Path("/usr")
+    return sorted(path for path in paths if not path.is_relative_to(system))

@@ -1,0 +1,199 @@
+"""relayd.service under a real systemd: rules R6 and R7, the watchdog, the journal, and the sandbox."""
+
+import json
+import re
+import socket
+import subprocess
+import time
+
+import pytest
+
+from tests.systemd.box import UNIT, Box, Service, eventually
+
+pytestmark = pytest.mark.systemd
+
+
+def config(drain_timeout: str = "30s", workers: int = 1) -> str:
+    return (
+        f'[daemon]\nworkers = {workers}\ndrain_timeout = "{drain_timeout}"\n'
+        '[listeners.web]\nbind = "127.0.0.1:80"\ntargets = ["127.0.0.1:9000"]\n'
+    )
+
+
+def exchange(client: socket.socket, data: bytes = b"hello") -> None:
+    """`data` goes to the target and comes back."""
+    client.sendall(data)
+    received = b""
+    while len(received) < len(data):
+        part = client.recv(65536)
+        assert part, "the connection ended"
+        received += part
+    assert received == data
+
+
+def relay_once(box: Box) -> None:
+    with box.connect(80) as client:
+        exchange(client)
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+
+
+def test_systemd_has_nothing_to_say_about_the_unit(box: Box) -> None:
+    assert box.run("systemd-analyze", "verify", "relayd.service") == ""
+
+
+def test_the_exposure_is_at_most_1_6(box: Box) -> None:
+    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=16", str(UNIT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_it_starts_says_so_and_relays_port_80_as_a_user_of_its_own(box: Box, service: Service) -> None:
+    service.configure(config(workers=2))
+    service.start()
+    assert service.show("SubState") == "running"
+    assert service.show("StatusText").startswith("1 listener, 0 connections")
+    relay_once(box)
+    for pid in (service.main_pid(), *service.workers()):
+        status = (box.root / f"proc/{pid}/status").read_text()
+        uid = re.search(r"^Uid:\t(\d+)", status, re.MULTILINE)
+        assert uid is not None
+        assert int(uid[1]) >= 61184, "not one of the users that DynamicUser= makes"
+    assert len(service.workers()) == 2
+
+
+def test_the_status_counts_connections(box: Box, service: Service) -> None:
+    service.configure(config())
+    service.start()
+    with box.connect(80) as client:
+        exchange(client)
+        eventually(lambda: service.show("StatusText").startswith("1 listener, 1 connection"), "one connection")
+    eventually(lambda: service.show("StatusText").startswith("1 listener, 0 connections"), "no connection")
+
+
+def test_the_access_line_is_a_journal_entry_with_fields(box: Box, service: Service) -> None:
+    service.configure(config())
+    service.start()
+    relay_once(box)
+    entry = json.loads(eventually(lambda: service.journal("LISTENER=web", "EVENT=connection", output="json"), "entry"))
+    assert entry["OUTCOME"] == "normal"
+    assert (entry["CODE"], entry["SIDE"], entry["PRIORITY"]) == ("--", "client", "6")
+    assert (entry["BYTES_IN"], entry["BYTES_OUT"]) == ("5", "5")
+    assert (entry["CLIENT"], entry["TARGET"]) == ("127.0.0.1", "127.0.0.1:9000")
+    assert entry["SYSLOG_IDENTIFIER"] == "relayd"
+    assert entry["_SYSTEMD_UNIT"] == "relayd.service"
+    assert service.journal(f"MESSAGE_ID={entry['MESSAGE_ID']}", output="cat").startswith("web 127.0.0.1:")
+
+
+def test_the_watchdog_ends_a_control_process_that_hangs_and_the_service_is_back(box: Box, service: Service) -> None:
+    service.configure(config(), {"WatchdogSec": "1s", "TimeoutAbortSec": "1s"})
+    service.start()
+    hung = service.main_pid()
+    service.signal("STOP", hung)
+    eventually(lambda: service.show("NRestarts") == "1", "a restart")
+    eventually(lambda: service.show("ActiveState") == "active", "the service back")
+    assert service.main_pid() != hung
+    assert "Watchdog timeout" in service.journal()
+    relay_once(box)
+
+
+def test_a_healthy_service_outlives_its_watchdog_interval(box: Box, service: Service) -> None:
+    service.configure(config(), {"WatchdogSec": "1s"})
+    service.start()
+    pinged = int(service.show("WatchdogTimestampMonotonic"))
+    eventually(lambda: int(service.show("WatchdogTimestampMonotonic")) > pinged + 2_500_000, "pings for 2.5 intervals")
+    assert service.show("NRestarts") == "0"
+    relay_once(box)
+
+
+def test_a_worker_that_hangs_is_replaced(box: Box, service: Service) -> None:
+    service.configure(config())
+    service.start()
+    (hung,) = service.workers()
+    service.signal("STOP", hung)
+    eventually(lambda: service.workers() not in ([hung], []), "another worker")
+    assert "worker_hung" in service.journal("EVENT=worker_hung", output="json")
+    relay_once(box)
+    assert service.show("NRestarts") == "0"
+
+
+def test_a_control_process_that_dies_is_started_again(box: Box, service: Service) -> None:
+    service.configure(config())
+    service.start()
+    service.signal("KILL", service.main_pid())
+    eventually(lambda: service.show("NRestarts") == "1", "a restart")
+    eventually(lambda: service.show("ActiveState") == "active", "the service back")
+    relay_once(box)
+
+
+def test_a_refused_configuration_is_not_tried_again(service: Service) -> None:
+    service.configure('[listeners.web]\nbind = "127.0.0.1:http"\ntargets = ["127.0.0.1:9000"]\n')
+    service.box.run("systemctl", "start", "relayd", check=False)
+    assert (service.show("ActiveState"), service.show("NRestarts")) == ("failed", "0")
+    assert service.show("ExecMainStatus") == "1"
+    assert "/etc/relayd/relay.toml:2:" in service.journal()
+
+
+def _stop_duration_s(service: Service) -> float:
+    began, ended = (
+        int(service.show(name)) for name in ("ActiveExitTimestampMonotonic", "InactiveEnterTimestampMonotonic")
+    )
+    assert ended > began > 0
+    return (ended - began) / 1e6
+
+
+def test_an_idle_service_stops_within_200_ms(box: Box, service: Service) -> None:
+    service.configure(config(workers=2))
+    service.start()
+    relay_once(box)
+    service.box.run("systemctl", "stop", "relayd")
+    assert service.show("Result") == "success"
+    assert _stop_duration_s(service) <= 0.2
+
+
+def test_a_stop_drains_for_longer_than_the_units_own_timeout(box: Box, service: Service) -> None:
+    """TimeoutStopSec=1s would kill what drains for 3 s; EXTEND_TIMEOUT_USEC keeps systemd waiting."""
+    service.configure(config(drain_timeout="3s"), {"TimeoutStopSec": "1s"})
+    service.start()
+    with box.connect(80) as client:
+        exchange(client)
+        service.box.run("systemctl", "stop", "--no-block", "relayd")
+        eventually(lambda: service.show("ActiveState") == "deactivating", "stopping")
+        began = time.monotonic()
+        while time.monotonic() - began < 2.0:
+            exchange(client)  # a connection goes on while the service stops
+        with pytest.raises(ConnectionRefusedError):
+            box.connect(80)
+        eventually(lambda: service.show("ActiveState") == "inactive", "stopped")
+        with pytest.raises((ConnectionError, AssertionError)):
+            exchange(client)
+    assert service.show("Result") == "success"
+    assert 3.0 <= _stop_duration_s(service) < 4.0
+    assert json.loads(service.journal("EVENT=connection", output="json"))["OUTCOME"] == "shutdown"
+
+
+def test_a_stop_ends_with_the_last_connection(box: Box, service: Service) -> None:
+    service.configure(config())
+    service.start()
+    with box.connect(80) as client:
+        exchange(client)
+        service.box.run("systemctl", "stop", "--no-block", "relayd")
+        eventually(lambda: service.show("ActiveState") == "deactivating", "stopping")
+        exchange(client)
+    eventually(lambda: service.show("ActiveState") == "inactive", "stopped", timeout_s=5)
+    assert service.show("Result") == "success"
+
+
+def test_a_second_sigterm_stops_now(box: Box, service: Service) -> None:
+    service.configure(config())
+    service.start()
+    with box.connect(80) as client:
+        exchange(client)
+        service.box.run("systemctl", "stop", "--no-block", "relayd")
+        eventually(lambda: service.journal("EVENT=stopping"), "stopping")
+        exchange(client)
+        second = time.monotonic()
+        service.signal("TERM", service.main_pid())
+        eventually(lambda: service.show("ActiveState") == "inactive", "stopped", timeout_s=5)
+        assert time.monotonic() - second < 2.0
+    assert service.show("Result") == "success"
