@@ -1,0 +1,1 @@
+"""The benchmark: relayd beside other relays, in interleaved rounds. `bench/run --help`, `bench/README.md`."""

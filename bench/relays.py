@@ -1,0 +1,168 @@
+"""The relays that are compared: how each is started for one listener and one target, with and without a log line.
+
+All relay 127.0.0.1:PORT to 127.0.0.1:TARGET with one process that moves bytes, accept as many connections as the
+benchmark opens, keep their distribution's defaults otherwise, and log, where they log, to a regular file.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+CONNECTIONS = 4096
+"""What each is configured to hold: twice the idle ones of the memory case. HAProxy wants 2.5 descriptors for each.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One start of a relay: where it listens, where it dials, whether it logs, and a directory of its own."""
+
+    port: int
+    target_port: int
+    logs: bool
+    directory: Path
+
+    def write(self, name: str, text: str) -> str:
+        """Put a file into the directory; its path."""
+        path = self.directory / name
+        path.write_text(text)
+        return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """One kind of relay. `command` writes the files it needs and returns argv; `log` names its log file, if it has one.
+
+    `program` is found in PATH or the system's directories; `package` is the apt package that brings it;
+    `version` are the arguments that make it print its version.
+    `processes` is how many it has when idle; `most_idle` bounds the idle connections of the memory case; `only` names
+    the cases it is there for, when not for all.
+    """
+
+    name: str
+    program: str
+    package: str
+    version: tuple[str, ...]
+    command: Callable[[str, Setup], list[str]]
+    log: str | None = None
+    processes: int = 1
+    most_idle: int = CONNECTIONS
+    ready_by_notify: bool = False
+    only: tuple[str, ...] = ()
+
+    def path(self) -> str | None:
+        """Where the program is; None when it is not installed."""
+        if self.name == "relayd":  # this checkout's, whatever is in PATH
+            return sys.executable
+        places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/lib/systemd", "/lib/systemd"])
+        return shutil.which(self.program, path=places)
+
+
+def _relayd(path: str, setup: Setup) -> list[str]:
+    text = f"""
+[daemon]
+workers = 1
+[log]
+level = "{"info" if setup.logs else "warning"}"
+format = "json"
+access = {"true" if setup.logs else "false"}
+[listeners.bench]
+bind = "127.0.0.1:{setup.port}"
+targets = ["127.0.0.1:{setup.target_port}"]
+"""
+    return [path, "-m", "relayd", "run", "-c", setup.write("relay.toml", text)]
+
+
+def _haproxy_splicing(path: str, setup: Setup, splicing: str) -> list[str]:
+    text = f"""
+global
+    maxconn {CONNECTIONS}
+    nbthread 1
+    {"log stdout format raw local0" if setup.logs else ""}
+defaults
+    mode tcp
+    {splicing}
+    {"log global" if setup.logs else ""}
+    {"option tcplog" if setup.logs else ""}
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+listen bench
+    bind 127.0.0.1:{setup.port}
+    server target 127.0.0.1:{setup.target_port}
+"""
+    return [path, "-db", "-f", setup.write("haproxy.cfg", text)]
+
+
+def _haproxy(path: str, setup: Setup) -> list[str]:
+    return _haproxy_splicing(path, setup, "option splice-auto")
+
+
+def _haproxy_splice(path: str, setup: Setup) -> list[str]:
+    return _haproxy_splicing(path, setup, "option splice-request\n    option splice-response")
+
+
+def _nginx(path: str, setup: Setup) -> list[str]:
+    log = "'$remote_addr [$time_local] $protocol $status $bytes_sent $bytes_received $session_time $upstream_addr'"
+    text = f"""
+load_module modules/ngx_stream_module.so;
+worker_processes 1;
+daemon off;
+pid {setup.directory}/nginx.pid;
+error_log stderr crit;
+events {{ worker_connections {2 * CONNECTIONS}; }}
+stream {{
+    log_format bench {log};
+    access_log {f"{setup.directory}/access.log bench" if setup.logs else "off"};
+    server {{
+        listen 127.0.0.1:{setup.port} backlog=4096;
+        proxy_pass 127.0.0.1:{setup.target_port};
+        proxy_timeout 1h;
+    }}
+}}
+"""
+    prefix = "/usr/share/nginx"  # modules/ is below it
+    return [path, "-p", prefix, "-e", "stderr", "-c", setup.write("nginx.conf", text)]
+
+
+def _rinetd(path: str, setup: Setup) -> list[str]:
+    text = f"127.0.0.1 {setup.port} 127.0.0.1 {setup.target_port}\n"
+    if setup.logs:
+        text += f"logfile {setup.directory}/access.log\n"
+    return [path, "-f", "-c", setup.write("rinetd.conf", text)]
+
+
+def _socat(path: str, setup: Setup) -> list[str]:
+    listen = f"TCP4-LISTEN:{setup.port},bind=127.0.0.1,reuseaddr,fork,backlog=4096"
+    return [path, listen, f"TCP4:127.0.0.1:{setup.target_port}"]
+
+
+def _socket_proxyd(path: str, setup: Setup) -> list[str]:
+    activate = shutil.which("systemd-socket-activate") or "/usr/bin/systemd-socket-activate"
+    proxy = [path, f"--connections-max={CONNECTIONS}", f"127.0.0.1:{setup.target_port}"]
+    return [activate, "-l", f"127.0.0.1:{setup.port}", *proxy]
+
+
+RELAYS: tuple[Relay, ...] = (
+    Relay(
+        "relayd",
+        "relayd",
+        "",
+        ("-m", "relayd", "version"),
+        _relayd,
+        log="stdout",
+        processes=2,
+        ready_by_notify=True,
+    ),
+    Relay("haproxy", "haproxy", "haproxy", ("-v",), _haproxy, log="stdout"),
+    # With splice-auto HAProxy copies as much as it splices, by its own guess; this is its best at bulk.
+    Relay("haproxy-splice", "haproxy", "haproxy", ("-v",), _haproxy_splice, log="stdout", only=("bulk1", "bulk4")),
+    Relay("nginx", "nginx", "libnginx-mod-stream", ("-v",), _nginx, log="access.log", processes=2),
+    Relay("rinetd", "rinetd", "rinetd", ("-v",), _rinetd, log="access.log"),
+    # A process for each connection: 200 idle ones are enough to tell.
+    Relay("socat", "socat", "socat", ("-V",), _socat, most_idle=200),
+    Relay("socket-proxyd", "systemd-socket-proxyd", "systemd", ("--version",), _socket_proxyd),
+)
