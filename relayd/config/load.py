@@ -1,0 +1,210 @@
+"""`load`: a path in, a `Spec` out, or every reason why not. The order of the work is the order of this module."""
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relayd import spec
+from relayd.config import faults, machine
+from relayd.config.conflicts import Bindings, loops
+from relayd.config.document import Document, UnreadableError, read
+from relayd.config.listeners import Block, Built, build
+from relayd.config.model import Configuration, DaemonTable, LogTable, Shared
+from relayd.config.positions import Path as Keys
+from relayd.config.problems import ConfigError, Problem, quote, quote_short
+
+#: Files of one configuration: bounds what a glob too wide reads.
+FILES_MAX = 1024
+
+_FIRST_LISTENER = 'help: add a [listeners.web] with bind = "127.0.0.1:8080" and targets = ["10.0.0.11:80"]'
+_GLOB_CHARACTERS = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that can be used. `model` is all files as one; `files` the order in which they were read."""
+
+    spec: spec.Spec
+    model: Configuration
+    files: tuple[Path, ...]
+    warnings: tuple[Problem, ...]
+
+
+@dataclass(slots=True)
+class _Part:
+    """One file: what it says, as far as that is right, and the keys of it that are not."""
+
+    path: Path
+    document: Document
+    model: Configuration
+    wrong: frozenset[Keys]
+
+
+@dataclass(slots=True)
+class _Merge:
+    """All files together. Each section remembers which part it is from."""
+
+    parts: list[_Part]
+    problems: list[Problem] = field(default_factory=list)
+    sections: dict[str, _Part] = field(default_factory=dict)
+    blocks: dict[str, Block] = field(default_factory=dict)
+
+
+def load(path: Path) -> Loaded:
+    """Reads `path` and what it includes. Resolves the host names of binds, so it may block. Raises ConfigError."""
+    problems: list[Problem] = []
+    merged = _merge(_read_all(path, problems))
+    problems += merged.problems
+    built = [build(block) for block in merged.blocks.values()]
+    for one in built:
+        problems += one.problems
+    bindings = Bindings(built)
+    problems += bindings.conflicts()
+    problems += loops(built, bindings)
+    if not problems and not built:
+        problems.append(Problem(str(path), 0, 0, "listeners", "no listeners: nothing to do", "", _FIRST_LISTENER))
+    if problems:
+        raise ConfigError(_in_order(problems, merged.parts))
+    model = _one_model(merged)
+    return Loaded(
+        spec=_spec(model, built),
+        model=model,
+        files=tuple(part.path for part in merged.parts),
+        warnings=tuple(_warnings(merged, built)),
+    )
+
+
+def _read_all(path: Path, problems: list[Problem]) -> list[_Part]:
+    """The main file and what it includes. ConfigError when the main file cannot be read: then nothing else matters."""
+    try:
+        main = _part(path, problems)
+    except UnreadableError as error:
+        raise ConfigError([error.problem]) from None
+    parts = [main]
+    seen = {os.path.realpath(path)}
+    for index, pattern in enumerate(main.model.include):
+        where = ("include", index) if isinstance(main.document.data["include"], list) else ("include",)
+        for file in _matches(main, where, pattern, problems):
+            real = os.path.realpath(file)
+            if real == os.path.realpath(path):
+                problems.append(main.document.problem(where, f"{quote_short(pattern)} includes this file itself"))
+            elif len(parts) >= FILES_MAX and real not in seen:
+                problems.append(main.document.problem(where, f"more than {FILES_MAX} files"))
+                return parts
+            elif real not in seen:
+                try:
+                    parts.append(_part(file, problems))
+                except UnreadableError as error:
+                    found = error.problem
+                    about_all = main.document.problem(where, f"{found.file}: {found.message}", found.suggestion)
+                    problems.append(found if found.line else about_all)
+            seen.add(real)
+    return parts
+
+
+def _part(path: Path, problems: list[Problem]) -> _Part:
+    document = read(path)
+    model, wrong, found = faults.validate(document)
+    problems += found
+    return _Part(path, document, model, wrong)
+
+
+def _matches(main: _Part, where: Keys, pattern: str, problems: list[Problem]) -> Iterator[Path]:
+    """Files of one `include`, sorted. A glob may match none; a path without a wildcard is a file that must be there."""
+    base = main.path.parent
+    if not _GLOB_CHARACTERS & set(pattern):
+        if os.path.isdir(base / pattern):
+            help_text = f"help: write {quote(pattern.rstrip('/') + '/*.toml')}"
+            problems.append(main.document.problem(where, f"{quote_short(pattern)} is a directory", help_text))
+        else:
+            yield base / pattern
+        return
+    directory = base / os.path.dirname(pattern)
+    if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):  # glob would find nothing, and be fine
+        problems.append(main.document.problem(where, f"{directory}: the directory cannot be read"))
+    for name in sorted(glob.glob(pattern, root_dir=base)):
+        yield base / name
+
+
+def _merge(parts: list[_Part]) -> _Merge:
+    merged = _Merge(parts)
+    main = parts[0]
+    for part in parts:
+        if part is not main and "include" in part.document.data:
+            message = "an included file cannot include others"
+            merged.problems.append(part.document.problem(("include",), message, at_key=True))
+        for section in ("daemon", "log"):
+            _take_section(merged, part, section)
+        own = (part.model.defaults,) if part is not main else ()
+        layers = tuple(layer for layer in (main.model.defaults, *own) if layer is not None)
+        wrong: dict[str, list[str]] = {}
+        for path in part.wrong:
+            if len(path) == 3:
+                wrong.setdefault(str(path[1]), []).append(str(path[2]))
+        for name, table in part.model.listeners.items():
+            block = Block(part.document, name, table, layers, frozenset(wrong.get(name, ())))
+            first = merged.blocks.setdefault(name, block)
+            if first is not block:
+                place = first.document.place_of_key(first.path)
+                message = f"there is a listener of this name already: {place}"
+                merged.problems.append(part.document.problem(block.path, message, at_key=True))
+    return merged
+
+
+def _take_section(merged: _Merge, part: _Part, section: str) -> None:
+    if section not in part.document.data:
+        return
+    first = merged.sections.setdefault(section, part)
+    if first is not part:
+        place = first.document.place_of_key((section,))
+        message = f"[{section}] stands once in all files, and is already at {place}"
+        merged.problems.append(part.document.problem((section,), message, at_key=True))
+
+
+def _one_model(merged: _Merge) -> Configuration:
+    """Everything that the files say, in one model. `defaults` is the main file's: those of others are their own."""
+    main = merged.parts[0].model
+    daemon, log = (merged.sections.get(section) for section in ("daemon", "log"))
+    return Configuration.model_construct(
+        include=main.include,
+        daemon=(daemon.model.daemon if daemon else None) or DaemonTable(),
+        log=(log.model.log if log else None) or LogTable(),
+        defaults=main.defaults or Shared(),
+        listeners={name: block.table for name, block in merged.blocks.items()},
+    )
+
+
+def _spec(model: Configuration, built: list[Built]) -> spec.Spec:
+    daemon, log = model.daemon or DaemonTable(), model.log or LogTable()
+    return spec.Spec(
+        workers=daemon.workers if isinstance(daemon.workers, int) else machine.cores(),
+        drain_timeout_s=daemon.drain_timeout / 1000,
+        log=spec.Log(level=log.level, format=log.format, access=log.access),
+        listeners=tuple(one.listener for one in built),
+    )
+
+
+def _warnings(merged: _Merge, built: list[Built]) -> Iterator[Problem]:
+    """What will not stop relayd now, and may not be what was meant."""
+    algorithms, interfaces, somaxconn = machine.congestion_available(), machine.interfaces(), machine.somaxconn()
+    tables: list[tuple[Document, Keys, Shared]] = [
+        (part.document, ("defaults",), part.model.defaults) for part in merged.parts if part.model.defaults
+    ]
+    tables += [(one.block.document, one.block.path, one.block.table) for one in built]
+    for document, path, table in tables:
+        if table.congestion and algorithms and table.congestion not in algorithms:
+            message = f"{quote(table.congestion)} is not among what this kernel has loaded: {', '.join(algorithms)}"
+            yield document.problem((*path, "congestion"), message)
+        if table.interface and table.interface not in interfaces:
+            yield document.problem((*path, "interface"), f"this machine has no interface {quote(table.interface)} now")
+        if table.backlog and somaxconn and table.backlog > somaxconn:
+            message = f"the kernel caps it at {somaxconn} (net.core.somaxconn)"
+            yield document.problem((*path, "backlog"), message)
+
+
+def _in_order(problems: list[Problem], parts: list[_Part]) -> list[Problem]:
+    """By file in the order of reading, then by place; what concerns a file as a whole first."""
+    order = {part.document.file: number for number, part in enumerate(parts)}
+    return sorted(problems, key=lambda problem: (order.get(problem.file, len(order)), problem.line, problem.column))

@@ -1,0 +1,232 @@
+"""relay.toml as pydantic models: every table, every key, its description and its default.
+
+A key that the file does not set is None here; `listeners.build` puts the layers together. The descriptions are what
+editors show, by way of the JSON schema.
+"""
+
+import functools
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+
+from relayd.address import InetAddress, NameAddress, UnixAddress
+from relayd.config import values
+from relayd.config.units import DURATION_PATTERN
+
+_OFF = {"const": "off"}
+_DURATION = {"type": "string", "pattern": DURATION_PATTERN}
+_ADDRESS = {"type": "string", "pattern": r"^(unix:[/@].+|(\[[^\]]+\]|[^:\s/\[\]]+):[0-9]{1,5})$"}
+_BIND = {"type": "string", "pattern": r"^(unix:[/@].+|(\[[^\]]+\]|[^:\s/\[\]]*):[0-9]{1,5})$"}
+_TYPE = {"enum": ["stream", "tcp"]}
+
+
+def _schema(*alternatives: dict[str, object]) -> WithJsonSchema:
+    return WithJsonSchema(dict(alternatives[0]) if len(alternatives) == 1 else {"anyOf": list(alternatives)})
+
+
+Duration: TypeAlias = Annotated[int, PlainValidator(values.duration), _schema(_DURATION)]
+PositiveDuration: TypeAlias = Annotated[int, PlainValidator(values.positive_duration), _schema(_DURATION)]
+Timeout: TypeAlias = Annotated[int | Literal["off"], PlainValidator(values.timeout), _schema(_DURATION, _OFF)]
+UserTimeout: TypeAlias = Annotated[int | Literal["off"], PlainValidator(values.user_timeout), _schema(_DURATION, _OFF)]
+KernelSeconds: TypeAlias = Annotated[int, PlainValidator(values.kernel_seconds), _schema(_DURATION)]
+DeferAccept: TypeAlias = Annotated[
+    int | Literal["off"], PlainValidator(values.kernel_seconds_or_off), _schema(_DURATION, _OFF)
+]
+BindText: TypeAlias = Annotated[values.Bind, PlainValidator(values.bind_address), _schema(_BIND)]
+TargetAddress: TypeAlias = Annotated[
+    InetAddress | UnixAddress | NameAddress, PlainValidator(values.target_address), _schema(_ADDRESS)
+]
+Source: TypeAlias = Annotated[InetAddress, PlainValidator(values.source_address), _schema({"type": "string"})]
+Mode: TypeAlias = Annotated[
+    int, PlainValidator(values.file_mode), _schema({"type": "string", "pattern": values.MODE_PATTERN})
+]
+User: TypeAlias = Annotated[int, PlainValidator(values.user), _schema({"type": "string", "minLength": 1})]
+Group: TypeAlias = Annotated[int, PlainValidator(values.group), _schema({"type": "string", "minLength": 1})]
+_KERNEL_NAME = _schema({"type": "string", "pattern": values.KERNEL_NAME_PATTERN})
+InterfaceName: TypeAlias = Annotated[str, PlainValidator(values.interface), _KERNEL_NAME]
+Congestion: TypeAlias = Annotated[str, PlainValidator(values.congestion), _KERNEL_NAME]
+Workers: TypeAlias = Annotated[
+    int | Literal["auto"],
+    PlainValidator(values.workers),
+    _schema({"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": values.WORKERS_MAX}),
+]
+StreamType: TypeAlias = Annotated[
+    Literal["stream"],
+    PlainValidator(values.listener_type),
+    _schema(_TYPE, {"type": "array", "items": _TYPE, "minItems": 1}),
+]
+
+
+class Table(BaseModel):
+    """A table of the file: only known keys, only the type that each key has."""
+
+    # defer_build: `relayd version` and `relayd --help` do not wait for validators that they never use.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+
+
+class KeepaliveTable(Table):
+    """TCP keepalive in detail."""
+
+    idle: KernelSeconds = Field(60, description="Probe after this much silence.")
+    interval: KernelSeconds = Field(10, description="Time between probes.")
+    probes: Annotated[int, Field(ge=1, le=127)] = Field(6, description="Unanswered probes after which it is over.")
+
+
+def _keepalive_form(value: object) -> str | None:
+    if isinstance(value, bool):
+        return "switch"
+    return "table" if isinstance(value, dict | KeepaliveTable) else None
+
+
+KeepaliveValue: TypeAlias = Annotated[
+    Annotated[bool, Tag("switch")] | Annotated[KeepaliveTable, Tag("table")],
+    Discriminator(
+        _keepalive_form,
+        custom_error_type=values.FAULT,
+        custom_error_message='must be true, false, or a table such as {idle = "60s", interval = "10s", probes = 6}',
+    ),
+]
+
+
+def _target_form(value: object) -> object:
+    if isinstance(value, str):
+        return {"address": value}
+    if not isinstance(value, dict):
+        raise values.fault(f"must be a string or a table with an address, not {values.kind(value)}")
+    return value
+
+
+class TargetTable(Table):
+    """Where connections go."""
+
+    address: TargetAddress = Field(description="host:port, [v6]:port, unix:/path or unix:@name.")
+
+
+Target: TypeAlias = Annotated[TargetTable, BeforeValidator(_target_form)]
+
+
+class Shared(Table):
+    """The keys that [defaults] may set for every listener."""
+
+    backlog: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
+        None, description="Connections that may wait to be accepted. The kernel caps it at net.core.somaxconn."
+    )
+    interface: InterfaceName | None = Field(
+        None, description="Accept only what arrives on this network interface (SO_BINDTODEVICE)."
+    )
+    ipv6_only: bool | None = Field(None, description="An IPv6 bind does not take IPv4 connections as well.")
+    freebind: bool | None = Field(
+        None, description="Bind an address that this machine does not have yet (IP_FREEBIND)."
+    )
+    fast_open: bool | None = Field(
+        None, description="Clients may send data with their SYN (TCP_FASTOPEN). The listening side only."
+    )
+    defer_accept: DeferAccept | None = Field(
+        None,
+        description='Accept a connection once its client has sent something, or after this long. "off" for at once.',
+    )
+    mode: Mode | None = Field(None, description="Permissions of the Unix socket file, in octal.")
+    user: User | None = Field(None, description="Owner of the Unix socket file: a name, or a number in quotes.")
+    group: Group | None = Field(None, description="Group of the Unix socket file: a name, or a number in quotes.")
+    dial_attempts: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="Dials before a client is refused, each to the next target."
+    )
+    source: Source | None = Field(
+        None, description="Address to dial from, without a port. Default: the kernel chooses."
+    )
+    connect_timeout: PositiveDuration | None = Field(None, description="Time that one dial may take.")
+    idle_timeout: Timeout | None = Field(
+        None, description='A connection ends when no byte has moved for this long. "off" for no limit.'
+    )
+    half_close_timeout: Timeout | None = Field(
+        None, description="As idle_timeout, once one side has finished and the other goes on."
+    )
+    max_lifetime: Timeout | None = Field(None, description='A connection ends at this age. "off" for no limit.')
+    keepalive: KeepaliveValue | None = Field(
+        None, description="TCP keepalive on both sides: true, false, or a table of idle, interval and probes."
+    )
+    tcp_user_timeout: UserTimeout | None = Field(
+        None,
+        description='Time that sent data may stay unacknowledged (TCP_USER_TIMEOUT). "off" for the kernel\'s choice.',
+    )
+    congestion: Congestion | None = Field(
+        None, description="Congestion control algorithm, such as bbr. Default: the kernel's."
+    )
+    nodelay: bool | None = Field(None, description="Send small writes at once on both sides (TCP_NODELAY).")
+
+
+#: What is in force where no file says otherwise, as a file would say it. What is absent is off, or the kernel's choice.
+BUILT_IN_TOML: dict[str, object] = {
+    "backlog": 4096,
+    "ipv6_only": False,
+    "freebind": False,
+    "fast_open": False,
+    "defer_accept": "off",
+    "mode": "0660",
+    "dial_attempts": 3,
+    "connect_timeout": "5s",
+    "idle_timeout": "1h",
+    "half_close_timeout": "60s",
+    "max_lifetime": "off",
+    "keepalive": True,
+    "tcp_user_timeout": "off",
+    "nodelay": True,
+}
+
+
+@functools.cache
+def built_in() -> Shared:
+    """`BUILT_IN_TOML` as a model."""
+    return Shared.model_validate(BUILT_IN_TOML)
+
+
+class ListenerTable(Shared):
+    """One listener: where it listens, and the targets it forwards to."""
+
+    type: StreamType | None = Field(None, description='What is relayed: "stream" ("tcp" is the same).')
+    family: Literal["inet", "inet6", "unix"] | None = Field(
+        None, description="Address family of the bind. Default: what the bind address is."
+    )
+    bind: Annotated[list[BindText], BeforeValidator(values.one_or_many(1, values.BINDS_MAX, str))] | None = Field(
+        None, description="Where to listen: host:port, [v6]:port, :port, unix:/path or unix:@name, or a list of them."
+    )
+    targets: Annotated[list[Target], BeforeValidator(values.one_or_many(1, values.TARGETS_MAX, str, dict))] | None = (
+        Field(None, description="Where connections go, in turn (round robin).")
+    )
+
+
+class DaemonTable(Table):
+    """The daemon as a whole."""
+
+    workers: Workers = Field(
+        "auto",
+        description='Processes that relay. "auto" is one for each core that relayd may use. Applied by a restart.',
+    )
+    drain_timeout: Duration = Field(30_000, description="How long connections of a stopping daemon may go on.")
+
+
+class LogTable(Table):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    format: Literal["auto", "journal", "text", "json"] = Field(
+        "auto", description="auto: journal under systemd, text on a terminal, else json."
+    )
+    access: bool = Field(True, description="One line for each connection that has ended.")
+
+
+class Configuration(Table):
+    """The configuration of relayd."""
+
+    include: Annotated[
+        list[Annotated[str, PlainValidator(values.include_pattern), _schema({"type": "string", "minLength": 1})]],
+        BeforeValidator(values.one_or_many(0, 1024, str)),
+    ] = Field(
+        default_factory=list, description="More files, relative to this one: paths or globs such as conf.d/*.toml."
+    )
+    daemon: DaemonTable | None = Field(None, description="The daemon as a whole.")
+    log: LogTable | None = Field(None, description="What is logged, and how.")
+    defaults: Shared | None = Field(None, description="Keys of listeners that do not set them themselves.")
+    listeners: dict[str, ListenerTable] = Field(
+        default_factory=dict, description="Listeners by name: letters, digits, _ . and -, at most 64."
+    )

@@ -1,0 +1,68 @@
+"""The JSON schema of relay.toml, for editors: from the models, with what pydantic cannot know about TOML put right.
+
+Draft 7, which Taplo and the TOML extensions of editors read. TOML has no null, a list of one may be written as the one,
+and the defaults are those of `model.BUILT_IN_TOML`, as a file would write them.
+"""
+
+from typing import Any
+
+from relayd.config.listeners import NAME_PATTERN
+from relayd.config.model import BUILT_IN_TOML, Configuration
+
+_KEEPALIVE_DEFAULTS: dict[str, object] = {"idle": "60s", "interval": "10s", "probes": 6}
+_DAEMON_DEFAULTS: dict[str, object] = {"workers": "auto", "drain_timeout": "30s"}
+
+
+def schema() -> dict[str, Any]:
+    """A new dictionary, ready for `json.dumps`."""
+    raw = _plain(Configuration.model_json_schema(ref_template="#/definitions/{model}"))
+    definitions: dict[str, Any] = raw.pop("$defs")
+    listener, shared = definitions["ListenerTable"], definitions["Shared"]
+    for table in (listener, shared):
+        _set_defaults(table, BUILT_IN_TOML)
+    listener["properties"]["type"]["default"] = "stream"
+    listener["required"] = ["bind", "targets"]
+    _set_defaults(definitions["KeepaliveTable"], _KEEPALIVE_DEFAULTS)
+    _set_defaults(definitions["DaemonTable"], _DAEMON_DEFAULTS)
+    targets = listener["properties"]["targets"]
+    targets["items"] = {"anyOf": [definitions["TargetTable"]["properties"]["address"], targets["items"]]}
+    for single in (listener["properties"]["bind"], targets):
+        _or_one(single, at_least=1)
+    _or_one(raw["properties"]["include"], at_least=0)
+    raw["properties"]["listeners"]["propertyNames"] = {"pattern": NAME_PATTERN}
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "relay.toml",
+        **raw,
+        "definitions": definitions,
+    }
+
+
+def _plain(node: Any) -> Any:
+    """`node` without titles, nulls and the discriminators of unions, which are pydantic's own."""
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    plain = {
+        key: {name: _plain(item) for name, item in value.items()} if key in ("properties", "$defs") else _plain(value)
+        for key, value in node.items()
+        if key != "title" and not (key == "default" and value is None)
+    }
+    for union in ("anyOf", "oneOf"):
+        if union in plain:
+            alternatives = [item for item in plain.pop(union) if item != {"type": "null"}]
+            plain = {**plain, **(alternatives[0] if len(alternatives) == 1 else {"anyOf": alternatives})}
+    return plain
+
+
+def _set_defaults(table: dict[str, Any], defaults: dict[str, object]) -> None:
+    for key, value in defaults.items():
+        table["properties"][key]["default"] = value
+
+
+def _or_one(node: dict[str, Any], at_least: int) -> None:
+    """A key that takes an array takes one element of it as well."""
+    array = {key: node.pop(key) for key in ("type", "items")}
+    node.pop("default", None)
+    node["anyOf"] = [array["items"], {**array, "minItems": at_least}]

@@ -1,0 +1,89 @@
+"""A `Spec` as TOML that loads to an equal `Spec`: everything in force, defaults included. Pure.
+
+Keys that cannot apply to a listener, and options that are at the kernel's own choice, have no line.
+"""
+
+from collections.abc import Iterator
+
+from relayd.address import Family, InetAddress, UnixAddress
+from relayd.config.problems import key_text, quote
+from relayd.config.units import format_duration
+from relayd.spec import Listener, Spec
+
+
+def to_toml(spec: Spec) -> str:
+    """The text, ending with a newline."""
+    lines = [
+        "[daemon]",
+        f"workers = {spec.workers}",
+        f"drain_timeout = {_duration(spec.drain_timeout_s)}",
+        "",
+        "[log]",
+        f"level = {quote(spec.log.level)}",
+        f"format = {quote(spec.log.format)}",
+        f"access = {_boolean(spec.log.access)}",
+    ]
+    for listener in spec.listeners:
+        lines += ["", f"[{key_text(('listeners', listener.name))}]", *_listener(listener)]
+    return "\n".join(lines) + "\n"
+
+
+def _listener(listener: Listener) -> Iterator[str]:
+    binding, timeouts = listener.binding, listener.timeouts
+    inet_binds = [address for address in listener.binds if isinstance(address, InetAddress)]
+    yield 'type = "stream"'
+    yield f"bind = {_array([str(address) for address in listener.binds])}"
+    yield f"backlog = {binding.backlog}"
+    if inet_binds:
+        if binding.interface is not None:
+            yield f"interface = {quote(binding.interface)}"
+        if any(address.family is Family.INET6 for address in inet_binds):
+            yield f"ipv6_only = {_boolean(binding.ipv6_only)}"
+        yield f"freebind = {_boolean(binding.freebind)}"
+        yield f"fast_open = {_boolean(binding.fast_open)}"
+        yield f"defer_accept = {_duration(binding.defer_accept_s)}"
+    if any(isinstance(address, UnixAddress) and not address.abstract for address in listener.binds):
+        yield f'mode = "{binding.mode:04o}"'
+        if binding.user_id is not None:
+            yield f'user = "{binding.user_id}"'
+        if binding.group_id is not None:
+            yield f'group = "{binding.group_id}"'
+    yield f"targets = {_array([str(target.address) for target in listener.targets])}"
+    yield f"dial_attempts = {listener.dial_attempts}"
+    if isinstance(listener.source, InetAddress):
+        yield f"source = {quote(str(listener.source).removesuffix(':0'))}"
+    yield f"connect_timeout = {_duration(timeouts.connect_s)}"
+    yield f"idle_timeout = {_duration(timeouts.idle_s)}"
+    yield f"half_close_timeout = {_duration(timeouts.half_close_s)}"
+    yield f"max_lifetime = {_duration(timeouts.max_lifetime_s)}"
+    if inet_binds or not all(isinstance(target.address, UnixAddress) for target in listener.targets):
+        yield from _tcp(listener)
+
+
+def _tcp(listener: Listener) -> Iterator[str]:
+    options = listener.options
+    keepalive = options.keepalive
+    if keepalive:
+        idle, interval = _duration(keepalive.idle_s), _duration(keepalive.interval_s)
+        yield f"keepalive = {{ idle = {idle}, interval = {interval}, probes = {keepalive.probes} }}"
+    else:
+        yield "keepalive = false"
+    user_timeout_ms = options.user_timeout_ms
+    yield f"tcp_user_timeout = {_duration(None if user_timeout_ms is None else user_timeout_ms / 1000)}"
+    if options.congestion is not None:
+        yield f"congestion = {quote(options.congestion)}"
+    yield f"nodelay = {_boolean(options.nodelay)}"
+
+
+def _duration(seconds: float | None) -> str:
+    return '"off"' if seconds is None else f'"{format_duration(round(seconds * 1000))}"'
+
+
+def _boolean(value: bool) -> str:  # noqa: FBT001  # a value to be written, not a switch
+    return "true" if value else "false"
+
+
+def _array(texts: list[str]) -> str:
+    if len(texts) == 1:
+        return f"[{quote(texts[0])}]"
+    return "[\n" + "".join(f"    {quote(text)},\n" for text in texts) + "]"

@@ -1,0 +1,102 @@
+"""Keys that are not: what was probably meant. The words of other tools are not accepted, but they are understood."""
+
+import difflib
+import functools
+from typing import Any
+
+from relayd.config.model import (
+    Configuration,
+    DaemonTable,
+    KeepaliveTable,
+    ListenerTable,
+    LogTable,
+    Shared,
+    Table,
+    TargetTable,
+)
+
+
+def _meant(words: dict[str, str]) -> dict[str, str]:
+    """`{"a": "b c"}` as `{"b": "a", "c": "a"}`: what each word of other tools is called here."""
+    return {word: key for key, others in words.items() for word in others.split()}
+
+
+#: Inside [listeners.NAME] and [defaults].
+LISTENER_WORDS = _meant(
+    {
+        "targets": "upstream upstreams backend backends server servers remote remotes forward forward_to forwards to "
+        "dst dest destination destinations target proxy_pass proxy_to connect pass relay_to endpoint endpoints",
+        "bind": "listen listen_on listen_address address addr port ports local binds bind_address on frontend",
+        "idle_timeout": "timeout timeouts proxy_timeout timeout_client timeout_server inactivity_timeout read_timeout",
+        "connect_timeout": "timeout_connect proxy_connect_timeout dial_timeout",
+        "type": "protocol proto kind network",
+        "dial_attempts": "retries attempts tries max_retries",
+        "nodelay": "tcp_nodelay no_delay",
+        "keepalive": "so_keepalive keep_alive tcp_keepalive",
+        "interface": "bind_device bindtodevice device iface",
+        "ipv6_only": "ipv6only v6only bindv6only",
+        "fast_open": "tfo fastopen tcp_fast_open tcp_fastopen",
+        "defer_accept": "tcp_defer_accept deferred",
+        "user": "owner uid",
+        "group": "gid",
+        "mode": "permissions perm umask chmod socket_mode",
+        "source": "source_address src bind_source outgoing_address",
+        "max_lifetime": "max_age",
+        "congestion": "tcp_congestion congestion_control",
+    }
+)
+#: At the top of the file: a table where listeners are meant, or a section by another name.
+_TOP_WORDS = _meant(
+    {
+        "[listeners.NAME]": "listener frontend frontends server servers service services stream streams forward "
+        "forwards relay relays proxy proxies tcp backend backends upstream upstreams endpoint endpoints listen rules",
+        "[daemon]": "global main process settings general",
+        "[log]": "logging logs logger",
+        "[defaults]": "default",
+        "include": "includes import imports",
+    }
+)
+#: What is looked at of a name; no key is near this long.
+NAME_CHARACTERS = 64
+_SECTION_OF: tuple[tuple[str, type[Table]], ...] = (
+    ("[daemon]", DaemonTable),
+    ("[log]", LogTable),
+    ("[listeners.NAME]", ListenerTable),
+)
+
+
+def model_at(path: tuple[str | int, ...]) -> type[Table]:
+    """The model of the table in which the last key of `path` stands."""
+    if len(path) <= 1:
+        return Configuration
+    inside = path[2 if path[0] == "listeners" else 1 : -1]
+    if "keepalive" in inside:
+        return KeepaliveTable
+    if "targets" in inside:
+        return TargetTable
+    models: dict[str | int, type[Table]] = {"daemon": DaemonTable, "log": LogTable, "defaults": Shared}
+    return models.get(path[0], ListenerTable)
+
+
+def advice(path: tuple[str | int, ...]) -> tuple[str, str]:
+    """Message and suggestion for a key that its table does not have."""
+    return _advice(model_at(path), str(path[-1])[:NAME_CHARACTERS])
+
+
+@functools.lru_cache(maxsize=256)  # one mistake is often made in every listener, and looking for what is close is slow
+def _advice(model: type[Table], name: str) -> tuple[str, str]:
+    lower = name.lower().replace("-", "_")
+    keys: dict[str, Any] = model.model_fields
+    if model is Configuration and lower in _TOP_WORDS:
+        return "unknown key", f"did you mean `{_TOP_WORDS[lower]}`?"
+    if model is Shared and lower in ListenerTable.model_fields:
+        return "stands in each listener, not in [defaults]", ""
+    if lower in keys:
+        return "unknown key", f"did you mean `{lower}`?"
+    if issubclass(model, Shared) and lower in LISTENER_WORDS:
+        return "unknown key", f"did you mean `{LISTENER_WORDS[lower]}`?"
+    for section, other in _SECTION_OF:
+        if lower in other.model_fields and other is not model:
+            return "unknown key", f"help: `{lower}` belongs in {section}"
+    close = difflib.get_close_matches(lower, list(keys), n=1)
+    return "unknown key", f"did you mean `{close[0]}`?" if close else ""

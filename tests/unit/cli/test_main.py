@@ -1,0 +1,215 @@
+"""The commands, each as a process of its own: what they print, where, and with which exit code."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tomli
+
+import relayd
+from relayd.cli import check, main, output
+from relayd.config import load
+from relayd.config.schema import schema
+from relayd.spec.budget import budget
+
+Relayd = Callable[..., "subprocess.CompletedProcess[str]"]
+
+WEB = '[listeners.web]\nbind = "127.0.0.1:8080"\ntargets = ["10.0.0.11:80", "10.0.0.12:80"]\n'
+API = '[listeners.api-v2]\nbind = ["127.0.0.1:1", "unix:@a"]\ntargets = "a.example.com:80"\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "relay.toml"
+    path.write_text(WEB + API)
+    return path
+
+
+def run(*arguments: object, **options: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "relayd", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def test_check(file: Path) -> None:
+    done = run("check", "-c", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "web     stream  127.0.0.1:8080 -> 10.0.0.11:80, 10.0.0.12:80"
+    assert lines[1] == "api-v2  stream  127.0.0.1:1, unix:@a -> a.example.com:80"
+    assert "connections a worker" in lines[2]
+    assert lines[3] == f"{file}: ok"
+
+
+def test_check_with_errors(file: Path) -> None:
+    file.write_text(WEB + "listen = 5")
+    done = run("check", "-c", file)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr
+        == f"{file}:4:1: listeners.web.listen: unknown key\n    listen = 5\n    ^\n    did you mean `bind`?\n"
+    )
+
+
+def test_check_with_a_warning(file: Path) -> None:
+    file.write_text(WEB + 'interface = "nosuch0"')
+    done = run("check", "-c", file)
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"warning: {file}:4:13: listeners.web.interface: ")
+
+
+def test_check_as_json(file: Path) -> None:
+    found = json.loads(run("check", "--json", "-c", file).stdout)
+    assert found["ok"] is True
+    assert found["listeners"][0] == {
+        "name": "web",
+        "type": "stream",
+        "binds": ["127.0.0.1:8080"],
+        "targets": ["10.0.0.11:80", "10.0.0.12:80"],
+    }
+    assert found["budget"]["listening"] == 3
+    assert (found["errors"], found["warnings"]) == ([], [])
+
+
+def test_check_with_errors_as_json(file: Path) -> None:
+    file.write_text(WEB + "listen = 5")
+    done = run("check", "--json", "-c", file)
+    found = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, found["ok"], found["listeners"]) == (1, "", False, None)
+    assert found["errors"] == [
+        {
+            "file": str(file),
+            "line": 4,
+            "column": 1,
+            "key": "listeners.web.listen",
+            "message": "unknown key",
+            "suggestion": "did you mean `bind`?",
+        }
+    ]
+
+
+def test_check_with_too_few_descriptors(file: Path) -> None:
+    done = run("check", "-c", file, preexec_fn=lambda: _limit_files(36))
+    assert done.returncode == 1
+    assert "the limit of 36 open files (RLIMIT_NOFILE) leaves none for connections" in done.stderr
+    assert ": ok" not in done.stdout
+
+
+def _limit_files(number: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+
+
+def test_a_missing_file() -> None:
+    for command in ("check", "show-config", "run"):
+        done = run(command, "-c", "/nonexistent/relay.toml")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "/nonexistent/relay.toml: cannot be read: No such file or directory\n"
+
+
+def test_show_config(file: Path, tmp_path: Path) -> None:
+    done = run("show-config", "-c", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = tmp_path / "shown.toml"
+    shown.write_text(done.stdout)
+    assert load(shown).spec == load(file).spec
+
+
+def test_schema() -> None:
+    done = run("schema")
+    assert (done.returncode, json.loads(done.stdout)) == (0, schema())
+
+
+def test_version() -> None:
+    lines = run("version").stdout.splitlines()
+    assert lines[0] == f"relayd {relayd.__version__}"
+    assert any(line.startswith("CPython 3.") for line in lines)
+    assert any(line.startswith("systemd-python ") for line in lines)
+
+
+def test_help() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for word in ("[listeners.web]", "run", "check", "show-config", "schema", "version", "Exit codes"):
+        assert word in done.stdout
+    for command in ("run", "check", "show-config", "schema", "version"):
+        assert run(command, "--help").returncode == 0
+    assert "/etc/relayd/relay.toml" in run("check", "--help").stdout
+
+
+def test_usage_errors() -> None:
+    for arguments in (["nope"], ["check", "--nope"], ["check", "-c"], ["check", "extra"], ["run", "--json"]):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "Error" in done.stderr
+    assert run().returncode == 2
+
+
+def test_a_reader_that_goes_away(file: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        command = [sys.executable, "-m", "relayd", "show-config", "-c", str(file)]
+        done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, timeout=60, check=False)
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_full_disk(file: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "relayd", "show-config", "-c", str(file)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, b"relayd: cannot write the output: No space left on device\n")
+
+
+def test_closed_standard_output(file: Path) -> None:
+    done = run("check", "-c", file, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_locale_that_cannot_write_the_name(file: Path) -> None:
+    other = file.with_name("é\udcff.toml")
+    file.rename(other)
+    done = run(
+        "check",
+        "-c",
+        os.fsencode(other).decode(errors="surrogateescape"),
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0
+    assert done.stdout.endswith("\\xe9\\udcff.toml: ok\n")
+
+
+def test_run_returns_what_control_says(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    asked = []
+
+    def control_run(path: Path) -> int:
+        asked.append(path)
+        return 4
+
+    monkeypatch.setattr("relayd.control.main.run", control_run)
+    monkeypatch.setattr(sys, "argv", ["relayd", "run", "--config", str(file)])
+    with pytest.raises(SystemExit) as caught:
+        main.main()
+    assert (caught.value.code, asked) == (4, [file])
+
+
+def test_table_and_json_of_everything(file: Path) -> None:
+    spec = load(file).spec
+    assert check.table(spec).count("\n") == 2
+    assert check.budget_lines(spec, budget(1024, spec.socket_count)).startswith(f"{spec.workers} worker")
+    assert str(check.too_few_descriptors("f", budget(10, 1))).startswith("f: the limit of 10 open files")
+
+
+def test_emit_without_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    output.emit("lost")  # nothing to write to, and no error
+
+
+def test_entry_point() -> None:
+    project = tomli.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"relayd": "relayd.cli.main:main"}

@@ -1,0 +1,128 @@
+"""The JSON schema: current, complete, and of one mind with `load`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+
+from relayd.config.model import BUILT_IN_TOML, Configuration, ListenerTable
+from relayd.config.schema import schema
+
+from .json_schema import violations
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+WEB = '[listeners.web]\nbind = "127.0.0.1:8080"\ntargets = ["10.0.0.11:80"]\n'
+
+
+def found(text: str) -> list[str]:
+    return list(violations(tomli.loads(text), schema(), schema()))
+
+
+def test_the_committed_file_is_current() -> None:
+    committed = json.loads((CONFIGS / "relay.schema.json").read_text())
+    assert committed == schema(), "relayd schema > configs/relay.schema.json"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.toml")), ids=lambda path: path.name)
+def test_accepts_every_file_of_the_project(path: Path) -> None:
+    text = path.read_text()
+    assert found(text) == []
+    directive = text.splitlines()[0]
+    assert directive.startswith("#:schema ")
+    assert (path.parent / directive.removeprefix("#:schema ")).resolve() == CONFIGS / "relay.schema.json"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'bind = ["127.0.0.1:1", "[::1]:2", ":3", "unix:/a", "unix:@a", "a.example.com:4"]\ntargets = "x:1"',
+        'bind = ":1"\ntargets = {address = "unix:/a"}\ntype = ["tcp"]\nkeepalive = {idle = "1m"}\nmode = "600"',
+        'bind = ":1"\ntargets = "x:1"\nkeepalive = false\nidle_timeout = "off"\nconnect_timeout = "1h30m"',
+    ],
+)
+def test_accepts(line: str) -> None:
+    assert found("[listeners.x]\n" + line) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nodelay = 1",
+        "backlog = 0",
+        "backlog = 65536",
+        "connect_timeout = 5",
+        'connect_timeout = "5"',
+        'connect_timeout = "off"',
+        'idle_timeout = "never"',
+        'type = "udp"',
+        'family = "ipv4"',
+        'mode = "999"',
+        'listen = ":80"',
+        "keepalive = 5",
+        "keepalive = {idle = 5}",
+        "dial_attempts = true",
+    ],
+)
+def test_refuses(line: str) -> None:
+    assert found(WEB + line)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[listeners.x]\nbind = ':80'",
+        "[listeners.x]\ntargets = 'x:80'",
+        "[listeners.'a b']\nbind = ':80'\ntargets = 'x:80'",
+        "[listeners.x]\nbind = '80'\ntargets = 'x:80'",
+        "[listeners.x]\nbind = ':80'\ntargets = ':80'",
+        "[listeners.x]\nbind = []\ntargets = 'x:80'",
+        "[daemon]\nworkers = 0",
+        "[daemon]\nworkers = 'all'",
+        "[log]\nlevel = 'loud'",
+        "[nope]",
+        "[defaults]\nbind = ':80'",
+        "include = 5",
+    ],
+)
+def test_refuses_as_a_whole(text: str) -> None:
+    assert found(text)
+
+
+def tables(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        if "properties" in node:
+            yield node
+        for inner in node.values():
+            yield from tables(inner)
+
+
+def test_every_key_is_described_and_no_table_is_open() -> None:
+    found_tables = list(tables(schema()))
+    assert len(found_tables) == 7
+    for table in found_tables:
+        assert table["additionalProperties"] is False
+        for name, key in table["properties"].items():
+            assert key.get("description"), name
+
+
+def test_defaults_are_those_in_force() -> None:
+    listener = schema()["definitions"]["ListenerTable"]["properties"]
+    shown = {name: key["default"] for name, key in listener.items() if "default" in key}
+    assert shown == {**BUILT_IN_TOML, "type": "stream"}
+    assert set(listener) == set(ListenerTable.model_fields)
+    assert set(schema()["properties"]) == set(Configuration.model_fields)
+    daemon = schema()["definitions"]["DaemonTable"]["properties"]
+    keepalive = schema()["definitions"]["KeepaliveTable"]["properties"]
+    text = (
+        WEB
+        + f'keepalive = {{idle = "{keepalive["idle"]["default"]}", interval = "{keepalive["interval"]["default"]}", '
+        f'probes = {keepalive["probes"]["default"]}}}\n[daemon]\nworkers = "{daemon["workers"]["default"]}"\n'
+        f'drain_timeout = "{daemon["drain_timeout"]["default"]}"'
+    )
+    spelled_out, plain = (Configuration.model_validate(tomli.loads(one)) for one in (text, WEB + "[daemon]\n"))
+    assert spelled_out.daemon == plain.daemon
+    default = Configuration.model_validate(tomli.loads(WEB + "keepalive = {}")).listeners["web"].keepalive
+    assert spelled_out.listeners["web"].keepalive == default

@@ -1,0 +1,125 @@
+"""`to_toml` writes what loads to an equal Spec."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from relayd.address import Family, InetAddress, NameAddress, SocketAddress, UnixAddress
+from relayd.config import load
+from relayd.config.model import built_in
+from relayd.config.show import to_toml
+from relayd.spec import Binding, Keepalive, Listener, Log, SocketOptions, Spec, StreamTimeouts, Target
+
+optional_seconds = st.none() | st.integers(1, 10**9).map(lambda milliseconds: milliseconds / 1000)
+kernel_seconds = st.integers(1, 32_767)
+sources = st.sampled_from(["10.0.0.5", "127.0.0.1"]).map(
+    lambda host: InetAddress(Family.INET, host, 0)
+) | st.sampled_from(["2001:db8::5", "::1"]).map(lambda host: InetAddress(Family.INET6, host, 0))
+kernel_names = st.from_regex(r"[a-z][a-z0-9_-]{0,14}", fullmatch=True)
+file_names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=12)
+targets = st.one_of(
+    st.integers(1, 999).map(lambda port: InetAddress(Family.INET, "192.0.2.1", port)),
+    st.integers(1, 999).map(lambda port: InetAddress(Family.INET6, "2001:db8::1", port)),
+    st.just(InetAddress(Family.INET6, "fe80::1", 7, "lo")),
+    st.integers(1, 999).map(lambda port: NameAddress("a.example.com", port)),
+    file_names.map(lambda name: UnixAddress(f"/nonexistent/target/{name}")),
+    file_names.map(lambda name: UnixAddress(f"@target-{name}")),
+)
+options = st.builds(
+    SocketOptions,
+    nodelay=st.booleans(),
+    keepalive=st.none() | st.builds(Keepalive, kernel_seconds, kernel_seconds, st.integers(1, 127)),
+    user_timeout_ms=st.none() | st.integers(1, 24 * 86_400_000),
+    congestion=st.none() | kernel_names,
+)
+timeouts = st.builds(
+    StreamTimeouts,
+    connect_s=st.integers(1, 10**9).map(lambda milliseconds: milliseconds / 1000),
+    idle_s=optional_seconds,
+    half_close_s=optional_seconds,
+    max_lifetime_s=optional_seconds,
+)
+BUILT_IN_OPTIONS = SocketOptions(True, Keepalive(60, 10, 6), None, None)
+
+
+@st.composite
+def listeners(draw: st.DrawFn, number: int) -> Listener:
+    """A listener that meets no other: its port and its path are its number's. What cannot apply is as built in."""
+    port = 1000 + number
+    candidates: list[SocketAddress] = [
+        InetAddress(Family.INET, "127.0.0.1", port),
+        InetAddress(Family.INET, "192.0.2.9", port),
+        InetAddress(Family.INET6, "::1", port),
+        InetAddress(Family.INET6, "fe80::1", port, "lo"),
+        UnixAddress(f"/nonexistent/bind/{number}"),
+        UnixAddress(f'@bind-{number} \x1f"\\é'),
+    ]
+    binds = draw(st.lists(st.sampled_from(candidates), min_size=1, max_size=3, unique=True))
+    to = draw(st.lists(targets, min_size=1, max_size=3))
+    inet = any(isinstance(bind, InetAddress) for bind in binds)
+    inet6 = any(bind.family is Family.INET6 for bind in binds)
+    path = any(isinstance(bind, UnixAddress) and not bind.abstract for bind in binds)
+    source = draw(st.none() | sources)
+    if source and not any(isinstance(one, NameAddress) or one.family is source.family for one in to):
+        source = None
+    return Listener(
+        name=f"{draw(st.from_regex(r'[A-Za-z0-9_.-]{1,59}', fullmatch=True))}{number:05}",
+        binds=tuple(binds),
+        binding=Binding(
+            backlog=draw(st.integers(1, 65_535)),
+            ipv6_only=inet6 and draw(st.booleans()),
+            interface=draw(st.none() | kernel_names) if inet else None,
+            freebind=inet and draw(st.booleans()),
+            fast_open=inet and draw(st.booleans()),
+            defer_accept_s=draw(st.none() | kernel_seconds) if inet else None,
+            mode=draw(st.integers(0, 0o777)) if path else built_in().mode or 0,
+            user_id=draw(st.none() | st.integers(0, 2**32 - 2)) if path else None,
+            group_id=draw(st.none() | st.integers(0, 2**32 - 2)) if path else None,
+        ),
+        targets=tuple(map(Target, to)),
+        dial_attempts=draw(st.integers(1, 100)),
+        source=source,
+        options=draw(options) if inet or not all(isinstance(one, UnixAddress) for one in to) else BUILT_IN_OPTIONS,
+        timeouts=draw(timeouts),
+    )
+
+
+specs = st.builds(
+    Spec,
+    workers=st.integers(1, 256),
+    drain_timeout_s=st.integers(0, 10**9).map(lambda milliseconds: milliseconds / 1000),
+    log=st.builds(
+        Log,
+        level=st.sampled_from(["debug", "info", "warning", "error"]),
+        format=st.sampled_from(["auto", "journal", "text", "json"]),
+        access=st.booleans(),
+    ),
+    listeners=st.integers(1, 3).flatmap(lambda count: st.tuples(*(listeners(number) for number in range(count)))),
+)
+
+
+@given(specs)
+@settings(max_examples=150, deadline=None)
+def test_loads_to_an_equal_spec(tmp_path_factory: pytest.TempPathFactory, spec: Spec) -> None:
+    path = tmp_path_factory.getbasetemp() / "shown.toml"
+    path.write_text(to_toml(spec))
+    assert load(path).spec == spec
+
+
+def test_what_it_looks_like(tmp_path: Path) -> None:
+    path = tmp_path / "relay.toml"
+    path.write_text(
+        "[daemon]\nworkers = 2\n"
+        '[listeners."a.b"]\nbind = ["127.0.0.1:1", "unix:/nonexistent/x"]\ntargets = "10.0.0.1:1"\n'
+    )
+    assert to_toml(load(path).spec) == (
+        '[daemon]\nworkers = 2\ndrain_timeout = "30s"\n\n'
+        '[log]\nlevel = "info"\nformat = "auto"\naccess = true\n\n'
+        '[listeners."a.b"]\ntype = "stream"\nbind = [\n    "127.0.0.1:1",\n    "unix:/nonexistent/x",\n]\n'
+        'backlog = 4096\nfreebind = false\nfast_open = false\ndefer_accept = "off"\nmode = "0660"\n'
+        'targets = ["10.0.0.1:1"]\ndial_attempts = 3\n'
+        'connect_timeout = "5s"\nidle_timeout = "1h"\nhalf_close_timeout = "1m"\nmax_lifetime = "off"\n'
+        'keepalive = { idle = "1m", interval = "10s", probes = 6 }\ntcp_user_timeout = "off"\nnodelay = true\n'
+    )

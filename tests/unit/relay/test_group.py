@@ -1,0 +1,92 @@
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.address import Address, Family, InetAddress, NameAddress, UnixAddress
+from relayd.relay.group import Choice, Group
+from relayd.spec import Target
+
+NAME = NameAddress("app.example.com", 80)
+
+
+def inet(number: int) -> InetAddress:
+    return InetAddress(Family.INET, f"192.0.2.{number}", 80)
+
+
+def group(*addresses: Address) -> Group:
+    return Group([Target(address) for address in addresses])
+
+
+def labels(chooser: Group, count: int) -> list[str]:
+    picked = [chooser.pick() for _ in range(count)]
+    return [choice.label if choice else "" for choice in picked]
+
+
+@given(st.integers(1, 9), st.integers(0, 40))
+def test_turns_are_exact_and_begin_with_the_first(targets: int, picks: int) -> None:
+    # T1
+    chooser = group(*(inet(number) for number in range(targets)))
+    assert labels(chooser, picks) == [str(inet(number % targets)) for number in range(picks)]
+
+
+def test_what_was_tried_is_not_picked_again() -> None:
+    chooser = group(inet(1), inet(2), inet(3))
+    tried: tuple[Choice, ...] = ()
+    while (choice := chooser.pick(tried)) is not None:
+        assert choice not in tried
+        tried = (*tried, choice)
+    assert len(tried) == 3
+
+
+def test_a_failing_target_costs_the_others_no_turn() -> None:
+    chooser = group(inet(1), inet(2), inet(3))
+    served: Counter[str] = Counter()
+    for _ in range(300):
+        choice = chooser.pick()
+        assert choice is not None
+        if choice.label == str(inet(2)):
+            choice = chooser.pick((choice,))
+            assert choice is not None
+        served[choice.label] += 1
+    assert served[str(inet(2))] == 0
+    assert sum(served.values()) == 300
+
+
+def test_a_name_is_no_choice_before_it_is_resolved() -> None:
+    # T3
+    chooser = group(NAME)
+    assert len(chooser) == 0
+    assert chooser.pick() is None
+    chooser.resolved(NAME, (inet(1), inet(2)))
+    assert len(chooser) == 2
+    assert labels(chooser, 3) == [str(inet(1)), str(inet(2)), str(inet(1))]
+    chooser.resolved(NAME, (inet(3),))
+    assert labels(chooser, 2) == [str(inet(3)), str(inet(3))]
+
+
+def test_a_name_of_somebody_else_changes_nothing() -> None:
+    chooser = group(inet(1), inet(2))
+    assert labels(chooser, 1) == [str(inet(1))]
+    chooser.resolved(NAME, (inet(3),))
+    assert labels(chooser, 1) == [str(inet(2))]
+
+
+def test_an_address_that_comes_twice_is_one_choice() -> None:
+    chooser = group(inet(1), NAME)
+    chooser.resolved(NAME, (inet(1), inet(2)))
+    assert len(chooser) == 2
+
+
+def test_what_dialling_needs_is_worked_out() -> None:
+    v6 = InetAddress(Family.INET6, "2001:db8::1", 443)
+    scoped = InetAddress(Family.INET6, "fe80::1", 443, "eth0")
+    unix, abstract = UnixAddress("/run/app.sock"), UnixAddress("@app")
+    chooser = group(v6, scoped, unix, abstract)
+    choices = [chooser.pick() for _ in range(4)]
+    assert [(choice.af, choice.sockaddr, choice.label) for choice in choices if choice] == [
+        (Family.INET6.af, ("2001:db8::1", 443, 0, 0), "[2001:db8::1]:443"),
+        (Family.INET6.af, None, "[fe80::1%eth0]:443"),
+        (Family.UNIX.af, "/run/app.sock", "unix:/run/app.sock"),
+        (Family.UNIX.af, b"\0app", "unix:@app"),
+    ]
