@@ -3,7 +3,7 @@
 import functools
 import socket
 
-from relayd.address import Sockaddr, SocketAddress
+from relayd.address import InetAddress, SocketAddress
 from relayd.net.options import apply_before_dial
 from relayd.spec import SocketOptions
 
@@ -53,17 +53,19 @@ def ephemeral_ports() -> tuple[int, int]:
         return 1024, 65535
 
 
-def met_itself(sock: socket.socket, sockaddr: Sockaddr) -> bool:
+def may_meet_itself(address: SocketAddress) -> bool:
+    """True when a socket that dials `address` could be given that very port as its own (see `met_itself`)."""
+    first, last = ephemeral_ports()
+    return isinstance(address, InetAddress) and first <= address.port <= last
+
+
+def met_itself(sock: socket.socket) -> bool:
     """True when a connected TCP socket is its own peer (simultaneous open with oneself, RFC 9293 3.5).
 
-    That happens when nobody listens on a port of `ephemeral_ports` and connect(2) is given that very port as its own:
-    a dead target must not be taken for one that echoes. `sockaddr` is what was dialled. Costs a system call for such
-    ports only.
+    That happens when nobody listens on a port from which the kernel also takes local ones: a dead target must not be
+    taken for one that echoes. Two system calls, so ask only where `may_meet_itself`.
     """
-    if not isinstance(sockaddr, tuple):
-        return False
-    first, last = ephemeral_ports()
-    if not first <= sockaddr[1] <= last:
-        return False
-    local = sock.getsockname()
-    return bool(local[1] == sockaddr[1] and local[0] == sockaddr[0])
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:
+        return False  # reset in the meantime: the first read will say so

@@ -16,7 +16,11 @@ def apply_tcp(sock: socket.socket, options: SocketOptions) -> None:
 
 
 def apply_before_dial(sock: socket.socket, options: SocketOptions) -> None:
-    """Set what matters from the first segment on. Keepalive does not: `apply_keepalive` can follow later."""
+    """Set what matters from the first segment on. Keepalive does not: `apply_keepalive` can follow later.
+
+    An urgent byte (tcp(7)) stays in line with the others: by default, reading drops it from the stream (S1).
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     if options.nodelay:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if options.user_timeout_ms is not None:

@@ -17,17 +17,19 @@ from relayd.errors import TRANSIENT
 
 IN = select.EPOLLIN
 OUT = select.EPOLLOUT
+PRI = select.EPOLLPRI
 HUP = select.EPOLLHUP
 ERR = select.EPOLLERR
 RDHUP = select.EPOLLRDHUP
 
 #: For both sockets of a connection, and for the channel.
-STREAM = IN | OUT | RDHUP | select.EPOLLET
+STREAM = IN | OUT | PRI | RDHUP | select.EPOLLET
 #: For a listening socket that several workers share: level-triggered, so that a backlog left over is told again, and
 #: exclusive (Linux 4.5), so that one new connection wakes one worker and not all.
 LISTENING = IN | select.EPOLLEXCLUSIVE
-#: Bits that mean "read, and do not stop at a short read": an end or an error waits behind the data.
-ENDING = RDHUP | HUP | ERR
+#: Bits that mean "read, and do not stop at a short read": an end or an error waits behind the data, or an urgent mark
+#: between them.
+ENDING = RDHUP | HUP | ERR | PRI
 
 
 class HasFileno(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress
+from relayd.net.dialing import may_meet_itself
 from relayd.spec import Target
 
 
@@ -19,6 +20,8 @@ class Choice:
     #: None where an interface name has to be looked up at each dial: interfaces come and go.
     sockaddr: Sockaddr | None
     label: str
+    #: Dialled on a port where nobody listens, a socket could connect to itself.
+    may_meet_itself: bool
 
 
 class Group:
@@ -63,4 +66,4 @@ class Group:
 
 def _choice(address: SocketAddress, label: str) -> Choice:
     scoped = isinstance(address, InetAddress) and address.scope
-    return Choice(address, address.family.af, None if scoped else address.sockaddr, label)
+    return Choice(address, address.family.af, None if scoped else address.sockaddr, label, may_meet_itself(address))

@@ -58,10 +58,10 @@ class Loop:
 
     def turn(self) -> None:
         """One turn."""
-        again = self._again
-        timeout = 0.0 if again else self.timers.wait(clock.monotonic())
+        again, timers = self._again, self.timers
         try:
-            events = self.selector.select(timeout)
+            # `now` of the turn before: how long its handlers took is how late a timer may be, and that is little.
+            events = self.selector.select(0.0 if again else timers.wait(self.now))
         except OSError:
             clock.pause(_SELECT_FAILED_PAUSE_S)
             events = []
@@ -71,18 +71,26 @@ class Loop:
                 key.data(mask)
             except Exception as error:
                 key.data.__self__.crashed(error)
-        for _ in range(len(again)):
-            step = again.popleft()
+        if again:
+            self._step_again()
+        if timers.soonest <= now:
+            self._expire(now)
+        self._flush()
+
+    def _step_again(self) -> None:
+        for _ in range(len(self._again)):
+            step = self._again.popleft()
             try:
                 step()
             except Exception as error:
                 step.__self__.crashed(error)  # type: ignore[attr-defined]  # `again` takes bound methods
+
+    def _expire(self, now: float) -> None:
         for actor in self.timers.expired(now):
             try:
                 actor.expire()
             except Exception as error:
                 actor.crashed(error)
-        self._flush()
 
     def close(self) -> None:
         """Close the selector."""

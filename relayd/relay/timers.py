@@ -16,6 +16,7 @@ Item = TypeVar("Item")
 _FINE_MS = 10
 _COARSE_MS = 250
 _COARSE_FROM_S = 1.0
+_NEVER = float("inf")
 
 
 class Timers(Generic[Item]):
@@ -24,6 +25,8 @@ class Timers(Generic[Item]):
     def __init__(self) -> None:
         self._slots: dict[int, set[Item]] = {}
         self._heap: list[int] = []
+        #: Nothing is due before this time.
+        self.soonest = _NEVER
 
     def add(self, item: Item, at: float, now: float) -> set[Item]:
         """Have `item` come out of `expired` at `at` or up to one step later. `result.discard(item)` cancels that."""
@@ -33,6 +36,7 @@ class Timers(Generic[Item]):
         if slot is None:
             slot = self._slots[due] = set()
             heapq.heappush(self._heap, due)
+            self.soonest = self._heap[0] / 1000
         slot.add(item)
         return slot
 
@@ -40,16 +44,17 @@ class Timers(Generic[Item]):
         """Seconds until the next item is due, 0 when one is, None when there is none."""
         heap = self._heap
         while heap:
-            due = heap[0]
-            if self._slots[due]:
-                return max(0.0, due / 1000 - now)
+            if self._slots[heap[0]]:
+                return max(0.0, self.soonest - now)
             del self._slots[heapq.heappop(heap)]  # everyone cancelled: do not wake up for that
+            self.soonest = heap[0] / 1000 if heap else _NEVER
         return None
 
     def expired(self, now: float) -> Iterator[Item]:
         """Items that are due, each once. Items may be added and cancelled while this runs."""
         heap = self._heap
-        while heap and heap[0] <= now * 1000:
+        while self.soonest <= now:
             slot = self._slots.pop(heapq.heappop(heap))
+            self.soonest = heap[0] / 1000 if heap else _NEVER
             while slot:
                 yield slot.pop()

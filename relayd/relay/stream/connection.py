@@ -231,7 +231,7 @@ class Connection:
             if number or not mask & OUT:
                 self._dial_again(number or errno.ECONNREFUSED)
                 return
-        if choice.sockaddr is not None and met_itself(target, choice.sockaddr):
+        if choice.may_meet_itself and met_itself(target):
             self._dial_again(errno.ECONNREFUSED)
             return
         self._connected(target, choice, mask)
@@ -244,8 +244,8 @@ class Connection:
         self._connected_at = self.active_at = self.loop.now
         self._keepalive_pending = choice.af != socket.AF_UNIX
         pump_in, pump_out = self._pump_in, self._pump_out
-        pump_in.begin(self._client, target, pump_out)
-        pump_out.begin(target, self._client, pump_in)
+        pump_in.begin(self._client, target, pump_out, self._arrival.af)
+        pump_out.begin(target, self._client, pump_in, choice.af)
         if self._early:
             pump_in.source_event(self._early)
         if mask != OUT:
@@ -288,7 +288,9 @@ class Connection:
     def source_event_after_end(self, pump: Pump) -> None:
         """A side that had finished has now reset (S3), unless this is only the end of both directions (HUP)."""
         number = pending_error(pump.source)
-        if number:
+        if number and self.phase is _RESETTING and self._outcome is not None and pump is not self._survivor:
+            self._close(self._outcome, self._errno)  # the other side has reset as well: nobody acknowledges any more
+        elif number:
             self.source_failed(pump, number)
 
     def sink_failed(self, pump: Pump, number: int) -> None:
@@ -316,13 +318,17 @@ class Connection:
         (self._pump_out if from_client else self._pump_in).stop()
         self._set_timer(self.loop.now + _RESET_LOOK_S)
 
+    @property
+    def _survivor(self) -> Pump:
+        """While RESETTING: the pump whose source is the dead side."""
+        return self._pump_in if self._outcome in (Outcome.CLIENT_RESET, Outcome.CLIENT_TIMEOUT) else self._pump_out
+
     def _reset_look(self) -> None:
         """Pass the reset on when everything before it has arrived, or when that takes too long."""
-        if self.phase is not _RESETTING or self._outcome is None or self._target is None:
+        if self.phase is not _RESETTING or self._outcome is None:
             return
-        from_client = self._outcome in (Outcome.CLIENT_RESET, Outcome.CLIENT_TIMEOUT)
-        survivor, sink = (self._pump_in, self._target) if from_client else (self._pump_out, self._client)
-        waiting = survivor.flow is not _FINISHED or unacknowledged(sink) > 0
+        survivor = self._survivor
+        waiting = survivor.flow is not _FINISHED or unacknowledged(survivor.sink) > 0
         if waiting and self.loop.now < self._deadline:
             self._set_timer(self.loop.now + _RESET_LOOK_S)
         else:
@@ -385,7 +391,10 @@ class Connection:
     def crashed(self, error: Exception) -> None:
         """A bug: this connection ends, with the traceback in the log, and nothing else does (F3)."""
         self._service.report_crash(error)
-        self._close(Outcome.INTERNAL_ERROR)
+        try:
+            self._close(Outcome.INTERNAL_ERROR)
+        except Exception as second:
+            self._service.report_crash(second)  # its line is lost, but it is closed, and the loop goes on
 
     def _close(self, outcome: Outcome, number: int | None = 0) -> None:
         """Forget both sockets in the loop, cancel the timer, count, log, give pipes back, close. Idempotent."""
@@ -395,18 +404,20 @@ class Connection:
         self._timer.discard(self)
         service, pump_in, pump_out = self._service, self._pump_in, self._pump_out
         service.ended(self, outcome, pump_in.moved, pump_out.moved)
-        if service.log.access_enabled:
-            service.log.access(self._record(outcome, number or 0))
-        forget = self.loop.selector.forget
-        reset = outcome is not Outcome.NORMAL
-        pump_in.release()
-        pump_out.release()
-        del self._pump_in, self._pump_out  # they know their connection: without them nobody goes round in circles
-        forget(self._client.fileno())
-        discard(self._client, reset=reset)
-        if self._target is not None:
-            forget(self._target.fileno())
-            discard(self._target, reset=reset)
+        try:
+            if service.log.access_enabled:
+                service.log.access(self._record(outcome, number or 0))
+        finally:  # a bug in logging must not keep descriptors
+            forget = self.loop.selector.forget
+            reset = outcome is not Outcome.NORMAL
+            pump_in.release()
+            pump_out.release()
+            del self._pump_in, self._pump_out  # they know their connection: without them nobody goes round in circles
+            forget(self._client.fileno())
+            discard(self._client, reset=reset)
+            if self._target is not None:
+                forget(self._target.fileno())
+                discard(self._target, reset=reset)
 
     def _record(self, outcome: Outcome, number: int) -> AccessRecord:
         """What the log says about this connection. Before its sockets are closed: the kernel is asked about the

@@ -37,7 +37,8 @@ class Acceptor:
     """Accepts on one listening socket. Owns the socket."""
 
     def __init__(self, service: StreamService, sock: AcceptingSocket) -> None:
-        """`sock` listens and does not block. `open` begins to accept."""
+        """Takes `sock`, which listens. `open` begins to accept."""
+        sock.setblocking(False)
         self._service = service
         self._sock = sock
         self._budget = 1
@@ -66,6 +67,8 @@ class Acceptor:
         One more accept(2) than there are connections costs as much as a small read; so the budget doubles while it is
         used up, and goes back to what there was.
         """
+        if not self._accepting:
+            return  # suspended or closed by an earlier handler of this very turn
         service = self._service
         admission = service.admission
         af = self._arrival.af
@@ -85,7 +88,11 @@ class Acceptor:
                 if error.errno not in OUT_OF_RESOURCES:
                     raise
                 return
-            Connection(service, client, sockaddr, self._arrival).start()
+            connection = Connection(service, client, sockaddr, self._arrival)
+            try:
+                connection.start()
+            except Exception as error:
+                connection.crashed(error)  # its own bug, not the acceptor's (F3)
         self._budget = min(2 * self._budget, ACCEPTS_PER_TURN)
 
     def expire(self) -> None:

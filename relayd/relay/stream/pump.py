@@ -24,7 +24,7 @@ from typing import Protocol
 
 from relayd.errors import OUT_OF_RESOURCES, SPLICE_UNSUPPORTED, TRANSIENT
 from relayd.net.pipes import Pipe, PipePool
-from relayd.net.poller import ENDING, ERR, IN, OUT
+from relayd.net.poller import ENDING, ERR, IN, OUT, PRI
 from relayd.relay.loop import Loop
 
 #: One recv. 64 KiB is what loopback and GRO deliver at once, and what the kernel copies in about the time of a system
@@ -104,6 +104,7 @@ class Pump:
 
     __slots__ = (
         "_ending",
+        "_held_up",
         "_owner",
         "_pending",
         "_pipe",
@@ -123,6 +124,8 @@ class Pump:
     sink: socket.socket
     #: The pump of the other direction, between `begin` and `release`.
     opposite: "Pump | None"
+    #: The pump of the other direction while it is BLOCKED, for its sink is our source.
+    _held_up: "Pump | None"
     _recv: Callable[[int], bytes]
     _send: Callable[[bytes | memoryview], int]
 
@@ -134,18 +137,20 @@ class Pump:
         self._pending: memoryview | bytes = b""
         self._splicing = False
         self._ending = False
-        self.opposite = None
+        self.opposite = self._held_up = None
         self.flow = _WAITING
         self.moved = 0
         self.first_byte_at = 0.0
 
-    def begin(self, source: socket.socket, sink: socket.socket, opposite: "Pump") -> None:
-        """Both sockets are connected: from now on an event moves bytes. Moves none itself."""
+    def begin(self, source: socket.socket, sink: socket.socket, opposite: "Pump", af: int) -> None:
+        """Both sockets are connected: from now on an event moves bytes. Moves none itself. `af` is that of `source`."""
         self.source = source
         self.sink = sink
         self.opposite = opposite
         self._recv = source.recv
         self._send = sink.send
+        # A message with descriptors ends a read early, with more behind it and no event for that (unix(7)).
+        self._ending = af == socket.AF_UNIX
         self.flow = _FLOWING
 
     @property
@@ -158,13 +163,15 @@ class Pump:
 
         It runs once per event, and a request makes two of them: so the common way through it is short.
         """
-        if mask & OUT:
-            opposite = self.opposite
-            if opposite is not None and opposite.flow is _BLOCKED:
-                opposite.flow = _FLOWING
-                opposite.run()
+        if mask & OUT and self._held_up is not None:
+            held_up, self._held_up = self._held_up, None
+            if held_up.flow is _BLOCKED:
+                held_up.flow = _FLOWING
+                held_up.run()
         if mask & ENDING:
             self._ending = True
+            if mask & PRI and self._pipes is not None and (self.flow is _FLOWING or self.flow is _BLOCKED):
+                self._copy_from_now_on()  # splice(2) never gets past an urgent mark (tcp(7))
         if self.flow is _FLOWING:
             if mask & _READABLE:
                 if self._splicing or self._pending:
@@ -212,7 +219,13 @@ class Pump:
         """
         self.stop()
         self.flow = _RELEASED
-        self.opposite = None
+        self.opposite = self._held_up = None
+
+    def _block(self) -> None:
+        """The sink is full: its next event, which the opposite pump gets, ends that."""
+        self.flow = _BLOCKED
+        if self.opposite is not None:
+            self.opposite._held_up = self
 
     # copying ----------------------------------------------------------------------------------------------------
 
@@ -238,22 +251,23 @@ class Pump:
                 self._splicing = size == BUFFER_BYTES and self._pipes is not None
                 self._sink_error(error)
                 return
+            now = owner.active_at = owner.loop.now
             if not self.moved:
-                self.first_byte_at = owner.loop.now
+                self.first_byte_at = now
             self.moved += sent
-            owner.active_at = owner.loop.now
-            if size == BUFFER_BYTES:
-                self._splicing = self._pipes is not None
-            if sent < size:
-                self._pending = memoryview(data)[sent:]
-                self.flow = _BLOCKED
-                return
-            if size < BUFFER_BYTES:
+            if sent == size < BUFFER_BYTES:
                 if not self._ending:
                     return  # a short read is an empty socket: the next byte makes a new edge
-            elif self._splicing:
-                self._splice()
-                return
+            else:
+                if size == BUFFER_BYTES:
+                    self._splicing = self._pipes is not None
+                if sent < size:
+                    self._pending = memoryview(data)[sent:]
+                    self._block()
+                    return
+                if self._splicing:
+                    self._splice()
+                    return
             budget -= size
             if budget <= 0:
                 owner.loop.again(self.run)
@@ -270,7 +284,7 @@ class Pump:
         self._moved(sent)
         if sent < len(pending):
             self._pending = memoryview(pending)[sent:]
-            self.flow = _BLOCKED
+            self._block()
             return False
         self._pending = b""
         return True
@@ -311,12 +325,12 @@ class Pump:
                 return
             except OSError as error:
                 if error.errno in SPLICE_UNSUPPORTED:
-                    self._copy_from_now_on(pipe)
+                    self._copy_from_now_on()
                 else:
                     self._source_error(error)
                 return
             if not taken:
-                self._end_of_file()
+                self._copy_from_now_on()  # most likely the end; but splice(2) says the same at an urgent mark
                 return
             pipe.held = taken
             burst += taken
@@ -327,7 +341,7 @@ class Pump:
             written = os.splice(pipe.read_fd, self.sink.fileno(), pipe.held, flags=_SPLICE_FLAGS)
         except OSError as error:
             if error.errno in SPLICE_UNSUPPORTED:
-                self._copy_from_now_on(pipe)
+                self._copy_from_now_on()
             else:
                 self._sink_error(error)
             return False
@@ -335,13 +349,14 @@ class Pump:
         self._moved(written)
         return True
 
-    def _copy_from_now_on(self, pipe: Pipe) -> None:
-        """splice(2) does not work between these two: take the bytes out of the pipe and never use one again (S8)."""
-        if pipe.held:
-            self._pending = os.read(pipe.read_fd, pipe.held)
-            pipe.held -= len(self._pending)
-        if self._pipes is not None:
-            self._pipes.give_back(pipe)
+    def _copy_from_now_on(self) -> None:
+        """splice(2) does not work here: take the bytes out of the pipe, and never use one again (S8)."""
+        pipe, pipes = self._pipe, self._pipes
+        if pipe is not None and pipes is not None:
+            if pipe.held:
+                self._pending = os.read(pipe.read_fd, pipe.held)
+                pipe.held -= len(self._pending)
+            pipes.give_back(pipe)
         self._pipe = self._pipes = None
         self._splicing = False
         self._owner.loop.again(self.run)
@@ -364,7 +379,7 @@ class Pump:
     def _sink_error(self, error: OSError) -> None:
         number = error.errno or 0
         if isinstance(error, BlockingIOError):
-            self.flow = _BLOCKED
+            self._block()
         elif number in OUT_OF_RESOURCES:
             self._retry_later()
         elif number in TRANSIENT:
