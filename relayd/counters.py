@@ -4,6 +4,7 @@ A worker's counters begin at zero with the worker and only grow, but for `active
 worker last reported to the sum, so that totals never go backwards.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from relayd.outcomes import Outcome
@@ -23,7 +24,7 @@ class ListenerCounters:
     bytes_out: int = 0
     dial_failures: int = 0
     accept_pauses: int = 0
-    closed: dict[Outcome, int] = field(default_factory=dict)
+    closed: defaultdict[Outcome, int] = field(default_factory=lambda: defaultdict(int))
 
     def snapshot(self, listener: str) -> "ListenerTotals":
         """These counts as an immutable value."""

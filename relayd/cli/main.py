@@ -55,8 +55,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+#: `readable` False leaves an unreadable file to `config.load`, as a missing one: refused with exit code 1, not usage.
 ConfigFile: TypeAlias = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="The configuration file.", show_default=True)
+    Path,
+    typer.Option("--config", "-c", metavar="FILE", help="The configuration file.", show_default=True, readable=False),
 ]
 
 

@@ -175,7 +175,7 @@ def bind_address(value: object) -> Bind:
 def target_address(value: object) -> InetAddress | UnixAddress | NameAddress:
     """An address to dial: a host is named, and a port."""
     text = _text(value, 'an address such as "10.0.0.11:80"')
-    if text.startswith(":"):
+    if text.startswith(":") and text[1:].isdecimal():
         raise fault("a target needs a host before its port", _did_you_mean(f"127.0.0.1{text}"))
     parsed = _parse(text)
     if not isinstance(parsed, UnixAddress) and parsed.port == 0:

@@ -95,7 +95,7 @@ class Daemon:
     async def _boot(self, supervisor: Supervisor, resolver: Resolver, sockets: ListeningSockets) -> bool:
         """Workers and first answers at the same time, then READY. False when a stop was asked for meanwhile."""
         resolver.start()
-        booted = asyncio.ensure_future(asyncio.gather(supervisor.boot(), resolver.first_answers()))
+        booted = asyncio.ensure_future(_both(supervisor.boot(), resolver.first_answers()))
         await _first_of(booted, self._requests.first.wait())
         if not booted.done() or booted.cancelled():
             return False
@@ -116,7 +116,9 @@ class Daemon:
         """R6. Afterwards every worker has ended."""
         text = status.stopping(supervisor.totals.active)
         self._notifier.stopping(text)
-        self._logger.event(Event.STOPPING, f"{self._requests.reason}: {text}", signal=self._requests.reason)
+        # Without a number: the one at hand is from the last reports. STATUS follows them until the end.
+        drain = f"open connections have {self._spec.drain_timeout_s:g}s to finish"
+        self._logger.event(Event.STOPPING, f"{self._requests.reason}: stopping; {drain}", signal=self._requests.reason)
         supervisor.drain(self._spec.drain_timeout_s)
         sockets.close()
         extensions = asyncio.ensure_future(
@@ -170,6 +172,13 @@ class Daemon:
     def _report_bug(self, error: BaseException | None, message: str = "") -> None:
         text = "".join(traceback.format_exception(error)) if error is not None else ""
         self._logger.event(Event.INTERNAL_ERROR, f"a bug in the control process: {error or message}", traceback=text)
+
+
+async def _both(*wanted: Coroutine[Any, Any, None]) -> None:
+    """Wait for all of `wanted`; raises as the first that fails. A coroutine, so that it can be cancelled in silence:
+    asyncio complains about a cancelled gather that nobody awaits.
+    """
+    await asyncio.gather(*wanted)
 
 
 async def _first_of(

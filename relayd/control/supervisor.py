@@ -10,6 +10,7 @@ One slot per worker number, each with a phase:
 
 import asyncio
 import enum
+import signal
 from collections.abc import Callable, Sequence
 
 from relayd import clock
@@ -207,7 +208,9 @@ class Supervisor:
         process, slot.process = slot.process, None
         pid = process.pid if process is not None else 0
         self.totals.ended(slot.number)
-        if self._ending and end.status == 0:
+        # A worker that had not begun to drain was killed by `drain` or `kill`: no news, and no reason to search for.
+        ours = end.status == -signal.SIGKILL and slot.phase is not Phase.DRAINING
+        if self._ending and (end.status == 0 or ours):
             slot.move(Phase.ENDED)
         else:
             self._say(

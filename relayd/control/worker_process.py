@@ -158,12 +158,17 @@ class WorkerProcess:
 
     def _ended(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        if self._channel_open:
-            self._receive()  # the last report
+        try:
+            if self._channel_open:
+                self._receive()  # the last report
+            self._read_stderr()
+        finally:  # whatever is wrong with its last words, it is reaped and replaced
+            self._reap()
+
+    def _reap(self) -> None:
         self._close_channel()
         if self._close_timer is not None:
             self._close_timer.cancel()
-        self._read_stderr()
         self._loop.remove_reader(self._stderr)
         os.close(self._stderr)
         status = self._process.wait()  # does not wait: a readable pidfd is a process that has ended (pidfd_open(2))

@@ -14,12 +14,12 @@ _IP_BIND_ADDRESS_NO_PORT = 24
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
-def open_dial_socket(af: int, options: SocketOptions, source: SocketAddress | None) -> socket.socket:
+def open_dial_socket(af: int, options: SocketOptions, source: SocketAddress | None) -> socket.SocketType:
     """A non-blocking stream socket of family `af`, ready to connect. The caller owns it.
 
     `source` is bound first where it has the family of the socket. Raises OSError and has then left nothing open.
     """
-    sock = socket.socket(af, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = socket.SocketType(af, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if af != socket.AF_UNIX:
             apply_before_dial(sock, options)
@@ -32,7 +32,7 @@ def open_dial_socket(af: int, options: SocketOptions, source: SocketAddress | No
     return sock
 
 
-def pending_error(sock: socket.socket) -> int:
+def pending_error(sock: socket.SocketType) -> int:
     """The errno that waits on `sock`, which this clears; 0 for none. Of a connect that is over: 0 when it is
     established.
     """
@@ -59,7 +59,7 @@ def may_meet_itself(address: SocketAddress) -> bool:
     return isinstance(address, InetAddress) and first <= address.port <= last
 
 
-def met_itself(sock: socket.socket) -> bool:
+def met_itself(sock: socket.SocketType) -> bool:
     """True when a connected TCP socket is its own peer (simultaneous open with oneself, RFC 9293 3.5).
 
     That happens when nobody listens on a port from which the kernel also takes local ones: a dead target must not be

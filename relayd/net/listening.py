@@ -185,7 +185,7 @@ def _publish(
 
 def _refuse_unless_stale(address: UnixAddress) -> None:
     """Raises ListenFailed when something at the path is worth keeping: any file that is no socket, any live socket."""
-    with _explained(address):
+    with _explained(address, _directory_advice(os.path.dirname(address.path))):
         try:
             status = os.lstat(address.path)
         except FileNotFoundError:

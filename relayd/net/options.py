@@ -5,7 +5,7 @@ import socket
 from relayd.spec import Keepalive, SocketOptions
 
 
-def apply_tcp(sock: socket.socket, options: SocketOptions) -> None:
+def apply_tcp(sock: socket.SocketType, options: SocketOptions) -> None:
     """Set every option of `options` on a TCP socket. Accepted sockets inherit them from the listening one (tcp(7)).
 
     Raises OSError: ENOENT or EPERM for a congestion control that the kernel does not have or does not allow us.
@@ -15,7 +15,7 @@ def apply_tcp(sock: socket.socket, options: SocketOptions) -> None:
         apply_keepalive(sock, options.keepalive)
 
 
-def apply_before_dial(sock: socket.socket, options: SocketOptions) -> None:
+def apply_before_dial(sock: socket.SocketType, options: SocketOptions) -> None:
     """Set what matters from the first segment on. Keepalive does not: `apply_keepalive` can follow later.
 
     An urgent byte (tcp(7)) stays in line with the others: by default, reading drops it from the stream (S1).
@@ -29,7 +29,7 @@ def apply_before_dial(sock: socket.socket, options: SocketOptions) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, options.congestion.encode())
 
 
-def apply_keepalive(sock: socket.socket, keepalive: Keepalive) -> None:
+def apply_keepalive(sock: socket.SocketType, keepalive: Keepalive) -> None:
     """Turn keepalive on. SO_KEEPALIVE first: setting TCP_KEEPIDLE then counts the silence so far
     (tcp_sock_set_keepidle).
     """

@@ -58,7 +58,8 @@ class EdgeSelector(selectors.BaseSelector):
         """Watch `fileobj`. Raises OSError (ENOMEM, ENOSPC: fs.epoll.max_user_watches) and has then changed nothing."""
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         self._epoll.register(fd, events)
-        key = self._keys[fd] = selectors.SelectorKey(fileobj, fd, events, data)
+        # SelectorKey(...), without the Python function that a named tuple puts before this.
+        key = self._keys[fd] = tuple.__new__(selectors.SelectorKey, (fileobj, fd, events, data))
         return key
 
     def unregister(self, fileobj: FileObject) -> selectors.SelectorKey:

@@ -20,7 +20,7 @@ class PathInfo(NamedTuple):
     retrans: int
 
 
-def path_info(sock: socket.socket) -> PathInfo | None:
+def path_info(sock: socket.SocketType) -> PathInfo | None:
     """TCP_INFO of `sock`; None where the kernel does not tell (not TCP, or the socket is gone)."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
@@ -31,7 +31,7 @@ def path_info(sock: socket.socket) -> PathInfo | None:
     return PathInfo(_U32.unpack_from(info, _RTT_AT)[0] / 1000, _U32.unpack_from(info, _RETRANS_AT)[0])
 
 
-def unacknowledged(sock: socket.socket) -> int:
+def unacknowledged(sock: socket.SocketType) -> int:
     """Bytes written to `sock` that the peer has not acknowledged (SIOCOUTQ, tcp(7)); 0 when the socket is gone."""
     try:
         return int(_U32.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_U32.size)))[0])
@@ -39,7 +39,7 @@ def unacknowledged(sock: socket.socket) -> int:
         return 0
 
 
-def discard(sock: socket.socket, *, reset: bool) -> None:
+def discard(sock: socket.SocketType, *, reset: bool) -> None:
     """Close `sock`; with `reset`, send a reset and forget what is unsent (SO_LINGER 0, socket(7)). Never raises.
 
     A Unix socket knows no reset: there the peer sees an end of file, or ECONNRESET where we leave bytes unread.

@@ -3,7 +3,7 @@
 Every address of a resolved name is a target of its own (T3); a name without an answer yet is none.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress
@@ -43,9 +43,12 @@ class Group:
             self._resolved[name] = addresses
             self._rebuild()
 
-    def pick(self, tried: Container[Choice] = ()) -> Choice | None:
+    def pick(self, tried: Sequence[Choice] = ()) -> Choice | None:
         """The next choice in turn that is not among `tried`; None when there is none."""
         choices = self._choices
+        if choices and not tried:  # nearly always
+            self._next = at = self._next + 1 if self._next + 1 < len(choices) else 0
+            return choices[at]
         for _ in range(len(choices)):
             self._next = at = self._next + 1 if self._next + 1 < len(choices) else 0
             if choices[at] not in tried:

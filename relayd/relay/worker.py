@@ -69,16 +69,18 @@ class Worker:
                 id_prefix=f"{prefix}{number}-" if len(spec.listeners) > 1 else prefix,
             )
             self._services.append(service)
-            self._acceptors += [Acceptor(service, next(waiting)) for _ in listener.binds]
+            self._acceptors += [Acceptor(service, next(waiting), bind) for bind in listener.binds]
 
-    def run(self) -> None:
-        """Relay until told to stop, or until the last connection of a drain has ended."""
+    def run(self, messages: list[Message]) -> None:
+        """Relay until told to stop, or until the last connection of a drain has ended. Obeys `messages` first."""
         loop = self._loop
         loop.selector.register(self._channel, IN, self.on_channel)
         for acceptor in self._acceptors:
             acceptor.open()
         self._send(Ready(os.getpid()))
         self._timer = loop.call_at(self, self._report_at)
+        for message in messages:
+            self.obey(message)
         # What lives from here to the end is not worth looking at again; connections are freed by reference counting.
         gc.collect()
         gc.freeze()
@@ -136,6 +138,7 @@ class Worker:
     def _drain(self, timeout_s: float) -> None:
         for acceptor in self._acceptors:
             acceptor.close()
+        self._report()  # the operator who stops us wants to know now how many are left
         self._drain_until = self._loop.now + timeout_s
         self._timer.discard(self)
         self._timer = self._loop.call_at(self, self._loop.now)
@@ -216,12 +219,11 @@ def main() -> None:
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     try:
         configure, sockets, rest = receive_configuration(channel)
-    except ChannelClosed:
-        os._exit(0)  # control went away before it had said anything
+    except ChannelClosed as error:
+        print(f"no configuration from the control process: {error}", file=sys.stderr)  # noqa: T201  # it reads this
+        sys.exit(1)
     worker = Worker(channel, configure, sockets)
-    for message in rest:
-        worker.obey(message)
-    worker.run()
+    worker.run(rest)
     sys.stdout.flush()
     os._exit(
         0

@@ -106,13 +106,13 @@ class Connection:
         "phase",
     )
 
-    def __init__(self, service: StreamService, client: socket.socket, sockaddr: object, arrival: Arrival) -> None:
+    def __init__(self, service: StreamService, client: socket.SocketType, sockaddr: object, arrival: Arrival) -> None:
         """Takes `client`, an accepted non-blocking socket whose peer is `sockaddr`."""
         self._service = service
         self._client = client
         self._client_sockaddr = sockaddr
         self._arrival = arrival
-        self._target: socket.socket | None = None
+        self._target: socket.SocketType | None = None
         self._choice: Choice | None = None
         self._pump_in = Pump(self, service.pipes)
         self._pump_out = Pump(self, service.pipes)
@@ -159,7 +159,7 @@ class Connection:
 
     def _dial(self, choice: Choice) -> bool:
         """Begin to connect to `choice`; False when that has failed for good, with `outcome` and `errno` set."""
-        target: socket.socket | None = None
+        target: socket.SocketType | None = None
         try:
             target = open_dial_socket(choice.af, self._service.spec.options, self._service.spec.source)
             number = target.connect_ex(choice.sockaddr or choice.address.sockaddr)
@@ -222,7 +222,7 @@ class Connection:
         self._close(Outcome.CLIENT_ABORTED_CONNECTING, pending_error(self._client))
 
     def _dial_event(self, mask: int) -> None:
-        """The target has answered. EPOLLHUP alone is not believed: some kernels report it during a good connect."""
+        """The target has answered. EPOLLHUP beside EPOLLOUT is not believed: some kernels say it of a good connect."""
         target, choice = self._target, self._choice
         if target is None or choice is None or not mask & (OUT | ERR | HUP):
             return
@@ -238,7 +238,7 @@ class Connection:
 
     # relaying ---------------------------------------------------------------------------------------------------
 
-    def _connected(self, target: socket.socket, choice: Choice, mask: int) -> None:
+    def _connected(self, target: socket.SocketType, choice: Choice, mask: int) -> None:
         self._enter(_RELAYING)
         self._outcome, self._errno = None, 0
         self._connected_at = self.active_at = self.loop.now

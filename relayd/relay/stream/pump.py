@@ -109,6 +109,7 @@ class Pump:
         "_pending",
         "_pipe",
         "_pipes",
+        "_queued",
         "_recv",
         "_send",
         "_splicing",
@@ -120,8 +121,8 @@ class Pump:
         "source",
     )
 
-    source: socket.socket
-    sink: socket.socket
+    source: socket.SocketType
+    sink: socket.SocketType
     #: The pump of the other direction, between `begin` and `release`.
     opposite: "Pump | None"
     #: The pump of the other direction while it is BLOCKED, for its sink is our source.
@@ -137,12 +138,13 @@ class Pump:
         self._pending: memoryview | bytes = b""
         self._splicing = False
         self._ending = False
+        self._queued = False
         self.opposite = self._held_up = None
         self.flow = _WAITING
         self.moved = 0
         self.first_byte_at = 0.0
 
-    def begin(self, source: socket.socket, sink: socket.socket, opposite: "Pump", af: int) -> None:
+    def begin(self, source: socket.SocketType, sink: socket.SocketType, opposite: "Pump", af: int) -> None:
         """Both sockets are connected: from now on an event moves bytes. Moves none itself. `af` is that of `source`."""
         self.source = source
         self.sink = sink
@@ -174,7 +176,7 @@ class Pump:
                 self._copy_from_now_on()  # splice(2) never gets past an urgent mark (tcp(7))
         if self.flow is _FLOWING:
             if mask & _READABLE:
-                if self._splicing or self._pending:
+                if self._splicing or self._pending or self._queued:
                     self.run()
                 else:
                     self._copy()
@@ -188,12 +190,22 @@ class Pump:
 
     def run(self) -> None:
         """Move what can be moved, up to one step. Only FLOWING does anything."""
-        if self.flow is not _FLOWING or (self._pending and not self._write_pending()):
+        if self.flow is not _FLOWING or self._queued or (self._pending and not self._write_pending()):
             return
         if self._splicing:
             self._splice()
         else:
             self._copy()
+
+    def _again(self) -> None:
+        """Take the next step in the next turn, whatever edges come before: one step a turn, one place in the queue."""
+        if not self._queued:
+            self._queued = True
+            self._owner.loop.again(self._resume)
+
+    def _resume(self) -> None:
+        self._queued = False
+        self.run()
 
     def expire(self) -> None:
         """The wait after ENOBUFS or ENOMEM is over."""
@@ -270,7 +282,7 @@ class Pump:
                     return
             budget -= size
             if budget <= 0:
-                owner.loop.again(self.run)
+                self._again()
                 return
 
     def _write_pending(self) -> bool:
@@ -305,7 +317,7 @@ class Pump:
             pipe = self._pipe = pipes.take() if pipes is not None else None
         if pipe is None or pipes is None:
             self._splicing = False
-            self._owner.loop.again(self.run)  # no pipe to be had: copy, and ask again at the next full buffer
+            self._again()  # no pipe to be had: copy, and ask again at the next full buffer
             return
         burst = 0
         while True:
@@ -313,7 +325,7 @@ class Pump:
                 if not self._empty_pipe(pipe):
                     return
             if burst >= _SPLICE_STEP_BYTES:
-                self._owner.loop.again(self.run)
+                self._again()
                 return
             try:
                 # The pipe is empty here, so EAGAIN means an empty socket and never a full pipe.
@@ -353,13 +365,14 @@ class Pump:
         """splice(2) does not work here: take the bytes out of the pipe, and never use one again (S8)."""
         pipe, pipes = self._pipe, self._pipes
         if pipe is not None and pipes is not None:
-            if pipe.held:
-                self._pending = os.read(pipe.read_fd, pipe.held)
-                pipe.held -= len(self._pending)
+            while pipe.held:
+                data = os.read(pipe.read_fd, pipe.held)
+                pipe.held -= len(data)
+                self._pending = bytes(self._pending) + data
             pipes.give_back(pipe)
         self._pipe = self._pipes = None
         self._splicing = False
-        self._owner.loop.again(self.run)
+        self._again()
 
     # ends -------------------------------------------------------------------------------------------------------
 
@@ -372,7 +385,7 @@ class Pump:
         if number in OUT_OF_RESOURCES:
             self._retry_later()
         elif number in TRANSIENT:
-            self._owner.loop.again(self.run)  # EINTR; EAGAIN is caught where it happens
+            self._again()  # EINTR; EAGAIN is caught where it happens
         else:
             self._owner.source_failed(self, number)
 
@@ -383,7 +396,7 @@ class Pump:
         elif number in OUT_OF_RESOURCES:
             self._retry_later()
         elif number in TRANSIENT:
-            self._owner.loop.again(self.run)
+            self._again()
         else:
             self._owner.sink_failed(self, number)
 

@@ -65,7 +65,7 @@ class StreamService:
         counters.active -= 1
         counters.bytes_in += bytes_in
         counters.bytes_out += bytes_out
-        counters.closed[outcome] = counters.closed.get(outcome, 0) + 1
+        counters.closed[outcome] += 1
         self.admission.active -= 1
 
     def access(self, record: AccessRecord) -> None:

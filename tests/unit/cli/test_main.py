@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tomli
+from typer.testing import CliRunner
 
 import relayd
 from relayd.cli import check, main, output
@@ -108,6 +109,13 @@ def test_a_missing_file() -> None:
         done = run(command, "-c", "/nonexistent/relay.toml")
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "/nonexistent/relay.toml: cannot be read: No such file or directory\n"
+
+
+def test_whether_a_file_can_be_read_is_found_out_by_reading_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An unreadable file is refused with exit code 1, as a missing one is; click would ask access(2), and call it usage.
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    for command in ("check", "show-config"):
+        assert CliRunner().invoke(main.app, [command, "-c", str(file)]).exit_code == 0
 
 
 def test_show_config(file: Path, tmp_path: Path) -> None:

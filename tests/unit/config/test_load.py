@@ -210,6 +210,7 @@ def test_wrong_bind(
 
 TARGETS = [
     ('":80"', 11, "targets", "needs a host", 'did you mean "127.0.0.1:80"?'),
+    ('"::1:80"', 11, "targets", "stands in brackets", 'did you mean "[::1]:80"?'),
     ('"0.0.0.0:80"', 11, "targets", "every address", 'did you mean "127.0.0.1:80"?'),
     ('"10.0.0.1:0"', 11, "targets", "port 0", ""),
     ('"srv:x"', 11, "targets", "not in this version", ""),

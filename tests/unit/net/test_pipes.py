@@ -34,7 +34,7 @@ def test_a_refused_size_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(fd: int, command: int, value: int) -> int:
         raise PermissionError(errno.EPERM, "over the share of this user")
 
-    monkeypatch.setattr(pipes_module.fcntl, "fcntl", refused)
+    monkeypatch.setattr(fcntl, "fcntl", refused)
     Pipe().close()
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def test_what_the_other_side_has_not_taken_is_counted(pair: tuple[socket.socket,
     assert unacknowledged(pair[0]) == 0
     pair[0].setblocking(False)
     sent = 0
-    with pytest.raises(BlockingIOError):
+    with contextlib.suppress(BlockingIOError):
         while True:
             sent += pair[0].send(bytes(1 << 20))
     assert 0 < unacknowledged(pair[0]) < sent
