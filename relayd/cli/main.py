@@ -149,7 +149,7 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             # A file name or a value that the locale cannot write is no reason to fail.
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a TextIOWrapper here
     try:
         app()
     except RelaydError as error:

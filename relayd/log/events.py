@@ -35,7 +35,7 @@ class Event(enum.Enum):
     message_id: str
     limited: bool
 
-    def __new__(cls, value: str, level: Level, message_id: str, limited: bool = True) -> "Event":  # noqa: FBT001, FBT002
+    def __new__(cls, value: str, level: Level, message_id: str, limited: bool = True) -> "Event":  # noqa: FBT001, FBT002  # a column of the table below
         member = object.__new__(cls)
         member._value_ = value
         member.level = level

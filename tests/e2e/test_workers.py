@@ -122,7 +122,8 @@ def test_a_crash_loop_backs_off_and_says_so(tmp_path: Path, echo: EchoStart) -> 
             restarted(daemon, 1 + kills)
         delays = [line["delay_s"] for line in daemon.events("worker_backoff")]
         assert delays == [0.1, 0.2, 0.4, 0.8]
-        assert len(os.listdir(f"/proc/{daemon.pid}/fd")) == fds
+        # One to spare: sd_notify opens a socket for each call, and either look may fall into one. A leak would be five.
+        assert abs(len(os.listdir(f"/proc/{daemon.pid}/fd")) - fds) <= 1
         daemon.wait_for_status(lambda status: status.endswith("1 of 1 worker restarting"))
         with daemon.connect("web") as client:
             assert ask(client) == b"hello"

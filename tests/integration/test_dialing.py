@@ -390,7 +390,7 @@ def test_options_are_set_on_both_sides(tmp_path: Path) -> None:
             return [
                 sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
                 for connection in relay.service.connections
-                for sock in (connection._client, connection._target)  # type: ignore[attr-defined]
+                for sock in (connection._client, connection._target)  # type: ignore[attr-defined]  # an Endable
             ]
 
         assert relay.call(nodelay) == [1, 1]

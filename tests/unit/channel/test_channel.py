@@ -189,7 +189,7 @@ def test_a_message_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM])
 def test_without_kernel_memory_a_message_waits_but_not_for_the_selector(number: int) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sender, receiver = Channel(FailingSocket(ours, [number])), Channel(theirs)  # type: ignore[arg-type]
+    sender, receiver = Channel(FailingSocket(ours, [number])), Channel(theirs)  # type: ignore[arg-type]  # a fake
     sender.send(Stop())
     assert (sender.backlog, sender.blocked) == (1, False)
     sender.flush()
@@ -201,7 +201,7 @@ def test_without_kernel_memory_a_message_waits_but_not_for_the_selector(number: 
 @pytest.mark.parametrize("number", [errno.EINTR, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM])
 def test_a_failing_receive_loses_nothing(number: int) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sender, receiver = Channel(ours), Channel(FailingSocket(theirs, [number]))  # type: ignore[arg-type]
+    sender, receiver = Channel(ours), Channel(FailingSocket(theirs, [number]))  # type: ignore[arg-type]  # a fake
     sender.send(Stop())
     assert received(receiver) == []
     assert received(receiver) == [Stop()]

@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 def run(*arguments: object, **options: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "relayd", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload, no-any-return]  # handed on
 
 
 def test_check(file: Path) -> None:
