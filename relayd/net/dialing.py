@@ -2,27 +2,33 @@
 
 import functools
 import socket
+from collections.abc import Sequence
 
 from relayd.address import InetAddress, SocketAddress
-from relayd.net.options import apply_before_dial
-from relayd.spec import SocketOptions
+from relayd.net.options import Setting
 
 #: Not named in the socket module before Python 3.11: choose the port at connect, so that a source address can be
 #: shared by as many connections as there are (target, port) pairs (ip(7), Linux 4.2).
 _IP_BIND_ADDRESS_NO_PORT = 24
 
+# Worked out once: a dial is one of the few things that a connection cannot do without.
+_NEW_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+_AF_UNIX = int(socket.AF_UNIX)
+
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
-def open_dial_socket(af: int, options: SocketOptions, source: SocketAddress | None) -> socket.SocketType:
+def open_dial_socket(af: int, settings: Sequence[Setting], source: SocketAddress | None) -> socket.SocketType:
     """A non-blocking stream socket of family `af`, ready to connect. The caller owns it.
 
-    `source` is bound first where it has the family of the socket. Raises OSError and has then left nothing open.
+    `settings` are for TCP sockets. `source` is bound first where it has the family of the socket. Raises OSError and
+    has then left nothing open.
     """
-    sock = socket.SocketType(af, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = socket.SocketType(af, _NEW_STREAM)
     try:
-        if af != socket.AF_UNIX:
-            apply_before_dial(sock, options)
+        if af != _AF_UNIX:
+            for level, name, value in settings:
+                sock.setsockopt(level, name, value)
             if source is not None and source.family.af == af:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 sock.bind(source.sockaddr)
@@ -59,13 +65,14 @@ def may_meet_itself(address: SocketAddress) -> bool:
     return isinstance(address, InetAddress) and first <= address.port <= last
 
 
-def met_itself(sock: socket.SocketType) -> bool:
-    """True when a connected TCP socket is its own peer (simultaneous open with oneself, RFC 9293 3.5).
+def met_itself(sock: socket.SocketType, port: int) -> bool:
+    """True when a TCP socket, connected to `port`, is its own peer (simultaneous open with oneself, RFC 9293 3.5).
 
     That happens when nobody listens on a port from which the kernel also takes local ones: a dead target must not be
-    taken for one that echoes. Two system calls, so ask only where `may_meet_itself`.
+    taken for one that echoes. A system call, so ask only where `may_meet_itself`.
     """
     try:
-        return bool(sock.getsockname() == sock.getpeername())
+        ours = sock.getsockname()
+        return bool(ours[1] == port and ours == sock.getpeername())
     except OSError:
         return False  # reset in the meantime: the first read will say so

@@ -48,62 +48,80 @@ class EdgeSelector(selectors.BaseSelector):
 
     `data` of a key is the handler that the loop calls with the event bits. File objects are descriptors or have
     `fileno()`.
+
+    A loop that turns a hundred thousand times a second uses the short forms, which make no key: `watch`, `ready` and
+    `handlers`.
     """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._keys: dict[FileObject, selectors.SelectorKey] = {}
+        #: Handler by descriptor. A new one may be put in the place of an old one.
+        self.handlers: dict[int, Handler | None] = {}
+        # What `register` was given, where that is not what `watch` stands for.
+        self._registered: dict[int, tuple[FileObject, int]] = {}
+
+    def watch(self, fd: int, handler: Handler) -> None:
+        """`register(fd, STREAM, handler)`, at half its cost. Raises the same."""
+        self._epoll.register(fd, STREAM)
+        self.handlers[fd] = handler
 
     def register(self, fileobj: FileObject, events: int, data: Handler | None = None) -> selectors.SelectorKey:
         """Watch `fileobj`. Raises OSError (ENOMEM, ENOSPC: fs.epoll.max_user_watches) and has then changed nothing."""
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         self._epoll.register(fd, events)
-        # SelectorKey(...), without the Python function that a named tuple puts before this.
-        key = self._keys[fd] = tuple.__new__(selectors.SelectorKey, (fileobj, fd, events, data))
-        return key
+        self.handlers[fd] = data
+        self._registered[fd] = (fileobj, events)
+        return self._key(fd)
 
     def unregister(self, fileobj: FileObject) -> selectors.SelectorKey:
         """Stop watching. Always before the close: epoll goes on reporting a closed descriptor that has a duplicate."""
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        key = self._keys.pop(fd)
+        key = self._key(fd)
+        del self.handlers[fd]
+        self._registered.pop(fd, None)
         self._epoll.unregister(fd)
         return key
 
     def forget(self, fd: int) -> None:
-        """`unregister` without its system call, for a descriptor that is closed next and has no duplicate in any
-        process.
+        """Undo `watch` without a system call, for a descriptor that is closed next and has no duplicate in any process.
 
         Its close takes it out of the epoll set (epoll(7), question 6). An unknown descriptor is no error.
         """
-        self._keys.pop(fd, None)
+        self.handlers.pop(fd, None)
 
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Events with their keys; `timeout` in seconds, None waits for ever.
+    def ready(self, timeout: float | None = None) -> list[tuple[int, int]]:
+        """Descriptors with their event bits; `timeout` as of `select`.
 
-        The keys are looked up before the first handler runs: an event for a descriptor that an earlier handler of the
-        same batch closed goes to its old owner, who ignores it, and not to a new connection that got the same number.
+        Look each up in `handlers` when its turn comes: one that an earlier handler has forgotten is not there any
+        more. Do not close a descriptor before the last one has been looked up: a new socket would get its number, and
+        its event.
         """
         try:
-            events = self._epoll.poll(-1 if timeout is None else timeout)
+            return self._epoll.poll(-1 if timeout is None else timeout)
         except OSError as error:
             if error.errno in TRANSIENT:
                 return []
             raise
-        keys = self._keys
-        try:
-            return [(keys[fd], mask) for fd, mask in events]
-        except KeyError:  # a closed descriptor that has a duplicate somewhere
-            return [(keys[fd], mask) for fd, mask in events if fd in keys]
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Events with their keys; `timeout` in seconds, None waits for ever."""
+        return [(self._key(fd), mask) for fd, mask in self.ready(timeout) if fd in self.handlers]
 
     def get_key(self, fileobj: FileObject) -> selectors.SelectorKey:
         """The key of `fileobj`. Raises KeyError when it is not watched."""
-        return self._keys[fileobj if isinstance(fileobj, int) else fileobj.fileno()]
+        return self._key(fileobj if isinstance(fileobj, int) else fileobj.fileno())
 
     def get_map(self) -> Mapping[FileObject, selectors.SelectorKey]:
-        """Keys by descriptor."""
-        return self._keys
+        """Keys by descriptor, as they are now."""
+        return {fd: self._key(fd) for fd in self.handlers}
 
     def close(self) -> None:
         """Close the epoll descriptor. Idempotent."""
         self._epoll.close()
-        self._keys.clear()
+        self.handlers.clear()
+        self._registered.clear()
+
+    def _key(self, fd: int) -> selectors.SelectorKey:
+        handler = self.handlers[fd]
+        fileobj, events = self._registered.get(fd, (fd, STREAM))
+        return selectors.SelectorKey(fileobj, fd, events, handler)

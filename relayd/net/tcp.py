@@ -39,15 +39,10 @@ def unacknowledged(sock: socket.SocketType) -> int:
         return 0
 
 
-def discard(sock: socket.SocketType, *, reset: bool) -> None:
-    """Close `sock`; with `reset`, send a reset and forget what is unsent (SO_LINGER 0, socket(7)). Never raises.
+def reset_at_close(sock: socket.SocketType) -> None:
+    """Have the close of `sock` send a reset and forget what is unsent (SO_LINGER 0, socket(7)). Never raises.
 
-    A Unix socket knows no reset: there the peer sees an end of file, or ECONNRESET where we leave bytes unread.
+    A Unix socket knows no reset: there the other side sees an end of file, or ECONNRESET where we leave bytes unread.
     """
-    if reset:
-        with contextlib.suppress(OSError):  # then the close sends a FIN, which is all that can be done
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-    try:  # noqa: SIM105  # twice for each connection: `suppress` takes three times as long
-        sock.close()
-    except OSError:
-        pass  # Linux has given the descriptor back even when close(2) reports an error
+    with contextlib.suppress(OSError):  # then the close sends a FIN, which is all that can be done
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)

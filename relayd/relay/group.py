@@ -20,6 +20,8 @@ class Choice:
     #: None where an interface name has to be looked up at each dial: interfaces come and go.
     sockaddr: Sockaddr | None
     label: str
+    #: 0 for a Unix socket.
+    port: int
     #: Dialled on a port where nobody listens, a socket could connect to itself.
     may_meet_itself: bool
 
@@ -69,4 +71,7 @@ class Group:
 
 def _choice(address: SocketAddress, label: str) -> Choice:
     scoped = isinstance(address, InetAddress) and address.scope
-    return Choice(address, address.family.af, None if scoped else address.sockaddr, label, may_meet_itself(address))
+    port = address.port if isinstance(address, InetAddress) else 0
+    return Choice(
+        address, address.family.af, None if scoped else address.sockaddr, label, port, may_meet_itself(address)
+    )

@@ -5,11 +5,14 @@
     again     those who stopped at their budget in the turn before, one step each (S5)
     expire    timers that are due: after the I/O, so that a process that was stopped for a while does not time out
               connections whose data was waiting (research: SIGSTOP for 30 s)
+    close     the sockets of what has ended in this turn: not before, for a new socket would get the number of a closed
+              one, and with it an event of the same turn that was meant for the other
     flush     the log, once per turn
 
 `now` is read once per turn. A handler that raises has a bug: its owner ends, the loop goes on (F3).
 """
 
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -40,6 +43,10 @@ class Loop:
         self.timers: Timers[Actor] = Timers()
         self.now = clock.monotonic()
         self.running = True
+        #: How many turns there have been.
+        self.turns = 0
+        #: Sockets, forgotten by the selector, that this loop owns and closes at the end of the turn.
+        self.closing: list[socket.SocketType] = []
         self._flush = flush
         self._again: deque[Callable[[], None]] = deque()
 
@@ -58,24 +65,39 @@ class Loop:
 
     def turn(self) -> None:
         """One turn."""
-        again, timers = self._again, self.timers
+        again, timers, selector = self._again, self.timers, self.selector
+        self.turns += 1
         try:
             # `now` of the turn before: how long its handlers took is how late a timer may be, and that is little.
-            events = self.selector.select(0.0 if again else timers.wait(self.now))
+            events = selector.ready(0.0 if again else timers.wait(self.now))
         except OSError:
             clock.pause(_SELECT_FAILED_PAUSE_S)
             events = []
         self.now = now = clock.monotonic()
-        for key, mask in events:
-            try:
-                key.data(mask)
-            except Exception as error:
-                key.data.__self__.crashed(error)
+        handlers = selector.handlers
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is not None:
+                try:
+                    handler(mask)
+                except Exception as error:
+                    handler.__self__.crashed(error)  # type: ignore[attr-defined]  # handlers are bound methods
         if again:
             self._step_again()
         if timers.soonest <= now:
             self._expire(now)
+        if self.closing:
+            self.close_ended()
         self._flush()
+
+    def close_ended(self) -> None:
+        """Close what is in `closing`. Every turn ends with it; after the last one it is the caller's to call."""
+        for sock in self.closing:
+            try:  # noqa: SIM105  # twice for each connection: `suppress` takes three times as long
+                sock.close()
+            except OSError:
+                pass  # Linux has given the descriptor back even when close(2) reports an error
+        self.closing.clear()
 
     def _step_again(self) -> None:
         for _ in range(len(self._again)):
@@ -93,5 +115,6 @@ class Loop:
                 actor.crashed(error)
 
     def close(self) -> None:
-        """Close the selector."""
+        """Close what has ended, and the selector."""
+        self.close_ended()
         self.selector.close()

@@ -49,7 +49,8 @@ def held_bytes(relay: Relay, from_side: Side) -> int:
     for connection in relay.service.connections:
         assert isinstance(connection, Connection)
         pump = connection._pump_in if from_side is Side.CLIENT else connection._pump_out
-        held += len(pump._pending) + (pump._pipe.held if pump._pipe is not None else 0)
+        if pump is not None:
+            held += len(pump._pending) + (pump._pipe.held if pump._pipe is not None else 0)
     return held
 
 

@@ -6,12 +6,14 @@ import random
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from relayd.address import Family, InetAddress, NameAddress, SocketAddress, UnixAddress
 from relayd.net.dialing import open_dial_socket
+from relayd.net.options import Setting
 from relayd.outcomes import Outcome, Side
 from relayd.relay.stream import connection as connection_module
 from relayd.spec import SocketOptions, StreamTimeouts
@@ -286,8 +288,8 @@ def test_a_dead_port_that_answers_itself_is_refused(tmp_path: Path, monkeypatch:
     # RFC 9293 3.5: the kernel may choose the dialled port as the port to dial from
     dead = closed_address("inet", tmp_path)
 
-    def open_on_that_port(af: int, options: SocketOptions, source: SocketAddress | None) -> socket.SocketType:
-        sock = open_dial_socket(af, options, source)
+    def open_on_that_port(af: int, settings: Sequence[Setting], source: SocketAddress | None) -> socket.SocketType:
+        sock = open_dial_socket(af, settings, source)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(dead.sockaddr)
         return sock

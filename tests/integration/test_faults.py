@@ -147,7 +147,7 @@ class Bug(Exception):
         (Connection, "_record"),
         (Connection, "finished"),
         (Pump, "_copy"),
-        (Pump, "begin"),
+        (Pump, "__init__"),
         (connection_module, "met_itself"),
     ],
 )

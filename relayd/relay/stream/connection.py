@@ -26,8 +26,8 @@ from relayd.errors import OUT_OF_RESOURCES, REFUSED
 from relayd.log.access import AccessRecord
 from relayd.net.dialing import met_itself, open_dial_socket, pending_error
 from relayd.net.options import apply_keepalive
-from relayd.net.poller import ENDING, ERR, HUP, OUT, STREAM
-from relayd.net.tcp import discard, path_info, unacknowledged
+from relayd.net.poller import ENDING, ERR, HUP, OUT
+from relayd.net.tcp import path_info, reset_at_close, unacknowledged
 from relayd.outcomes import Outcome, Side
 from relayd.relay.group import Choice
 from relayd.relay.loop import Actor
@@ -60,7 +60,10 @@ LEGAL = {
     Phase.CLOSED: frozenset[Phase](),
 }
 _DIALING, _RELAYING, _RESETTING, _CLOSED = Phase.DIALING, Phase.RELAYING, Phase.RESETTING, Phase.CLOSED
-_FINISHED = Flow.FINISHED
+_FINISHED, _NORMAL = Flow.FINISHED, Outcome.NORMAL
+_AF_UNIX = int(socket.AF_UNIX)
+#: What connect(2) of a non-blocking socket says when an event will say the rest.
+_UNDER_WAY = (errno.EINPROGRESS, 0, errno.EINTR)
 _NEVER = float("inf")
 _NO_TIMER: set[Actor] = set()  # shared by all that have no timer yet; nobody is ever in it
 
@@ -84,6 +87,7 @@ class Connection:
         "_attempts",
         "_choice",
         "_client",
+        "_client_fd",
         "_client_sockaddr",
         "_connected_at",
         "_deadline",
@@ -98,6 +102,7 @@ class Connection:
         "_service",
         "_started_at",
         "_target",
+        "_target_fd",
         "_timer",
         "_timer_at",
         "_tried",
@@ -110,12 +115,15 @@ class Connection:
         """Takes `client`, an accepted non-blocking socket whose peer is `sockaddr`."""
         self._service = service
         self._client = client
+        self._client_fd = client.fileno()
         self._client_sockaddr = sockaddr
         self._arrival = arrival
         self._target: socket.SocketType | None = None
+        self._target_fd = -1
         self._choice: Choice | None = None
-        self._pump_in = Pump(self, service.pipes)
-        self._pump_out = Pump(self, service.pipes)
+        #: Both between DIALING and CLOSED, and neither else.
+        self._pump_in: Pump | None = None
+        self._pump_out: Pump | None = None
         self._outcome: Outcome | None = None
         self._errno = 0
         self._attempts = 0
@@ -137,7 +145,7 @@ class Connection:
     def start(self) -> None:
         """Watch the client, for it may leave, and dial."""
         try:
-            self.loop.selector.register(self._client, STREAM, self._pump_in.source_event)
+            self.loop.selector.watch(self._client_fd, self.client_event)
         except OSError as error:
             self._close(Outcome.RESOURCE_EXHAUSTED, error.errno)
             return
@@ -145,9 +153,10 @@ class Connection:
 
     def _dial_next(self) -> None:
         """Dial the next target in turn, until one is under way or none is left."""
-        spec = self._service.spec
+        service = self._service
+        spec = service.spec
         while self._attempts < spec.dial_attempts:
-            choice = self._service.group.pick(self._tried)
+            choice = service.group.pick(self._tried)
             if choice is None:
                 break
             self._choice = choice
@@ -159,19 +168,22 @@ class Connection:
 
     def _dial(self, choice: Choice) -> bool:
         """Begin to connect to `choice`; False when that has failed for good, with `outcome` and `errno` set."""
+        service = self._service
         target: socket.SocketType | None = None
         try:
-            target = open_dial_socket(choice.af, self._service.spec.options, self._service.spec.source)
+            target = open_dial_socket(choice.af, service.settings, service.spec.source)
             number = target.connect_ex(choice.sockaddr or choice.address.sockaddr)
-            if number in (0, errno.EINPROGRESS, errno.EINTR):
-                self.loop.selector.register(target, STREAM, self._pump_out.source_event)
-                self._target = target
-                self._set_timer(min(self._deadline, self.loop.now + self._service.first_look_s))
+            if number in _UNDER_WAY:
+                fd = target.fileno()
+                self.loop.selector.watch(fd, self.target_event)
+                self._target, self._target_fd = target, fd
+                self._timer.discard(self)
+                self._timer, self._timer_at = service.first_look(self)
                 return True
         except OSError as error:
             number = error.errno or errno.EIO
         if target is not None:
-            target.close()
+            self.loop.closing.append(target)
         if number == errno.EAGAIN or number in OUT_OF_RESOURCES - {errno.EADDRNOTAVAIL}:
             # EAGAIN is the full backlog of a Unix socket (connect(2)): it makes no event when it has room again.
             self._errno = number
@@ -198,17 +210,14 @@ class Connection:
     def _dial_again(self, number: int) -> None:
         """The attempt under way has failed with errno `number`: forget its socket and go on with the next target."""
         if self._target is not None:
-            self.loop.selector.forget(self._target.fileno())
-            self._target.close()
+            self.loop.selector.forget(self._target_fd)
+            self.loop.closing.append(self._target)
             self._target = None
         self._dial_failed(number)
         self._dial_next()
 
-    def waiting_event(self, pump: Pump, mask: int) -> None:
-        """An event while DIALING: the target's answer; or the client's early bytes, which wait, or its leaving."""
-        if pump is self._pump_out:
-            self._dial_event(mask)
-            return
+    def client_event(self, mask: int) -> None:
+        """Handler of the client's socket while DIALING: its early bytes, which wait, or its leaving."""
         self._early |= mask
         if mask & (ERR | HUP):
             self._client_left(mask)
@@ -221,8 +230,10 @@ class Connection:
                     return
         self._close(Outcome.CLIENT_ABORTED_CONNECTING, pending_error(self._client))
 
-    def _dial_event(self, mask: int) -> None:
-        """The target has answered. EPOLLHUP beside EPOLLOUT is not believed: some kernels say it of a good connect."""
+    def target_event(self, mask: int) -> None:
+        """Handler of the target's socket while DIALING: it has answered. EPOLLHUP beside EPOLLOUT is not believed: some
+        kernels say it of a good connect.
+        """
         target, choice = self._target, self._choice
         if target is None or choice is None or not mask & (OUT | ERR | HUP):
             return
@@ -231,7 +242,7 @@ class Connection:
             if number or not mask & OUT:
                 self._dial_again(number or errno.ECONNREFUSED)
                 return
-        if choice.may_meet_itself and met_itself(target):
+        if choice.may_meet_itself and met_itself(target, choice.port):
             self._dial_again(errno.ECONNREFUSED)
             return
         self._connected(target, choice, mask)
@@ -239,26 +250,36 @@ class Connection:
     # relaying ---------------------------------------------------------------------------------------------------
 
     def _connected(self, target: socket.SocketType, choice: Choice, mask: int) -> None:
-        self._enter(_RELAYING)
+        loop, client, pipes = self.loop, self._client, self._service.pipes
+        self.phase = _RELAYING
         self._outcome, self._errno = None, 0
-        self._connected_at = self.active_at = self.loop.now
-        self._keepalive_pending = choice.af != socket.AF_UNIX
-        pump_in, pump_out = self._pump_in, self._pump_out
-        pump_in.begin(self._client, target, pump_out, self._arrival.af)
-        pump_out.begin(target, self._client, pump_in, choice.af)
+        self._connected_at = self.active_at = loop.now
+        self._keepalive_pending = choice.af != _AF_UNIX
+        pump_in = Pump(self, client, target, pipes, self._arrival.af)
+        pump_out = Pump(self, target, client, pipes, choice.af)
+        self._pump_in, self._pump_out = pump_in, pump_out
+        handlers = loop.selector.handlers
+        handlers[self._client_fd] = pump_in.source_event
+        handlers[self._target_fd] = pump_out.source_event
         if self._early:
             pump_in.source_event(self._early)
         if mask != OUT:
             pump_out.source_event(mask)
 
+    def opposite(self, pump: Pump) -> Pump:
+        """The pump of the other direction. Only between DIALING and CLOSED."""
+        other = self._pump_out if pump is self._pump_in else self._pump_in
+        if other is None:
+            raise RuntimeError(f"no pumps while {self.phase}")
+        return other
+
     def finished(self, pump: Pump) -> None:
         """Pass the FIN on (S2), or close when it was the second: the close sends it."""
-        if self.phase is _RESETTING:
+        if self.phase is not _RELAYING:
             self._reset_look()
             return
-        other = self._pump_out if pump is self._pump_in else self._pump_in
-        if other.flow is _FINISHED:
-            self._close(Outcome.NORMAL)
+        if self._first_fin is not None:
+            self._close(_NORMAL)
             return
         self._first_fin = Side.CLIENT if pump is self._pump_in else Side.TARGET
         try:
@@ -296,10 +317,10 @@ class Connection:
     def sink_failed(self, pump: Pump, number: int) -> None:
         """The sink has reset. What it sent before that is in its socket still, and belongs to the other side."""
         pump.stop()
-        survivor = self._pump_out if pump is self._pump_in else self._pump_in
         if self.phase is _RESETTING:
             self._close(self._outcome or Outcome.INTERNAL_ERROR, self._errno)
         else:
+            survivor = self.opposite(pump)
             self._reset(survivor, number)
             survivor.source_event(ENDING)
 
@@ -313,13 +334,13 @@ class Connection:
         else:
             self._outcome = Outcome.CLIENT_RESET if from_client else Outcome.TARGET_RESET
         self._errno = number
-        self._enter(_RESETTING)
+        self.phase = _RESETTING
         self._deadline = self.loop.now + RESET_FLUSH_S
-        (self._pump_out if from_client else self._pump_in).stop()
+        self.opposite(survivor).stop()
         self._set_timer(self.loop.now + _RESET_LOOK_S)
 
     @property
-    def _survivor(self) -> Pump:
+    def _survivor(self) -> Pump | None:
         """While RESETTING: the pump whose source is the dead side."""
         return self._pump_in if self._outcome in (Outcome.CLIENT_RESET, Outcome.CLIENT_TIMEOUT) else self._pump_out
 
@@ -328,7 +349,7 @@ class Connection:
         if self.phase is not _RESETTING or self._outcome is None:
             return
         survivor = self._survivor
-        waiting = survivor.flow is not _FINISHED or unacknowledged(survivor.sink) > 0
+        waiting = survivor is not None and (survivor.flow is not _FINISHED or unacknowledged(survivor.sink) > 0)
         if waiting and self.loop.now < self._deadline:
             self._set_timer(self.loop.now + _RESET_LOOK_S)
         else:
@@ -352,7 +373,7 @@ class Connection:
             if now >= self._deadline:
                 self._dial_again(errno.ETIMEDOUT if self._target is not None else self._errno)
             elif self._target is not None:
-                self._set_timer(min(self._deadline, now + self._service.first_look_s))
+                self._set_timer(self._deadline)
             elif self._choice is None or not self._dial(self._choice):
                 self._dial_next()
 
@@ -377,11 +398,6 @@ class Connection:
         else:
             self._timer_at = _NEVER
 
-    def _enter(self, phase: Phase) -> None:
-        if phase not in LEGAL[self.phase]:
-            raise RuntimeError(f"no move from {self.phase} to {phase}")
-        self.phase = phase
-
     # the one way out --------------------------------------------------------------------------------------------
 
     def end(self, outcome: Outcome) -> None:
@@ -400,31 +416,43 @@ class Connection:
         """Forget both sockets in the loop, cancel the timer, count, log, give pipes back, close. Idempotent."""
         if self.phase is _CLOSED:
             return
-        self._enter(_CLOSED)
+        self.phase = _CLOSED
         self._timer.discard(self)
         service, pump_in, pump_out = self._service, self._pump_in, self._pump_out
-        service.ended(self, outcome, pump_in.moved, pump_out.moved)
+        bytes_in = bytes_out = 0
+        if pump_in is not None and pump_out is not None:
+            bytes_in, bytes_out = pump_in.moved, pump_out.moved
+        service.ended(self, outcome, bytes_in, bytes_out)
         try:
             if service.log.access_enabled:
                 service.log.access(self._record(outcome, number or 0))
         finally:  # a bug in logging must not keep descriptors
-            forget = self.loop.selector.forget
-            reset = outcome is not Outcome.NORMAL
-            pump_in.release()
-            pump_out.release()
-            del self._pump_in, self._pump_out  # they know their connection: without them nobody goes round in circles
-            forget(self._client.fileno())
-            discard(self._client, reset=reset)
+            loop = self.loop
+            forget, closing = loop.selector.forget, loop.closing
+            if pump_in is not None and pump_out is not None:
+                pump_in.release()
+                pump_out.release()
+                # They know their connection: without them nobody goes round in circles.
+                self._pump_in = self._pump_out = None
+            if outcome is not _NORMAL:
+                reset_at_close(self._client)
+                if self._target is not None:
+                    reset_at_close(self._target)
+            forget(self._client_fd)
+            closing.append(self._client)
             if self._target is not None:
-                forget(self._target.fileno())
-                discard(self._target, reset=reset)
+                forget(self._target_fd)
+                closing.append(self._target)
 
     def _record(self, outcome: Outcome, number: int) -> AccessRecord:
         """What the log says about this connection. Before its sockets are closed: the kernel is asked about the
         client's.
         """
-        service, choice, pump_in, pump_out = self._service, self._choice, self._pump_in, self._pump_out
-        client = self._client
+        service, choice, client = self._service, self._choice, self._client
+        bytes_in, bytes_out, first = 0, 0, 0.0
+        if self._pump_in is not None and self._pump_out is not None:
+            bytes_in, bytes_out = self._pump_in.moved, self._pump_out.moved
+            first = self._pump_out.first_byte_at
         started_at, now = self._started_at, self.loop.now
         af = self._arrival.af
         path = None
@@ -435,7 +463,6 @@ class Connection:
             peer = from_sockaddr(af, self._client_sockaddr)
             host, port = (peer.host, peer.port) if isinstance(peer, InetAddress) else (str(peer), 0)
             path = path_info(client) if af == socket.AF_INET6 else None
-        first = pump_out.first_byte_at
         return AccessRecord(
             conn_id=f"{service.id_prefix}{self._number}",
             listener=service.spec.name,
@@ -449,8 +476,8 @@ class Connection:
             connect_ms=(self._connected_at - started_at) * 1000 if self._connected_at else None,
             first_byte_ms=(first - started_at) * 1000 if first else None,
             duration_ms=(now - started_at) * 1000,
-            bytes_in=pump_in.moved,
-            bytes_out=pump_out.moved,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
             outcome=outcome,
             side=(self._first_fin or outcome.side) if outcome is Outcome.NORMAL else outcome.side,
             errno=number,

@@ -19,6 +19,8 @@ from relayd.relay.stream.service import StreamService
 #: next one.
 ACCEPTS_PER_TURN = 16
 
+_STREAM = int(socket.SOCK_STREAM)
+
 
 class AcceptingSocket(socket.socket):
     """A listening socket. `socket.accept` asks for family, type and timeout at every call; this knows them.
@@ -32,7 +34,7 @@ class AcceptingSocket(socket.socket):
         accept(2).
         """
         fd, peer = self._accept()  # type: ignore[attr-defined]  # what socket.accept calls; typeshed has it one class up
-        client = socket.SocketType(af, socket.SOCK_STREAM, 0, fileno=fd)
+        client = socket.SocketType(af, _STREAM, 0, fd)
         client.setblocking(False)
         return client, peer
 
@@ -79,7 +81,7 @@ class Acceptor:
         admission = service.admission
         af = self._arrival.af
         for taken in range(self._budget):
-            if admission.full:
+            if admission.active >= admission.limit:
                 self._pause(f"all {admission.limit} connections that this worker may have are open")
                 return
             try:

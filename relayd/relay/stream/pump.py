@@ -1,10 +1,10 @@
 """One direction of a connection: bytes from `source` to `sink`. Two of these, swapped, make a connection.
 
-                        ┌── the sink took all ──┐
-                        ▼                       │
-    WAITING ─begin()─▶ FLOWING ─the sink is full─▶ BLOCKED
-                          │ FIN, and all before it   │ stop()
-                          └──────▶ FINISHED ◀────────┘          release() from any state: RELEASED
+                                 ┌── the sink took all ──┐
+                                 ▼                       │
+    QUEUED ◀─a step is due─▶ FLOWING ─the sink is full─▶ BLOCKED
+       │      by itself          │ FIN, and all before it   │
+       └────── stop() ──────▶ FINISHED ◀───── stop() ───────┘        release() from any state: RELEASED
 
 Small exchanges move by one recv and one send. A recv that fills its buffer is bulk: from then on the bytes go by
 splice(2) through a pipe, until a burst was small again. Where splice does not work, or no pipe is to be had, bulk is
@@ -13,7 +13,8 @@ copied as well.
 A pump reads only while it holds nothing: so it holds at most the remainder of one buffer or one pipe (S4), and when
 it reads a FIN, every byte before it has been written (S2). Nobody turns the selector's interest on or off; both
 sockets are registered once, for both directions, and an edge that comes while BLOCKED is made up for by reading when
-the block ends.
+the block ends. The same holds for QUEUED: one that stopped at its budget (S5), or whose socket was out of memory, takes
+its next step in the next turn or after a pause, whatever edges come before.
 """
 
 import enum
@@ -41,30 +42,34 @@ _SMALL_BURST_BYTES = 16 * 1024
 #: Wait after ENOBUFS or ENOMEM from a socket that is otherwise fine.
 _RESOURCES_RETRY_S = 0.1
 
+_AF_UNIX = int(socket.AF_UNIX)
 _READABLE = IN | ENDING
+#: The event of a socket that has bytes, and nothing else to say.
+_BYTES = IN | OUT
 _SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 
 
 class Flow(enum.Enum):
     """The state of a pump; the moves are drawn above, and `LEGAL` has them as data."""
 
-    WAITING = "waiting"
     FLOWING = "flowing"
+    QUEUED = "queued"
     BLOCKED = "blocked"
     FINISHED = "finished"
     RELEASED = "released"
 
 
 LEGAL = {
-    Flow.WAITING: frozenset({Flow.FLOWING, Flow.RELEASED}),
-    Flow.FLOWING: frozenset({Flow.BLOCKED, Flow.FINISHED, Flow.RELEASED}),
-    Flow.BLOCKED: frozenset({Flow.FLOWING, Flow.FINISHED, Flow.RELEASED}),
+    Flow.FLOWING: frozenset({Flow.QUEUED, Flow.BLOCKED, Flow.FINISHED, Flow.RELEASED}),
+    Flow.QUEUED: frozenset({Flow.FLOWING, Flow.FINISHED, Flow.RELEASED}),
+    Flow.BLOCKED: frozenset({Flow.FLOWING, Flow.QUEUED, Flow.FINISHED, Flow.RELEASED}),
     Flow.FINISHED: frozenset({Flow.RELEASED}),
     Flow.RELEASED: frozenset[Flow](),
 }
 # Looked up once: an attribute of an enum class costs more than a global.
-_WAITING, _FLOWING, _BLOCKED = Flow.WAITING, Flow.FLOWING, Flow.BLOCKED
+_FLOWING, _QUEUED, _BLOCKED = Flow.FLOWING, Flow.QUEUED, Flow.BLOCKED
 _FINISHED, _RELEASED = Flow.FINISHED, Flow.RELEASED
+_MOVING = (_FLOWING, _QUEUED, _BLOCKED)
 
 
 class Owner(Protocol):
@@ -74,8 +79,8 @@ class Owner(Protocol):
     active_at: float
     loop: Loop
 
-    def waiting_event(self, pump: "Pump", mask: int) -> None:
-        """An event of the socket that is, or will be, the source of `pump`, which has not begun."""
+    def opposite(self, pump: "Pump") -> "Pump":
+        """The pump of the other direction."""
 
     def finished(self, pump: "Pump") -> None:
         """`pump` has read a FIN, and everything before it is written."""
@@ -109,51 +114,42 @@ class Pump:
         "_pending",
         "_pipe",
         "_pipes",
-        "_queued",
         "_recv",
         "_send",
         "_splicing",
         "first_byte_at",
         "flow",
         "moved",
-        "opposite",
         "sink",
         "source",
     )
 
-    source: socket.SocketType
-    sink: socket.SocketType
-    #: The pump of the other direction, between `begin` and `release`.
-    opposite: "Pump | None"
     #: The pump of the other direction while it is BLOCKED, for its sink is our source.
     _held_up: "Pump | None"
     _recv: Callable[[int], bytes]
     _send: Callable[[bytes | memoryview], int]
 
-    def __init__(self, owner: Owner, pipes: PipePool | None) -> None:
-        """`pipes` None never splices."""
+    def __init__(
+        self, owner: Owner, source: socket.SocketType, sink: socket.SocketType, pipes: PipePool | None, af: int
+    ) -> None:
+        """Both sockets are connected, and `af` is the family of `source`. `pipes` None never splices. Moves nothing
+        itself: from now on an event does.
+        """
         self._owner = owner
+        self.source = source
+        self.sink = sink
+        self._recv = source.recv
+        self._send = sink.send
         self._pipes = pipes
         self._pipe: Pipe | None = None
         self._pending: memoryview | bytes = b""
         self._splicing = False
-        self._ending = False
-        self._queued = False
-        self.opposite = self._held_up = None
-        self.flow = _WAITING
+        # A message with descriptors ends a read early, with more behind it and no event for that (unix(7)).
+        self._ending = af == _AF_UNIX
+        self._held_up = None
+        self.flow = _FLOWING
         self.moved = 0
         self.first_byte_at = 0.0
-
-    def begin(self, source: socket.SocketType, sink: socket.SocketType, opposite: "Pump", af: int) -> None:
-        """Both sockets are connected: from now on an event moves bytes. Moves none itself. `af` is that of `source`."""
-        self.source = source
-        self.sink = sink
-        self.opposite = opposite
-        self._recv = source.recv
-        self._send = sink.send
-        # A message with descriptors ends a read early, with more behind it and no event for that (unix(7)).
-        self._ending = af == socket.AF_UNIX
-        self.flow = _FLOWING
 
     @property
     def holding(self) -> bool:
@@ -161,10 +157,16 @@ class Pump:
         return bool(self._pending) or (self._pipe is not None and self._pipe.held > 0)
 
     def source_event(self, mask: int) -> None:
-        """Handler of the socket that is this pump's source, and the sink of `opposite`.
+        """Handler of the socket that is this pump's source, and the sink of the other one.
 
         It runs once per event, and a request makes two of them: so the common way through it is short.
         """
+        if mask == _BYTES and self.flow is _FLOWING and self._held_up is None:
+            if self._splicing:
+                self._splice()
+            else:
+                self._copy()
+            return
         if mask & OUT and self._held_up is not None:
             held_up, self._held_up = self._held_up, None
             if held_up.flow is _BLOCKED:
@@ -172,16 +174,11 @@ class Pump:
                 held_up.run()
         if mask & ENDING:
             self._ending = True
-            if mask & PRI and self._pipes is not None and (self.flow is _FLOWING or self.flow is _BLOCKED):
+            if mask & PRI and self._pipes is not None and self.flow in _MOVING:
                 self._copy_from_now_on()  # splice(2) never gets past an urgent mark (tcp(7))
         if self.flow is _FLOWING:
             if mask & _READABLE:
-                if self._splicing or self._pending or self._queued:
-                    self.run()
-                else:
-                    self._copy()
-        elif self.flow is _WAITING:
-            self._owner.waiting_event(self, mask)
+                self.run()
         elif self.flow is _FINISHED:
             if mask & ENDING:
                 self._owner.source_event_after_end(self)
@@ -190,7 +187,7 @@ class Pump:
 
     def run(self) -> None:
         """Move what can be moved, up to one step. Only FLOWING does anything."""
-        if self.flow is not _FLOWING or self._queued or (self._pending and not self._write_pending()):
+        if self.flow is not _FLOWING or (self._pending and not self._write_pending()):
             return
         if self._splicing:
             self._splice()
@@ -198,18 +195,16 @@ class Pump:
             self._copy()
 
     def _again(self) -> None:
-        """Take the next step in the next turn, whatever edges come before: one step a turn, one place in the queue."""
-        if not self._queued:
-            self._queued = True
-            self._owner.loop.again(self._resume)
-
-    def _resume(self) -> None:
-        self._queued = False
-        self.run()
+        """Take the next step in the next turn: one step a turn, one place in the queue."""
+        if self.flow is not _QUEUED:
+            self.flow = _QUEUED
+            self._owner.loop.again(self.expire)
 
     def expire(self) -> None:
-        """The wait after ENOBUFS or ENOMEM is over."""
-        self.run()
+        """The step of a QUEUED pump is due."""
+        if self.flow is _QUEUED:
+            self.flow = _FLOWING
+            self.run()
 
     def crashed(self, error: Exception) -> None:
         """A bug in this pump ends its connection."""
@@ -227,22 +222,21 @@ class Pump:
     def release(self) -> None:
         """RELEASED: `stop`, and let go of the other pump, so that reference counting frees the connection at once.
 
-        An event of the same batch that comes afterwards finds nothing to do.
+        A step or an event that comes afterwards finds nothing to do.
         """
-        self.stop()
+        if self.flow is not _FINISHED:
+            self.stop()
         self.flow = _RELEASED
-        self.opposite = self._held_up = None
+        self._held_up = None
 
     def _block(self) -> None:
         """The sink is full: its next event, which the opposite pump gets, ends that."""
         self.flow = _BLOCKED
-        if self.opposite is not None:
-            self.opposite._held_up = self
+        self._owner.opposite(self)._held_up = self
 
     # copying ----------------------------------------------------------------------------------------------------
 
     def _copy(self) -> None:
-        owner = self._owner
         budget = _COPY_STEP_BYTES
         while True:
             try:
@@ -255,18 +249,19 @@ class Pump:
             if not data:
                 self._end_of_file()
                 return
-            size = len(data)
             try:
                 sent = self._send(data)
             except OSError as error:
                 self._pending = data
-                self._splicing = size == BUFFER_BYTES and self._pipes is not None
+                self._splicing = len(data) == BUFFER_BYTES and self._pipes is not None
                 self._sink_error(error)
                 return
+            owner = self._owner
             now = owner.active_at = owner.loop.now
             if not self.moved:
                 self.first_byte_at = now
             self.moved += sent
+            size = len(data)
             if sent == size < BUFFER_BYTES:
                 if not self._ending:
                     return  # a short read is an empty socket: the next byte makes a new edge
@@ -401,5 +396,6 @@ class Pump:
             self._owner.sink_failed(self, number)
 
     def _retry_later(self) -> None:
+        self.flow = _QUEUED
         loop = self._owner.loop
         loop.call_at(self, loop.now + _RESOURCES_RETRY_S)

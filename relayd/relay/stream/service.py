@@ -8,11 +8,12 @@ from relayd.counters import ListenerCounters
 from relayd.log.access import AccessRecord
 from relayd.log.events import Event
 from relayd.log.logger import Logger
+from relayd.net.options import Setting, tcp_settings
 from relayd.net.pipes import PipePool
 from relayd.outcomes import Outcome
 from relayd.relay.group import Group
 from relayd.relay.limits import Admission
-from relayd.relay.loop import Loop
+from relayd.relay.loop import Actor, Loop
 from relayd.spec import Listener
 
 #: The first look at a connection's timeouts comes this soon, and sets keepalive on its dialled socket: a connection
@@ -29,7 +30,11 @@ class Endable(Protocol):
 
 @dataclass(slots=True, eq=False)
 class StreamService:
-    """One listener of type stream in one worker. `pipes` None never splices."""
+    """One listener of type stream in one worker. `pipes` None never splices.
+
+    `first_look_s` is when a connection's timeouts are first looked at, after its accept and after each of its dials: no
+    timeout is shorter.
+    """
 
     loop: Loop
     spec: Listener
@@ -41,22 +46,39 @@ class StreamService:
     counters: ListenerCounters = field(default_factory=ListenerCounters)
     connections: set[Endable] = field(default_factory=set)
     first_look_s: float = FIRST_LOOK_S
-    _begun: int = 0
+    settings: tuple[Setting, ...] = ()
+    _look: tuple[set[Actor], float] = (set(), 0.0)
+    _look_turn: int = -1
 
     def __post_init__(self) -> None:
         timeouts, keepalive = self.spec.timeouts, self.spec.options.keepalive
         probing_s = keepalive.idle_s / 2 if keepalive is not None else None
-        looks_s = (self.first_look_s, timeouts.idle_s, timeouts.max_lifetime_s, probing_s)
+        looks_s = (self.first_look_s, timeouts.connect_s, timeouts.idle_s, timeouts.max_lifetime_s, probing_s)
         self.first_look_s = min(look_s for look_s in looks_s if look_s is not None)
+        self.settings = tcp_settings(self.spec.options)
 
     def begin(self, connection: Endable) -> int:
         """Count `connection` in; its number, the second half of its id."""
-        self._begun += 1
         self.connections.add(connection)
-        self.counters.accepted += 1
-        self.counters.active += 1
         self.admission.active += 1
-        return self._begun
+        counters = self.counters
+        counters.active += 1
+        counters.accepted += 1
+        return counters.accepted
+
+    def first_look(self, connection: Actor) -> tuple[set[Actor], float]:
+        """Set the timer of `connection` to the first look, counted from now: as `Loop.call_at`, and the time.
+
+        Those of one turn share it: a connection pays a set operation for its timer.
+        """
+        loop = self.loop
+        if self._look_turn == loop.turns:
+            self._look[0].add(connection)
+        else:
+            at = loop.now + self.first_look_s
+            self._look = loop.call_at(connection, at), at
+            self._look_turn = loop.turns
+        return self._look
 
     def ended(self, connection: Endable, outcome: Outcome, bytes_in: int, bytes_out: int) -> None:
         """Count `connection` out. Once."""

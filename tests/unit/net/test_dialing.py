@@ -9,9 +9,10 @@ import pytest
 from relayd.address import Family, InetAddress, UnixAddress
 from relayd.net import dialing
 from relayd.net.dialing import ephemeral_ports, may_meet_itself, met_itself, open_dial_socket, pending_error
+from relayd.net.options import tcp_settings
 from relayd.spec import SocketOptions
 
-OPTIONS = SocketOptions(nodelay=True, keepalive=None, user_timeout_ms=1234, congestion=None)
+SETTINGS = tcp_settings(SocketOptions(nodelay=True, keepalive=None, user_timeout_ms=1234, congestion=None))
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def _fresh_ports() -> Iterator[None]:
 
 @pytest.mark.parametrize("af", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
 def test_a_dial_socket_does_not_block_and_is_not_inherited(af: int) -> None:
-    with contextlib.closing(open_dial_socket(af, OPTIONS, None)) as sock:
+    with contextlib.closing(open_dial_socket(af, SETTINGS, None)) as sock:
         assert (sock.family, sock.type) == (af, socket.SOCK_STREAM)
         assert not os.get_blocking(sock.fileno())
         assert not os.get_inheritable(sock.fileno())
@@ -35,35 +36,35 @@ def test_a_dial_socket_does_not_block_and_is_not_inherited(af: int) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.9", "::1"])
 def test_the_source_is_bound_without_a_port(host: str) -> None:
     family = Family.INET6 if ":" in host else Family.INET
-    with contextlib.closing(open_dial_socket(family.af, OPTIONS, InetAddress(family, host, 0))) as sock:
+    with contextlib.closing(open_dial_socket(family.af, SETTINGS, InetAddress(family, host, 0))) as sock:
         assert sock.getsockname()[:2] == (host, 0)  # IP_BIND_ADDRESS_NO_PORT: the port is chosen by connect
 
 
 def test_a_source_of_another_family_is_not_bound() -> None:
     source = InetAddress(Family.INET, "127.0.0.9", 0)
-    with contextlib.closing(open_dial_socket(socket.AF_INET6, OPTIONS, source)) as sock:
+    with contextlib.closing(open_dial_socket(socket.AF_INET6, SETTINGS, source)) as sock:
         assert sock.getsockname()[0] == "::"
-    open_dial_socket(socket.AF_UNIX, OPTIONS, source).close()
-    with contextlib.closing(open_dial_socket(socket.AF_INET, OPTIONS, UnixAddress("@x"))) as sock:
+    open_dial_socket(socket.AF_UNIX, SETTINGS, source).close()
+    with contextlib.closing(open_dial_socket(socket.AF_INET, SETTINGS, UnixAddress("@x"))) as sock:
         assert sock.getsockname() == ("0.0.0.0", 0)
 
 
 def test_a_source_that_is_not_ours_leaves_nothing_open() -> None:
     with pytest.raises(OSError, match="assign") as raised:
-        open_dial_socket(socket.AF_INET, OPTIONS, InetAddress(Family.INET, "192.0.2.1", 0))
+        open_dial_socket(socket.AF_INET, SETTINGS, InetAddress(Family.INET, "192.0.2.1", 0))
     assert raised.value.errno == errno.EADDRNOTAVAIL
 
 
 def test_an_option_that_is_refused_leaves_nothing_open() -> None:
     options = SocketOptions(nodelay=True, keepalive=None, user_timeout_ms=None, congestion="nosuch")
     with pytest.raises(FileNotFoundError):
-        open_dial_socket(socket.AF_INET, options, None)
+        open_dial_socket(socket.AF_INET, tcp_settings(options), None)
 
 
 def test_an_error_waits_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         dead = listening.getsockname()
-    with contextlib.closing(open_dial_socket(socket.AF_INET, OPTIONS, None)) as sock:
+    with contextlib.closing(open_dial_socket(socket.AF_INET, SETTINGS, None)) as sock:
         assert sock.connect_ex(dead) == errno.EINPROGRESS
         assert pending_error(sock) == errno.ECONNREFUSED
         assert pending_error(sock) == 0
@@ -77,19 +78,19 @@ def test_a_socket_that_met_itself(af: int, host: str) -> None:
         name = sock.getsockname()
         sock.connect(name)
         assert sock.getpeername() == name
-        assert met_itself(sock)
+        assert met_itself(sock, name[1])
 
 
 def test_a_socket_that_met_somebody_else() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         name = listening.getsockname()
         with socket.create_connection(name) as sock:
-            assert not met_itself(sock)
+            assert not met_itself(sock, name[1])
 
 
 def test_a_socket_that_is_not_connected_any_more_met_nobody() -> None:
     with socket.socket() as sock:
-        assert not met_itself(sock)
+        assert not met_itself(sock, 0)
 
 
 def test_only_a_port_that_the_kernel_gives_out_is_doubted() -> None:

@@ -1,11 +1,10 @@
 import contextlib
 import socket
-import struct
 from collections.abc import Iterator
 
 import pytest
 
-from relayd.net.tcp import discard, path_info, unacknowledged
+from relayd.net.tcp import path_info, reset_at_close, unacknowledged
 
 
 @pytest.fixture
@@ -53,22 +52,15 @@ def test_of_a_unix_socket_what_is_not_read_is_counted() -> None:
         assert unacknowledged(one) == 0
 
 
-def test_discarding_with_a_reset(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_closing_with_a_reset(pair: tuple[socket.socket, socket.socket]) -> None:
     pair[0].sendall(b"x")
-    discard(pair[0], reset=True)
+    reset_at_close(pair[0])
+    pair[0].close()
     assert pair[1].recv(1) == b"x"
     with pytest.raises(ConnectionResetError):
         pair[1].recv(1)
 
 
-def test_discarding_without_a_reset(pair: tuple[socket.socket, socket.socket]) -> None:
-    linger = pair[0].getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
-    assert linger == struct.pack("ii", 0, 0)
-    discard(pair[0], reset=False)
-    assert pair[1].recv(1) == b""
-
-
-@pytest.mark.parametrize("reset", [False, True])
-def test_discarding_what_is_closed_is_nothing(reset: bool, pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_reset_of_what_is_closed_is_nothing(pair: tuple[socket.socket, socket.socket]) -> None:
     pair[0].close()
-    discard(pair[0], reset=reset)
+    reset_at_close(pair[0])

@@ -129,11 +129,49 @@ def test_a_wait_that_fails_is_no_end_and_no_spin(loop: Loop, calls: list[str], m
     def fails(timeout: float | None) -> list[object]:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(loop.selector, "select", fails)
+    monkeypatch.setattr(loop.selector, "ready", fails)
     loop.turn()
     assert len(pauses) == 1
     assert 0.01 < pauses[0] < 1
     assert calls == ["flush"]
+
+
+def test_a_number_is_not_given_out_again_in_the_turn_in_which_its_owner_ended(loop: Loop, calls: list[str]) -> None:
+    """Two sockets have an event in one turn. Whoever comes first ends the other one and opens a third."""
+    pairs = [socket.socketpair(), socket.socketpair()]
+    numbers = [near.fileno() for near, _ in pairs]
+    opened: list[socket.socket] = []
+
+    class Ending(Recorder):
+        other: int
+
+        def on_event(self, mask: int) -> None:
+            super().on_event(mask)
+            loop.selector.forget(numbers[self.other])
+            loop.closing.append(pairs[self.other][0])
+            opened.append(socket.socket())
+            loop.selector.watch(opened[-1].fileno(), Recorder(loop, calls, "wrong ").on_event)
+
+    for number in (0, 1):
+        actor = Ending(loop, calls)
+        actor.other = 1 - number
+        loop.selector.watch(numbers[number], actor.on_event)
+        pairs[number][1].send(b"x")
+    loop.turn()
+    assert calls == ["event", "flush"]
+    assert opened[0].fileno() not in numbers
+    assert sum(near.fileno() == -1 for near, _ in pairs) == 1
+    for sock in (*opened, *pairs[0], *pairs[1]):
+        sock.close()
+
+
+def test_what_ended_after_the_last_turn_is_closed_with_the_loop(calls: list[str]) -> None:
+    loop = Loop(lambda: calls.append("flush"))
+    near, far = socket.socketpair()
+    loop.closing += [near, near]  # closing twice is nothing
+    loop.close()
+    assert near.fileno() == -1
+    far.close()
 
 
 def test_it_runs_until_told(loop: Loop, calls: list[str], readable: socket.socket) -> None:
