@@ -10,6 +10,7 @@ from typing import NamedTuple
 #: Offsets in struct tcp_info (linux/tcp.h, unchanged since 2.6): tcpi_rtt in microseconds, tcpi_total_retrans.
 _RTT_AT, _RETRANS_AT, _TCP_INFO_BYTES = 68, 100, 104
 _U32 = struct.Struct("=I")
+_ZERO = bytes(_U32.size)
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
 
@@ -37,6 +38,13 @@ def unacknowledged(sock: socket.SocketType) -> int:
         return int(_U32.unpack(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(_U32.size)))[0])
     except OSError:
         return 0
+
+
+def nothing_unread(sock: socket.SocketType) -> bool:
+    """True when a stream socket holds no byte to read (SIOCINQ, tcp(7)): where the other side has sent a FIN, only the
+    end of file is left. Takes no error away from the socket, as a peek would. Raises OSError.
+    """
+    return fcntl.ioctl(sock.fileno(), termios.FIONREAD, _ZERO) == _ZERO
 
 
 def reset_at_close(sock: socket.SocketType) -> None:

@@ -14,8 +14,10 @@ import pytest
 from relayd.address import Family, InetAddress, NameAddress, SocketAddress, UnixAddress
 from relayd.net.dialing import open_dial_socket
 from relayd.net.options import Setting
+from relayd.net.poller import OUT
 from relayd.outcomes import Outcome, Side
 from relayd.relay.stream import connection as connection_module
+from relayd.relay.stream.connection import Connection
 from relayd.spec import SocketOptions, StreamTimeouts
 from tests.integration.relaying import (
     OPTIONS,
@@ -272,6 +274,9 @@ def test_a_target_that_is_gone_when_the_loop_sees_it_connected(early: bytes, cli
             if client_ends:
                 client.shutdown(socket.SHUT_WR)
             relay.acceptor.on_readable(0)
+            (connection,) = relay.service.connections
+            assert isinstance(connection, Connection)
+            connection.client_event(OUT)  # dials, and knows of nothing early
             target.accept().close()
 
         for _ in range(20):

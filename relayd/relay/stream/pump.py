@@ -25,7 +25,8 @@ from typing import Protocol
 
 from relayd.errors import OUT_OF_RESOURCES, SPLICE_UNSUPPORTED, TRANSIENT
 from relayd.net.pipes import Pipe, PipePool
-from relayd.net.poller import ENDING, ERR, IN, OUT, PRI
+from relayd.net.poller import ENDING, ERR, IN, OUT, PRI, RDHUP
+from relayd.net.tcp import nothing_unread
 from relayd.relay.loop import Loop
 
 #: One recv. 64 KiB is what loopback and GRO deliver at once, and what the kernel copies in about the time of a system
@@ -43,7 +44,10 @@ _SMALL_BURST_BYTES = 16 * 1024
 _RESOURCES_RETRY_S = 0.1
 
 _AF_UNIX = int(socket.AF_UNIX)
+_MORE = int(socket.MSG_MORE)
 _READABLE = IN | ENDING
+#: RDHUP comes with both; a reset has ERR as well.
+_FIN_OR_RESET = RDHUP | ERR
 #: The event of a socket that has bytes, and nothing else to say.
 _BYTES = IN | OUT
 _SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
@@ -118,6 +122,7 @@ class Pump:
         "_send",
         "_splicing",
         "first_byte_at",
+        "flags_at_end",
         "flow",
         "moved",
         "sink",
@@ -127,7 +132,7 @@ class Pump:
     #: The pump of the other direction while it is BLOCKED, for its sink is our source.
     _held_up: "Pump | None"
     _recv: Callable[[int], bytes]
-    _send: Callable[[bytes | memoryview], int]
+    _send: Callable[..., int]
 
     def __init__(
         self, owner: Owner, source: socket.SocketType, sink: socket.SocketType, pipes: PipePool | None, af: int
@@ -144,12 +149,15 @@ class Pump:
         self._pipe: Pipe | None = None
         self._pending: memoryview | bytes = b""
         self._splicing = False
-        # A message with descriptors ends a read early, with more behind it and no event for that (unix(7)).
-        self._ending = af == _AF_UNIX
+        #: Events that say: do not stop at a short read. On a Unix socket all do, for a message with descriptors ends a
+        #: read early, with more behind it and no event for that (unix(7)).
+        self._ending = IN if af == _AF_UNIX else 0
         self._held_up = None
         self.flow = _FLOWING
         self.moved = 0
         self.first_byte_at = 0.0
+        #: For the send of the last bytes, where a FIN is known to follow: it rides on their segment (send(2)).
+        self.flags_at_end = _MORE
 
     @property
     def holding(self) -> bool:
@@ -173,7 +181,7 @@ class Pump:
                 held_up.flow = _FLOWING
                 held_up.run()
         if mask & ENDING:
-            self._ending = True
+            self._ending |= mask & ENDING
             if mask & PRI and self._pipes is not None and self.flow in _MOVING:
                 self._copy_from_now_on()  # splice(2) never gets past an urgent mark (tcp(7))
         if self.flow is _FLOWING:
@@ -238,6 +246,7 @@ class Pump:
 
     def _copy(self) -> None:
         budget = _COPY_STEP_BYTES
+        last = False
         while True:
             try:
                 data = self._recv(BUFFER_BYTES)
@@ -249,8 +258,10 @@ class Pump:
             if not data:
                 self._end_of_file()
                 return
+            if self._ending:
+                last = self._ending & _FIN_OR_RESET == RDHUP and nothing_unread(self.source)
             try:
-                sent = self._send(data)
+                sent = self._send(data, self.flags_at_end) if last else self._send(data)
             except OSError as error:
                 self._pending = data
                 self._splicing = len(data) == BUFFER_BYTES and self._pipes is not None
@@ -265,6 +276,9 @@ class Pump:
             if sent == size < BUFFER_BYTES:
                 if not self._ending:
                     return  # a short read is an empty socket: the next byte makes a new edge
+                if last:
+                    self._end_of_file()
+                    return
             else:
                 if size == BUFFER_BYTES:
                     self._splicing = self._pipes is not None

@@ -9,7 +9,9 @@ import pytest
 
 from relayd.net.pipes import PipePool
 from relayd.net.poller import ERR, HUP, IN, OUT, RDHUP
+from relayd.net.tcp import nothing_unread
 from relayd.relay.loop import Loop
+from relayd.relay.stream import pump as pump_module
 from relayd.relay.stream.pump import BUFFER_BYTES, Flow, Pump
 
 Answer = bytes | int | OSError
@@ -26,6 +28,8 @@ class ScriptedSocket:
         self.receives: list[Answer] = []
         self.sends: list[Answer] = []
         self.sent = b""
+        #: Of each send.
+        self.flags: list[int] = []
 
     def recv(self, size: int) -> bytes:
         answer = self.receives.pop(0) if self.receives else failing(errno.EAGAIN)
@@ -35,7 +39,8 @@ class ScriptedSocket:
         assert len(answer) <= size
         return answer
 
-    def send(self, data: bytes | memoryview) -> int:
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
+        self.flags.append(flags)
         answer = self.sends.pop(0) if self.sends else len(data)
         if isinstance(answer, OSError):
             raise answer
@@ -105,6 +110,19 @@ def loop() -> Iterator[Loop]:
     loop.close()
 
 
+@pytest.fixture(autouse=True)
+def _scripted_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a scripted socket has not told yet is unread; of real ones the kernel is asked."""
+
+    def unread(sock: object) -> bool:
+        if isinstance(sock, ScriptedSocket):
+            return not any(isinstance(answer, bytes) and answer for answer in sock.receives)
+        assert isinstance(sock, socket.socket)
+        return nothing_unread(sock)
+
+    monkeypatch.setattr(pump_module, "nothing_unread", unread)
+
+
 @pytest.fixture
 def bench(loop: Loop) -> Bench:
     return Bench(loop)
@@ -125,6 +143,42 @@ def test_with_an_end_behind_it_a_short_read_is_not_the_last_one(bench: Bench, en
     assert bench.sink.sent == b"hello world"
     assert bench.owner.told == ["finished"]
     assert bench.pump.flow is Flow.FINISHED
+
+
+def test_a_fin_rides_on_the_last_bytes(bench: Bench) -> None:
+    # S2: the FIN that follows at once pushes what MSG_MORE holds back (send(2))
+    bench.source.receives = [b"hello", b" world", b""]
+    bench.pump.source_event(IN | RDHUP)
+    assert bench.sink.flags == [0, socket.MSG_MORE]
+    assert bench.source.receives == [b""]  # it is known without reading it
+    assert bench.owner.told == ["finished"]
+
+
+def test_without_a_fin_nothing_is_held_back(bench: Bench) -> None:
+    # S3: what came before a reset goes out at once; so do bytes behind which nothing is known to come
+    bench.source.receives = [b"hello", failing(errno.ECONNRESET)]
+    bench.pump.source_event(IN | RDHUP | HUP | ERR)
+    assert bench.sink.flags == [0]
+    assert bench.owner.told == [("source_failed", errno.ECONNRESET)]
+
+
+def test_whose_fin_nobody_passes_on_holds_nothing_back(bench: Bench) -> None:
+    # S3: of a connection that is about to be reset
+    bench.pump.flags_at_end = 0
+    bench.source.receives = [b"hello", b""]
+    bench.pump.source_event(IN | RDHUP)
+    assert (bench.sink.flags, bench.owner.told) == ([0], ["finished"])
+
+
+def test_last_bytes_that_do_not_fit_are_followed_by_the_fin(bench: Bench) -> None:
+    # S2
+    bench.source.receives = [b"hello", b""]
+    bench.sink.sends = [2]
+    bench.pump.source_event(IN | RDHUP)
+    assert (bench.owner.told, bench.pump.flow) == ([], Flow.BLOCKED)
+    bench.sink_writable()
+    assert (bench.sink.sent, bench.sink.flags) == (b"hello", [socket.MSG_MORE, 0])
+    assert bench.owner.told == ["finished"]
 
 
 def test_from_a_unix_socket_a_short_read_is_not_the_last_one(loop: Loop) -> None:
