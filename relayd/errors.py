@@ -31,9 +31,19 @@ ACCEPT_RETRY = frozenset(
     }
 )
 
-#: This process or this machine has run out of something; trying again at once would spin.
+#: This process or this machine has run out of something; trying again at once would spin. EADDRNOTAVAIL is connect(2)
+#: without a local port left (from bind(2) it means another thing: `net.dialing.NoSource`). ETOOMANYREFS: this user has
+#: more descriptors on their way through Unix sockets than RLIMIT_NOFILE allows (unix(7)).
 OUT_OF_RESOURCES = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC, errno.EADDRNOTAVAIL}
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EADDRNOTAVAIL,
+        errno.ETOOMANYREFS,
+    }
 )
 
 #: splice(2) does not work between these two files, or a system call filter forbids it (EPERM); copying works.

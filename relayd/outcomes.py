@@ -69,6 +69,7 @@ class Outcome(enum.Enum):
         "the target did not answer within connect_timeout",
     )
     NO_TARGET = ("no_target", "SC", Side.RELAY, "no target has an address")
+    NO_SOURCE = ("no_source", "RC", Side.RELAY, "this machine does not have the address of `source`")
     IDLE_TIMEOUT = ("idle_timeout", "iD", Side.RELAY, "no byte moved for idle_timeout")
     HALF_CLOSE_TIMEOUT = (
         "half_close_timeout",

@@ -61,8 +61,8 @@ class Channel:
     def blocked(self) -> bool:
         """True when packets are queued because the socket is full: a selector tells when to `flush`.
 
-        With `backlog` and not `blocked`, the kernel was out of memory; the socket may be writable all the same, so
-        that waiting for it would spin: flush at the next timer.
+        With `backlog` and not `blocked`, the kernel was out of memory, or this user has too many descriptors on their
+        way; the socket may be writable all the same, so that waiting for it would spin: flush at the next timer.
         """
         return self._blocked
 

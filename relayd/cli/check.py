@@ -1,10 +1,11 @@
 """What `relayd check` says about a configuration that loads, for people and as JSON. Pure."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from relayd.config import Problem
 from relayd.spec import Listener, Spec
-from relayd.spec.budget import Budget
+from relayd.spec.budget import Budget, ControlBudget, budget, control_budget, shortages
 
 
 def table(spec: Spec) -> str:
@@ -14,34 +15,37 @@ def table(spec: Spec) -> str:
     return "".join(f"{name:<{name_width}}  {kind}  {binds} -> {targets}\n" for name, kind, binds, targets in rows)
 
 
-def budget_lines(spec: Spec, budget: Budget) -> str:
-    """What the limit on open files of a worker is spent on, and how many workers there will be."""
+def budget_lines(spec: Spec, nofile: int) -> str:
+    """What a limit of `nofile` open files in each process is spent on, and how many workers there will be."""
     workers = f"{spec.workers} worker{'s' if spec.workers != 1 else ''}"
-    return f"{workers}; {budget}\n"
+    return f"{workers}; {budget(nofile, spec.socket_count)}\n{control_budget(nofile, spec)}\n"
 
 
-def too_few_descriptors(file: str, budget: Budget) -> Problem:
-    """The error of a machine whose limit leaves nothing for connections."""
-    message = f"the limit of {budget.nofile} open files (RLIMIT_NOFILE) leaves none for connections"
-    return Problem(file, 0, 0, "", message, "", "help: raise LimitNOFILE= of the unit, or ulimit -n")
+def too_few_descriptors(file: str, spec: Spec, nofile: int) -> list[Problem]:
+    """The errors of a machine whose limit on open files is too low for `spec`."""
+    help_text = "help: raise the hard limit (LimitNOFILE= of the unit, ulimit -Hn in a shell), or bind fewer addresses"
+    return [Problem(file, 0, 0, "", shortage, "", help_text) for shortage in shortages(nofile, spec)]
 
 
-def as_json(spec: Spec | None, budget: Budget | None, errors: list[Problem], warnings: list[Problem]) -> dict[str, Any]:
+def as_json(spec: Spec | None, nofile: int, errors: Sequence[Problem], warnings: Sequence[Problem]) -> dict[str, Any]:
     """Everything that `check` found. `listeners` and `budget` are null when the configuration cannot be used."""
     return {
         "ok": not errors,
         "workers": spec.workers if spec else None,
         "listeners": [_listener_json(listener) for listener in spec.listeners] if spec else None,
-        "budget": {
-            "nofile": budget.nofile,
-            "listening": budget.listening,
-            "pipes": budget.pipes,
-            "connections_per_worker": budget.connections,
-        }
-        if budget
-        else None,
+        "budget": _budget_json(budget(nofile, spec.socket_count), control_budget(nofile, spec)) if spec else None,
         "errors": [_problem_json(problem) for problem in errors],
         "warnings": [_problem_json(problem) for problem in warnings],
+    }
+
+
+def _budget_json(worker: Budget, control: ControlBudget) -> dict[str, int]:
+    return {
+        "nofile": worker.nofile,
+        "listening": worker.listening,
+        "pipes": worker.pipes,
+        "connections_per_worker": worker.connections,
+        "control_needs": control.needed,
     }
 
 

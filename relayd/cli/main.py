@@ -1,6 +1,9 @@
-"""`relayd`: argv to one verb. Exit codes: 0 fine; 1 the answer is no; 2 usage; `run` adds those of control.main."""
+"""`relayd`: argv to one verb. Exit codes: 0 fine; 1 the answer is no; 2 usage; `run` adds those of control.main.
 
-import importlib.metadata
+A verb imports what it needs when it is called: pydantic and the control process take longer to import than all that
+`version` and `--help` do.
+"""
+
 import json
 import platform
 import resource
@@ -11,15 +14,8 @@ from typing import Annotated, TypeAlias
 import typer
 
 import relayd
-from relayd import config
-from relayd.cli import check as report
 from relayd.cli.output import complain, emit
-from relayd.config.problems import printable
-from relayd.config.schema import schema as json_schema
-from relayd.config.show import to_toml
-from relayd.control import main as control
 from relayd.errors import RelaydError
-from relayd.spec.budget import budget
 
 __all__ = ["main"]
 
@@ -71,6 +67,8 @@ def run(config_file: ConfigFile = DEFAULT_FILE) -> None:
     Exit codes: 0 stopped in order; 1 the file was refused; 4 could not start (an address in use, too few file
     descriptors); 70 a bug, of which the log has the traceback.
     """
+    from relayd.control import main as control
+
     raise typer.Exit(control.run(config_file))
 
 
@@ -81,25 +79,28 @@ def check(
 ) -> None:
     """Check the configuration: every error at once, or each listener in one line.
 
-    Errors go to standard error as FILE:LINE:COLUMN: KEY: MESSAGE, and the exit code is 1. Nothing is bound or dialled;
-    host names in a bind are resolved.
+    Errors go to standard error as FILE:LINE:COLUMN: KEY: MESSAGE, and the exit code is 1. No port is taken, and
+    nothing is dialled; host names in a bind are resolved.
     """
+    from relayd import config
+    from relayd.cli import check as report
+    from relayd.config.problems import printable
+
     try:
         loaded = config.load(config_file)
     except config.ConfigError as error:
         if as_json:
-            emit(_json(report.as_json(None, None, list(error.problems), [])))
+            emit(_json(report.as_json(None, _nofile(), error.problems, ())))
         else:
             complain(str(error))
         raise typer.Exit(EXIT_NO) from None
-    worker_budget = budget(_nofile(), loaded.spec.socket_count)
-    errors = [] if worker_budget.connections else [report.too_few_descriptors(str(config_file), worker_budget)]
-    warnings = list(loaded.warnings)
+    nofile = _nofile()
+    errors = report.too_few_descriptors(str(config_file), loaded.spec, nofile)
     if as_json:
-        emit(_json(report.as_json(loaded.spec, worker_budget, errors, warnings)))
+        emit(_json(report.as_json(loaded.spec, nofile, errors, loaded.warnings)))
     else:
-        emit(report.table(loaded.spec) + report.budget_lines(loaded.spec, worker_budget))
-        for problem in warnings:
+        emit(report.table(loaded.spec) + report.budget_lines(loaded.spec, nofile))
+        for problem in loaded.warnings:
             complain(f"warning: {problem}")
         for problem in errors:
             complain(str(problem))
@@ -115,6 +116,9 @@ def show_config(config_file: ConfigFile = DEFAULT_FILE) -> None:
 
     Includes are merged, [defaults] worked in, host names of binds resolved and workers = "auto" counted.
     """
+    from relayd import config
+    from relayd.config.show import to_toml
+
     try:
         loaded = config.load(config_file)
     except config.ConfigError as error:
@@ -132,12 +136,16 @@ def schema() -> None:
     \b
         #:schema ./relay.schema.json
     """
+    from relayd.config.schema import schema as json_schema
+
     emit(_json(json_schema()))
 
 
 @app.command(short_help="Print versions.")
 def version() -> None:
     """Print the versions of relayd and of what it runs on."""
+    import importlib.metadata
+
     emit(f"relayd {relayd.__version__}\n")
     emit(f"{platform.python_implementation()} {platform.python_version()}\n")
     for name in ("systemd-python", "pydantic", "tomli", "typer"):
@@ -151,7 +159,10 @@ def main() -> int:
             # A file name or a value that the locale cannot write is no reason to fail.
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a TextIOWrapper here
     try:
-        app()
+        if sys.argv[1:] == ["version"]:
+            version()  # as by typer, which imports pydantic to learn that no --help was asked for
+        else:
+            app()
     except RelaydError as error:
         complain(str(error))
         return EXIT_NO

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relayd import spec
-from relayd.config import faults, machine
+from relayd.config import faults, machine, warning
 from relayd.config.conflicts import Bindings, loops
 from relayd.config.document import Document, UnreadableError, read
 from relayd.config.listeners import Block, Built, build
@@ -186,22 +186,13 @@ def _spec(model: Configuration, built: list[Built]) -> spec.Spec:
     )
 
 
-def _warnings(merged: _Merge, built: list[Built]) -> Iterator[Problem]:
+def _warnings(merged: _Merge, built: list[Built]) -> list[Problem]:
     """What will not stop relayd now, and may not be what was meant."""
-    algorithms, interfaces, somaxconn = machine.congestion_available(), machine.interfaces(), machine.somaxconn()
     tables: list[tuple[Document, Keys, Shared]] = [
         (part.document, ("defaults",), part.model.defaults) for part in merged.parts if part.model.defaults
     ]
     tables += [(one.block.document, one.block.path, one.block.table) for one in built]
-    for document, path, table in tables:
-        if table.congestion and algorithms and table.congestion not in algorithms:
-            message = f"{quote(table.congestion)} is not among what this kernel has loaded: {', '.join(algorithms)}"
-            yield document.problem((*path, "congestion"), message)
-        if table.interface and table.interface not in interfaces:
-            yield document.problem((*path, "interface"), f"this machine has no interface {quote(table.interface)} now")
-        if table.backlog and somaxconn and table.backlog > somaxconn:
-            message = f"the kernel caps it at {somaxconn} (net.core.somaxconn)"
-            yield document.problem((*path, "backlog"), message)
+    return _in_order([*warning.of_keys(tables), *warning.of_binds(built)], merged.parts)
 
 
 def _in_order(problems: list[Problem], parts: list[_Part]) -> list[Problem]:

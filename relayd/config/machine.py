@@ -9,9 +9,11 @@ import grp
 import os
 import pwd
 import socket
+import stat
 from pathlib import Path
 
 from relayd.address import Family, InetAddress
+from relayd.net.dialing import is_here
 
 _CONGESTION = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 _SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
@@ -63,6 +65,21 @@ def is_own(family: Family, host: str) -> bool:
             return bool(probe.getsockname()[0] == host)
         except (OSError, OverflowError):  # no route: not ours
             return False
+
+
+def has_address(family: Family, host: str, scope: str) -> bool:
+    """False when this machine does not have the numeric address `host` now: no socket can be bound to it."""
+    return is_here(InetAddress(family, host, 0, scope))
+
+
+def has_directory(path: str) -> bool | None:
+    """Whether there is a directory at `path` now. None where that cannot be found out: no permission to look."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):  # ValueError: a name that the locale cannot write
+        return None
 
 
 def host_name() -> str:

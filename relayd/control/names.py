@@ -10,13 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from relayd.address import InetAddress, NameAddress
+from relayd.spec.budget import LOOKUPS_MAX
 
 #: getaddrinfo(3) does not tell the TTL of an answer; 30 s is what cloud load balancers ask for at most.
 RESOLVE_INTERVAL_S = 30.0
 #: A name that does not resolve is a target out of service.
 RETRY_INTERVAL_S = 5.0
-#: A lookup that gets no answer keeps its thread for up to 30 s (resolv.conf(5): timeout 5, attempts 2, 3 name servers).
-LOOKUPS_MAX = 32
 
 
 @dataclass(slots=True)

@@ -110,11 +110,10 @@ class Supervisor:
             self._booted = None
 
     def tick(self) -> None:
-        """To be called every TICK_S: kills workers that hang, and tries again to send what is queued."""
+        """To be called every TICK_S: kills workers that hang."""
         for slot in self._slots:
             if slot.process is None:
                 continue
-            slot.process.flush()
             if slot.phase in (Phase.STARTING, Phase.RUNNING) and slot.heartbeat.tick():
                 starting = slot.phase is Phase.STARTING
                 self._say(

@@ -26,6 +26,9 @@ WORKER_COMMAND = (sys.executable, "-S", "-m", "relayd.relay.worker")
 _STDERR_BYTES_MAX = 8 * 1024
 #: A worker whose channel is closed can be told nothing any more. If it is just ending, it is gone by then.
 _CHANNEL_GRACE_S = 0.5
+#: Wait before sending again what the kernel had no room for: many workers at once, each with thousands of descriptors
+#: on their way, exceed what one user may have in flight (ETOOMANYREFS) until the first have received theirs.
+_SEND_RETRY_S = 0.05
 #: Variables of systemd that speak to the control process alone: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3).
 _NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
@@ -64,6 +67,7 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self._stderr_tail = bytearray()
         self._close_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
         with contextlib.ExitStack() as undo:
             self._channel, theirs = Channel.pair()
             undo.callback(self._channel.close)
@@ -98,10 +102,14 @@ class WorkerProcess:
         except ChannelClosed:
             self._close_channel()
         else:
-            self._watch_writable()
+            self._flush_later()
 
-    def flush(self) -> None:
-        """Send what is queued. For a timer: the event loop does it as well, when the channel was full."""
+    def kill(self) -> None:
+        """SIGKILL. `on_end` follows."""
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and its pidfd is about to say so
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _flush(self) -> None:
         if not self._channel_open:
             return
         try:
@@ -109,18 +117,19 @@ class WorkerProcess:
         except ChannelClosed:
             self._close_channel()
         else:
-            self._watch_writable()
+            self._flush_later()
 
-    def kill(self) -> None:
-        """SIGKILL. `on_end` follows."""
-        with contextlib.suppress(ProcessLookupError):  # it has ended, and its pidfd is about to say so
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-
-    def _watch_writable(self) -> None:
+    def _flush_later(self) -> None:
+        """Have the event loop send what is still queued: once there is room in the channel, or after a while."""
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
         if self._channel.blocked:
-            self._loop.add_writer(self._channel.fileno(), self.flush)
-        else:
-            self._loop.remove_writer(self._channel.fileno())
+            self._loop.add_writer(self._channel.fileno(), self._flush)
+            return
+        self._loop.remove_writer(self._channel.fileno())
+        if self._channel.backlog:
+            self._send_timer = self._loop.call_later(_SEND_RETRY_S, self._flush)
 
     def _receive(self) -> None:
         try:
@@ -141,6 +150,8 @@ class WorkerProcess:
         self._channel_open = False
         self._loop.remove_reader(self._channel.fileno())
         self._loop.remove_writer(self._channel.fileno())
+        if self._send_timer is not None:
+            self._send_timer.cancel()
         self._channel.close()
         self._close_timer = self._loop.call_later(_CHANNEL_GRACE_S, self.kill)
 

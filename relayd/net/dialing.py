@@ -1,5 +1,6 @@
 """Dialled sockets: non-blocking connect(2), and how its answer is read."""
 
+import errno
 import functools
 import socket
 from collections.abc import Sequence
@@ -18,11 +19,23 @@ _AF_UNIX = int(socket.AF_UNIX)
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
+#: bind(2) of an address that this machine lacks; of a link-local one whose interface it lacks, in ip(7)'s way and in
+#: if_nametoindex(3)'s, for which Python before 3.12 has no number.
+_NOT_HERE = frozenset({errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO, None})
+
+
+class NoSource(OSError):
+    """This machine does not have the source address, or not now. `errno` says EADDRNOTAVAIL, as bind(2) does.
+
+    From connect(2) the same number means that local ports have run out: only there it is one of OUT_OF_RESOURCES.
+    """
+
+
 def open_dial_socket(af: int, settings: Sequence[Setting], source: SocketAddress | None) -> socket.SocketType:
     """A non-blocking stream socket of family `af`, ready to connect. The caller owns it.
 
-    `settings` are for TCP sockets. `source` is bound first where it has the family of the socket. Raises OSError and
-    has then left nothing open.
+    `settings` are for TCP sockets. `source` is bound first where it has the family of the socket. Raises NoSource when
+    that address is not here, and OSError; nothing is left open then.
     """
     sock = socket.SocketType(af, _NEW_STREAM)
     try:
@@ -30,12 +43,36 @@ def open_dial_socket(af: int, settings: Sequence[Setting], source: SocketAddress
             for level, name, value in settings:
                 sock.setsockopt(level, name, value)
             if source is not None and source.family.af == af:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind(source.sockaddr)
+                _bind_source(sock, source)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def is_here(address: SocketAddress) -> bool:
+    """True when this machine has `address` now, so that it can be bound. Tried with a socket that takes no port.
+
+    True as well where that cannot be found out: a security policy, no descriptor left.
+    """
+    try:
+        with socket.socket(address.family.af, socket.SOCK_STREAM) as sock:
+            _bind_source(sock, address)
+    except NoSource:
+        return False
+    except OSError as error:
+        return error.errno != errno.EAFNOSUPPORT  # a kernel without IPv6 has none of its addresses
+    return True
+
+
+def _bind_source(sock: socket.SocketType, source: SocketAddress) -> None:
+    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    try:
+        sock.bind(source.sockaddr)
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
+        raise NoSource(errno.EADDRNOTAVAIL, "this machine does not have the source address") from error
 
 
 def pending_error(sock: socket.SocketType) -> int:

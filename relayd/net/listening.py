@@ -96,9 +96,8 @@ def _listen_inet(
     sock: socket.socket, address: InetAddress, binding: Binding, options: SocketOptions
 ) -> ListeningSocket:
     with _explained(address):
-        # A restart must not wait for connections in TIME_WAIT (socket(7)). Never SO_REUSEPORT: it would let a second
-        # daemon take over part of the connections unseen.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.port:
+            _allow_restart(sock)
         if address.family is Family.INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, binding.ipv6_only)
         if binding.freebind:
@@ -113,6 +112,10 @@ def _listen_inet(
         apply_tcp(sock, options)
     with _explained(address, _bind_advice(address)):
         sock.bind(address.sockaddr)
+        if not address.port:
+            # Not before: where reuse is allowed, bind(2) looks for a free port in the lower half of the range first,
+            # all of it (inet_csk_find_open_port), which takes milliseconds a socket once some 7,000 are bound.
+            _allow_restart(sock)
         if binding.defer_accept_s is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, binding.defer_accept_s)
         if binding.fast_open:
@@ -122,6 +125,13 @@ def _listen_inet(
     bound = from_sockaddr(address.family.af, sock.getsockname())
     port = bound.port if isinstance(bound, InetAddress) else address.port
     return ListeningSocket(sock, InetAddress(address.family, address.host, port, address.scope))
+
+
+def _allow_restart(sock: socket.socket) -> None:
+    """A restart shall not wait for connections in TIME_WAIT (socket(7)). Never SO_REUSEPORT: it would let a second
+    daemon take over part of the connections unseen.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def _listen_abstract(sock: socket.socket, address: UnixAddress, binding: Binding) -> ListeningSocket:

@@ -1,16 +1,28 @@
-"""The file descriptor budget (F2): what RLIMIT_NOFILE of a worker is spent on. Pure.
+"""The file descriptor budget (F2): what RLIMIT_NOFILE is spent on, in a worker and in the control process. Pure.
 
-A connection costs two sockets. A pipe (two more descriptors) is taken only while bulk data moves, and without one the
-relay copies; so pipes get a bounded share, and connections the rest.
+Both hold every listening socket, and both have the same limit. To a worker, a connection costs two sockets. A pipe
+(two more descriptors) is taken only while bulk data moves, and without one the relay copies; so pipes get a bounded
+share, and connections the rest. The control process has no connections, but some descriptors for each of its workers.
 """
 
 from dataclasses import dataclass
 
-#: Descriptors of a worker that are neither listener, connection nor pipe: stdio, epoll, channel, log sockets, and slack
-#: for the libraries beneath (a resolver file, /proc), counted generously.
+from relayd.spec import Spec
+
+#: Descriptors of either process that are counted nowhere else: stdio, epoll, the log. Of a worker its channel; of
+#: control the pair by which signals wake it, a socket for a notification, and 5 for a moment when a worker is started.
+#: And slack for the libraries beneath (a resolver file, /proc), counted generously.
 RESERVE_FDS = 32
 #: Bulk directions that move at once without copying, per worker. 512 pipes of 256 KiB are 128 MiB when all are full.
 PIPES_MAX = 512
+#: What the control process holds of each worker: its end of the channel, a pidfd, the pipe from its standard error.
+WORKER_FDS = 3
+#: Host names that are looked up at once. A lookup without an answer takes up to 30 s (resolv.conf(5): timeout 5,
+#: attempts 2, 3 name servers).
+LOOKUPS_MAX = 32
+#: What one lookup may have open in the control process: a socket for each of 3 name servers (MAXNS of resolv.h), and
+#: a file.
+LOOKUP_FDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +42,64 @@ class Budget:
             f"{self.listening} listening, {2 * self.pipes} for {self.pipes} pipes, then 2 for each connection"
         )
 
+    @property
+    def shortage(self) -> str:
+        """Why a worker cannot do with its limit; "" when it can."""
+        if self.connections:
+            return ""
+        return (
+            f"too few file descriptors for a single connection: a worker may open {self.nofile} (RLIMIT_NOFILE), and "
+            f"{RESERVE_FDS} are in reserve, {self.listening} listening"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ControlBudget:
+    """What the control process needs of its descriptors: for `listening` sockets, `workers`, and `lookups` at once."""
+
+    nofile: int
+    listening: int
+    workers: int
+    lookups: int
+
+    @property
+    def needed(self) -> int:
+        """The least limit on open files that the control process can do with."""
+        return RESERVE_FDS + self.listening + WORKER_FDS * self.workers + LOOKUP_FDS * self.lookups
+
+    def __str__(self) -> str:
+        return f"the control process needs {self.needed} of {self.nofile} file descriptors: {self._parts}"
+
+    @property
+    def shortage(self) -> str:
+        """Why the control process cannot do with its limit; "" when it can."""
+        if self.needed <= self.nofile:
+            return ""
+        return (
+            f"too few file descriptors for the control process: it may open {self.nofile} (RLIMIT_NOFILE), and needs "
+            f"{self.needed}: {self._parts}"
+        )
+
+    @property
+    def _parts(self) -> str:
+        parts = f"{RESERVE_FDS} in reserve, {self.listening} listening, {WORKER_FDS * self.workers} for "
+        parts += f"{self.workers} worker{'s' if self.workers != 1 else ''}"
+        return f"{parts}, {LOOKUP_FDS * self.lookups} to look up host names" if self.lookups else parts
+
 
 def budget(nofile: int, listening: int) -> Budget:
     """The budget of a worker with a soft limit of `nofile` descriptors and `listening` listening sockets."""
     free = max(0, nofile - RESERVE_FDS - listening)
     pipes = min(PIPES_MAX, free // 8)
     return Budget(nofile, listening, pipes, (free - 2 * pipes) // 2)
+
+
+def control_budget(nofile: int, spec: Spec) -> ControlBudget:
+    """The budget of the control process of `spec` with a soft limit of `nofile` descriptors."""
+    return ControlBudget(nofile, spec.socket_count, spec.workers, min(len(spec.names), LOOKUPS_MAX))
+
+
+def shortages(nofile: int, spec: Spec) -> tuple[str, ...]:
+    """Why `spec` cannot be run with a limit of `nofile` descriptors in each process: nothing, when it can."""
+    found = (control_budget(nofile, spec).shortage, budget(nofile, spec.socket_count).shortage)
+    return tuple(shortage for shortage in found if shortage)

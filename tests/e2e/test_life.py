@@ -207,14 +207,28 @@ def test_addresses_in_use_exit_4_and_are_told_all_at_once(tmp_path: Path) -> Non
     assert not any("READY" in told for told in daemon.notifications)
 
 
-def test_too_few_descriptors_exit_4(tmp_path: Path) -> None:
-    daemon = Daemon(config("127.0.0.1:9"), tmp_path, prefix=["prlimit", "--nofile=33:33"])
+@pytest.mark.parametrize(
+    ("workers", "limit", "why"),
+    [(1, 33, "too few file descriptors for a single connection"), (10, 62, "for the control process: it may open 62")],
+)
+def test_too_few_descriptors_exit_4(tmp_path: Path, workers: int, limit: int, why: str) -> None:  # F2
+    daemon = Daemon(config("127.0.0.1:9", workers), tmp_path, prefix=["prlimit", f"--nofile={limit}:{limit}"])
     daemon.start()
     try:
         assert daemon.wait() == 4
-        assert "too few file descriptors for a single connection" in daemon.stderr
+        assert why in daemon.stderr
+        assert [line["event"] for line in daemon.lines] == ["start_failed"]
     finally:
         daemon.close()
+
+
+def test_as_many_descriptors_as_needed_are_enough(tmp_path: Path, echo: EchoStart) -> None:  # F2
+    with Daemon(config(echo("inet"), workers=10), tmp_path, prefix=["prlimit", "--nofile=63:63"]) as daemon:
+        with daemon.connect("web") as client:
+            assert ask(client) == b"hello"
+        os.kill(daemon.workers()[0], signal.SIGKILL)
+        daemon.wait_for_event("worker_started", 11)  # starting another takes some more for a moment
+        assert daemon.stop() == 0
 
 
 def test_names_resolve_and_unknown_ones_delay_the_start_no_longer_than_they_may(

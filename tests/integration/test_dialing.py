@@ -149,13 +149,47 @@ def test_an_interface_that_is_not_there_makes_a_target_unreachable(tmp_path: Pat
         assert relay.ended().outcome is Outcome.TARGET_UNREACHABLE
 
 
-def test_a_source_that_is_not_ours_is_an_exhausted_resource(tmp_path: Path) -> None:
-    with Target("inet", tmp_path) as target:
-        source = parse_inet("192.0.2.1:0")
-        with Relay([target.address], source=source) as relay:
-            assert relay.turned_away()
-            record = relay.ended()
-            assert (record.outcome, record.errno) == (Outcome.RESOURCE_EXHAUSTED, errno.EADDRNOTAVAIL)
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        ("inet", InetAddress(Family.INET, "192.0.2.1", 0)),
+        ("inet6", InetAddress(Family.INET6, "2001:db8::5", 0)),
+        ("inet6", InetAddress(Family.INET6, "fe80::1", 0, "nosuchif0")),
+    ],
+)
+def test_a_source_that_is_not_ours_is_no_source(kind: str, source: InetAddress, tmp_path: Path) -> None:
+    with Target(kind, tmp_path) as target, Relay([target.address], source=source) as relay:
+        assert relay.turned_away()
+        record = relay.ended()
+        assert (record.outcome, record.errno) == (Outcome.NO_SOURCE, errno.EADDRNOTAVAIL)
+
+
+class Portless(socket.SocketType):
+    """A socket for which connect(2) finds no local port."""
+
+    def connect_ex(self, address: object) -> int:
+        return errno.EADDRNOTAVAIL
+
+
+def test_without_a_local_port_left_a_resource_is_exhausted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_portless(af: int, *_: object) -> Portless:
+        return Portless(af, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
+    monkeypatch.setattr(connection_module, "open_dial_socket", open_portless)
+    with Relay([parse_inet("127.0.0.1:9")]) as relay:
+        assert relay.turned_away()
+        record = relay.ended()
+        assert (record.outcome, record.errno) == (Outcome.RESOURCE_EXHAUSTED, errno.EADDRNOTAVAIL)
+
+
+def test_without_its_source_a_target_of_another_family_is_dialled(tmp_path: Path) -> None:
+    source = parse_inet("192.0.2.1:0")
+    with (
+        Target("inet", tmp_path) as beyond,
+        Target("inet6", tmp_path) as target,
+        Relay([beyond.address, target.address], source=source) as relay,
+    ):
+        relay.pair(target)
 
 
 @pytest.mark.parametrize(("kind", "source"), [("inet", "127.0.0.7:0"), ("inet6", "[::1]:0")])

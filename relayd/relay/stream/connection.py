@@ -24,7 +24,7 @@ from relayd import clock
 from relayd.address import InetAddress, from_sockaddr
 from relayd.errors import OUT_OF_RESOURCES, REFUSED
 from relayd.log.access import AccessRecord
-from relayd.net.dialing import met_itself, open_dial_socket, pending_error
+from relayd.net.dialing import NoSource, met_itself, open_dial_socket, pending_error
 from relayd.net.options import apply_keepalive
 from relayd.net.poller import ENDING, ERR, HUP, IN, OUT
 from relayd.net.tcp import path_info, reset_at_close, unacknowledged
@@ -184,6 +184,9 @@ class Connection:
                 self._timer.discard(self)
                 self._timer, self._timer_at = service.first_look(self)
                 return True
+        except NoSource as error:
+            self._dial_failed(error.errno or errno.EADDRNOTAVAIL, Outcome.NO_SOURCE)
+            return False
         except OSError as error:
             number = error.errno or errno.EIO
         if target is not None:
@@ -196,11 +199,13 @@ class Connection:
         self._dial_failed(number)
         return False
 
-    def _dial_failed(self, number: int) -> None:
-        """Remember why, and that this choice has been tried."""
+    def _dial_failed(self, number: int, outcome: Outcome | None = None) -> None:
+        """Remember why, and that this choice has been tried. `outcome` None: `number` is connect(2)'s, and says it."""
         self._service.counters.dial_failures += 1
         self._errno = number
-        if number in REFUSED:
+        if outcome is not None:
+            self._outcome = outcome
+        elif number in REFUSED:
             self._outcome = Outcome.TARGET_REFUSED
         elif number in (errno.ETIMEDOUT, errno.EAGAIN):
             self._outcome = Outcome.CONNECT_TIMEOUT

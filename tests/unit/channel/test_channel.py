@@ -186,7 +186,7 @@ def test_a_message_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     theirs.close()
 
 
-@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM])
+@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS])
 def test_without_kernel_memory_a_message_waits_but_not_for_the_selector(number: int) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sender, receiver = Channel(FailingSocket(ours, [number])), Channel(theirs)  # type: ignore[arg-type]  # a fake

@@ -16,7 +16,6 @@ import relayd
 from relayd.cli import check, main, output
 from relayd.config import load
 from relayd.config.schema import schema
-from relayd.spec.budget import budget
 
 Relayd = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -43,7 +42,8 @@ def test_check(file: Path) -> None:
     assert lines[0] == "web     stream  127.0.0.1:8080 -> 10.0.0.11:80, 10.0.0.12:80"
     assert lines[1] == "api-v2  stream  127.0.0.1:1, unix:@a -> a.example.com:80"
     assert "connections a worker" in lines[2]
-    assert lines[3] == f"{file}: ok"
+    assert lines[3].startswith("the control process needs ")
+    assert lines[4] == f"{file}: ok"
 
 
 def test_check_with_errors(file: Path) -> None:
@@ -96,8 +96,21 @@ def test_check_with_errors_as_json(file: Path) -> None:
 def test_check_with_too_few_descriptors(file: Path) -> None:
     done = run("check", "-c", file, preexec_fn=lambda: _limit_files(36))
     assert done.returncode == 1
-    assert "the limit of 36 open files (RLIMIT_NOFILE) leaves none for connections" in done.stderr
+    assert f"{file}: too few file descriptors for the control process: it may open 36 (RLIMIT_NOFILE)" in done.stderr
+    assert f"{file}: too few file descriptors for a single connection: a worker may open 36" in done.stderr
+    assert "help: raise the hard limit" in done.stderr
     assert ": ok" not in done.stdout
+
+
+def test_check_with_too_few_descriptors_for_the_control_process(file: Path) -> None:
+    file.write_text("[daemon]\nworkers = 10\n" + WEB)
+    done = run("check", "-c", file, "--json", preexec_fn=lambda: _limit_files(62))
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["ok"], found["budget"]["control_needs"]) == (1, False, 63)
+    assert [error["message"].partition(":")[0] for error in found["errors"]] == [
+        "too few file descriptors for the control process"
+    ]
+    assert run("check", "-c", file, preexec_fn=lambda: _limit_files(63)).returncode == 0
 
 
 def _limit_files(number: int) -> None:
@@ -136,6 +149,20 @@ def test_version() -> None:
     assert lines[0] == f"relayd {relayd.__version__}"
     assert any(line.startswith("CPython 3.") for line in lines)
     assert any(line.startswith("systemd-python ") for line in lines)
+
+
+def test_version_by_way_of_typer_says_the_same() -> None:
+    assert CliRunner().invoke(main.app, ["version"]).stdout == run("version").stdout
+
+
+@pytest.mark.parametrize("argument", ["version", "--help"])
+def test_what_needs_no_configuration_imports_none(argument: str) -> None:
+    # pydantic alone takes as long to import as all of the rest
+    command = [sys.executable, "-X", "importtime", "-m", "relayd", argument]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    assert not imported & {"pydantic", "pydantic_core", "tomli", "asyncio", "systemd"}
 
 
 def test_help() -> None:
@@ -209,8 +236,9 @@ def test_run_returns_what_control_says(monkeypatch: pytest.MonkeyPatch, file: Pa
 def test_table_and_json_of_everything(file: Path) -> None:
     spec = load(file).spec
     assert check.table(spec).count("\n") == 2
-    assert check.budget_lines(spec, budget(1024, spec.socket_count)).startswith(f"{spec.workers} worker")
-    assert str(check.too_few_descriptors("f", budget(10, 1))).startswith("f: the limit of 10 open files")
+    assert check.budget_lines(spec, 1024).startswith(f"{spec.workers} worker")
+    assert str(check.too_few_descriptors("f", spec, 10)[0]).startswith("f: too few file descriptors")
+    assert check.too_few_descriptors("f", spec, 1024) == []
 
 
 def test_emit_without_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -465,22 +465,6 @@ def test_errors_of_included_files_with_those_of_the_main_one(write: Write) -> No
     ]
 
 
-# Warnings.
-
-
-def test_warnings(loaded: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "congestion_available", lambda: ("reno", "cubic"))
-    monkeypatch.setattr(machine, "interfaces", lambda: ("lo",))
-    monkeypatch.setattr(machine, "somaxconn", lambda: 128)
-    text = WEB + 'congestion = "bbr"\ninterface = "eth7"\nbacklog = 129'
-    assert [(problem.line, problem.key) for problem in loaded(text).warnings] == [
-        (4, "listeners.web.congestion"),
-        (5, "listeners.web.interface"),
-        (6, "listeners.web.backlog"),
-    ]
-    assert loaded(WEB + 'congestion = "cubic"\ninterface = "lo"\nbacklog = 128').warnings == ()
-
-
 def test_the_form_of_an_error(write: Write) -> None:
     path = write('[listeners.web]\n\tbind\t= "日本" # x\n\ttargets = "10.0.0.1:1"\n')
     with pytest.raises(ConfigError) as caught:

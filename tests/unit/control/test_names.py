@@ -1,5 +1,6 @@
 from relayd.address import Family, InetAddress, NameAddress
-from relayd.control.names import LOOKUPS_MAX, RESOLVE_INTERVAL_S, RETRY_INTERVAL_S, Names
+from relayd.control.names import RESOLVE_INTERVAL_S, RETRY_INTERVAL_S, Names
+from relayd.spec.budget import LOOKUPS_MAX
 
 WEB, DB = NameAddress("web.test", 80), NameAddress("db.test", 5432)
 ONE, TWO = InetAddress(Family.INET, "192.0.2.1", 80), InetAddress(Family.INET, "192.0.2.2", 80)

@@ -8,7 +8,15 @@ import pytest
 
 from relayd.address import Family, InetAddress, UnixAddress
 from relayd.net import dialing
-from relayd.net.dialing import ephemeral_ports, may_meet_itself, met_itself, open_dial_socket, pending_error
+from relayd.net.dialing import (
+    NoSource,
+    ephemeral_ports,
+    is_here,
+    may_meet_itself,
+    met_itself,
+    open_dial_socket,
+    pending_error,
+)
 from relayd.net.options import tcp_settings
 from relayd.spec import SocketOptions
 
@@ -49,10 +57,39 @@ def test_a_source_of_another_family_is_not_bound() -> None:
         assert sock.getsockname() == ("0.0.0.0", 0)
 
 
-def test_a_source_that_is_not_ours_leaves_nothing_open() -> None:
-    with pytest.raises(OSError, match="assign") as raised:
-        open_dial_socket(socket.AF_INET, SETTINGS, InetAddress(Family.INET, "192.0.2.1", 0))
+@pytest.mark.parametrize(
+    "source",
+    [
+        InetAddress(Family.INET, "192.0.2.1", 0),
+        InetAddress(Family.INET6, "2001:db8::1", 0),
+        InetAddress(Family.INET6, "fe80::1", 0, "nosuchif0"),
+        InetAddress(Family.INET6, "fe80::1", 0, "2147483647"),
+    ],
+)
+def test_a_source_that_is_not_ours_is_an_error_of_its_own_and_leaves_nothing_open(source: InetAddress) -> None:
+    with pytest.raises(NoSource) as raised:
+        open_dial_socket(source.family.af, SETTINGS, source)
     assert raised.value.errno == errno.EADDRNOTAVAIL
+    assert not is_here(source)
+
+
+def test_another_error_of_the_source_is_no_such_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = InetAddress(Family.INET, "127.0.0.9", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(dialing, "_IP_BIND_ADDRESS_NO_PORT", 9999)  # ENOPROTOOPT
+        with pytest.raises(OSError, match="available") as raised:
+            open_dial_socket(socket.AF_INET, SETTINGS, source)
+        assert not isinstance(raised.value, NoSource)
+        assert is_here(source)  # nobody knows: no reason to say that it is not
+    assert is_here(source)
+
+
+def test_without_ipv6_no_address_of_it_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    assert not is_here(InetAddress(Family.INET6, "::1", 0))
 
 
 def test_an_option_that_is_refused_leaves_nothing_open() -> None:

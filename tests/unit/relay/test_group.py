@@ -65,6 +65,70 @@ def test_a_name_is_no_choice_before_it_is_resolved() -> None:
     assert labels(chooser, 2) == [str(inet(3)), str(inet(3))]
 
 
+def test_the_same_answer_changes_nothing() -> None:
+    chooser = group(inet(1), NAME)
+    chooser.resolved(NAME, (inet(2), inet(3)))
+    seen = []
+    for _ in range(6):
+        seen += labels(chooser, 1)
+        chooser.resolved(NAME, (inet(3), inet(2)))  # name servers rotate them
+    assert seen == [str(inet(number)) for number in (1, 2, 3, 1, 2, 3)]
+
+
+def test_a_new_answer_goes_on_where_the_old_one_was() -> None:
+    chooser = group(inet(1), NAME, inet(9))
+    chooser.resolved(NAME, (inet(2), inet(3)))
+    assert labels(chooser, 2) == [str(inet(1)), str(inet(2))]
+    chooser.resolved(NAME, (inet(3), inet(4), inet(5)))  # 4 has the place of 2, 5 is one more
+    assert labels(chooser, 6) == [str(inet(number)) for number in (3, 9, 1, 4, 5, 3)]
+    chooser.resolved(NAME, (inet(6),))
+    assert labels(chooser, 4) == [str(inet(number)) for number in (9, 1, 6, 9)]
+
+
+def test_before_the_first_pick_the_order_is_that_of_the_file() -> None:
+    chooser = group(NAME, inet(9))
+    chooser.resolved(NAME, (inet(1), inet(2)))
+    chooser.resolved(NAME, (inet(3), inet(2), inet(4)))
+    assert labels(chooser, 4) == [str(inet(number)) for number in (3, 2, 4, 9)]
+
+
+@given(
+    st.lists(st.tuples(st.sets(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 2)), max_size=60),
+    st.sampled_from([set(), {7}]),
+)
+def test_no_target_starves_by_a_name_that_resolves_to_something_else_all_the_time(
+    answers: list[tuple[set[int], int]], always: set[int]
+) -> None:
+    fixed = {inet(101), inet(102)}
+    chooser = group(inet(101), NAME, inet(102))
+    most = len(fixed) + 4 + len(always)
+    waited = dict.fromkeys(("name", *map(str, fixed), *(str(inet(number)) for number in always)), 0)
+    for changing, picks in answers:
+        answer = changing | always
+        addresses = tuple(inet(number) for number in answer)
+        chooser.resolved(NAME, addresses)
+        assert len(chooser) == len(fixed) + len(answer)
+        for _ in range(picks):
+            choice = chooser.pick()
+            assert choice is not None
+            assert choice.address in {*addresses, *fixed}
+            served = {choice.label, "name" if choice.address in addresses else ""}
+            waited = {who: 0 if who in served else turns + 1 for who, turns in waited.items()}
+            assert max(waited.values()) <= most, waited
+
+
+@given(st.lists(st.sets(st.integers(1, 6), min_size=1), min_size=1, max_size=20), st.integers(0, 9))
+def test_after_an_answer_turns_are_exact_again(answers: list[set[int]], picks: int) -> None:
+    # T1
+    chooser = group(inet(101), NAME)
+    for answer in answers:
+        labels(chooser, picks)
+        chooser.resolved(NAME, tuple(inet(number) for number in answer))
+    once = labels(chooser, len(chooser))
+    assert sorted(once) == sorted(str(inet(number)) for number in (*answers[-1], 101))
+    assert labels(chooser, len(chooser)) == once
+
+
 def test_a_name_of_somebody_else_changes_nothing() -> None:
     chooser = group(inet(1), inet(2))
     assert labels(chooser, 1) == [str(inet(1))]

@@ -1,0 +1,69 @@
+"""What will not stop a configuration from loading, and may not be what was meant: what it names and this machine does
+not have now. Each at its key, in the form of an error.
+
+It may be there by the time it is needed: an interface, an address, a directory that systemd makes at the start.
+"""
+
+import functools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+from relayd.address import InetAddress, UnixAddress
+from relayd.config import machine
+from relayd.config.document import Document
+from relayd.config.listeners import Built
+from relayd.config.model import Shared
+from relayd.config.positions import Path
+from relayd.config.problems import Problem, quote
+
+
+def of_keys(tables: Iterable[tuple[Document, Path, Shared]]) -> Iterator[Problem]:
+    """Warnings about the keys that a listener and [defaults] share, each table with its place."""
+    algorithms, interfaces, somaxconn = machine.congestion_available(), machine.interfaces(), machine.somaxconn()
+    for document, path, table in tables:
+        if table.congestion and algorithms and table.congestion not in algorithms:
+            message = f"{quote(table.congestion)} is not among what this kernel has loaded: {', '.join(algorithms)}"
+            yield document.problem((*path, "congestion"), message)
+        if table.interface and table.interface not in interfaces:
+            yield document.problem((*path, "interface"), f"this machine has no interface {quote(table.interface)} now")
+        if table.backlog and somaxconn and table.backlog > somaxconn:
+            message = f"the kernel caps it at {somaxconn} (net.core.somaxconn)"
+            yield document.problem((*path, "backlog"), message)
+        source = table.source
+        if source and not machine.has_address(source.family, source.host, source.scope):
+            message = f"this machine does not have the address {_host(source)} now: no target can be dialled from it"
+            yield document.problem((*path, "source"), message)
+
+
+def of_binds(listeners: Sequence[Built]) -> Iterator[Problem]:
+    """Warnings about addresses that could not be bound now; of Unix paths one for each directory that is missing."""
+    has_address = functools.cache(machine.has_address)  # thousands of binds, and few addresses
+    looked_at: set[str] = set()
+    for built in listeners:
+        binding = built.listener.binding
+        for address, index in zip(built.listener.binds, built.sources, strict=True):
+            if isinstance(address, InetAddress):
+                if not binding.freebind and not has_address(address.family, address.host, address.scope):
+                    message = f"this machine does not have the address {_host(address)} now: it cannot be bound"
+                    help_text = "help: to bind it all the same, set freebind = true"
+                    yield built.block.problem("bind", message, help_text, index)
+                continue
+            directory = _directory(address)
+            if directory not in looked_at and machine.has_directory(directory) is False:
+                yield built.block.problem("bind", f"there is no directory {directory} now", _advice(directory), index)
+            looked_at.add(directory)
+
+
+def _host(address: InetAddress) -> str:
+    return f"{address.host}%{address.scope}" if address.scope else address.host
+
+
+def _directory(address: UnixAddress) -> str:
+    """Where the socket file will be; of an abstract name the root, which is always there."""
+    return "/" if address.abstract else os.path.dirname(address.path)
+
+
+def _advice(directory: str) -> str:
+    runtime = directory.removeprefix("/run/")
+    unit = f" (RuntimeDirectory={runtime} in the unit does)" if runtime != directory else ""
+    return f"help: create it before relayd starts{unit}"
