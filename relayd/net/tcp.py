@@ -11,7 +11,7 @@ from typing import NamedTuple
 _RTT_AT, _RETRANS_AT, _TCP_INFO_BYTES = 68, 100, 104
 _U32 = struct.Struct("=I")
 _ZERO = bytes(_U32.size)
-_LINGER_RESET = struct.pack("ii", 1, 0)
+_LINGER_OFF, _LINGER_RESET = struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)
 
 
 class PathInfo(NamedTuple):
@@ -47,10 +47,11 @@ def nothing_unread(sock: socket.SocketType) -> bool:
     return fcntl.ioctl(sock.fileno(), termios.FIONREAD, _ZERO) == _ZERO
 
 
-def reset_at_close(sock: socket.SocketType) -> None:
-    """Have the close of `sock` send a reset and forget what is unsent (SO_LINGER 0, socket(7)). Never raises.
+def reset_at_close(sock: socket.SocketType, *, reset: bool = True) -> None:
+    """Have the close of `sock` send a reset and forget what is unsent (SO_LINGER 0, socket(7)), or not. Never raises.
 
-    A Unix socket knows no reset: there the other side sees an end of file, or ECONNRESET where we leave bytes unread.
+    It holds for the close of a process that is killed as well. A Unix socket knows no reset: there the other side sees
+    an end of file, or ECONNRESET where we leave bytes unread.
     """
-    with contextlib.suppress(OSError):  # then the close sends a FIN, which is all that can be done
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+    with contextlib.suppress(OSError):  # the socket is gone, or is closed as it is, which is all that can be done
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET if reset else _LINGER_OFF)

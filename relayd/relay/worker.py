@@ -58,6 +58,7 @@ class Worker:
         self._report_at = self._loop.now + REPORT_INTERVAL_S
         self._reported: dict[str, ListenerTotals] = {}
         self._timer: set[Actor] = set()
+        self._backlogs = select.poll()
         #: Connection ids stay unique when a worker is replaced: three random bytes for the life of this one.
         prefix = f"{os.urandom(3).hex()}-"
         waiting = iter(sockets)
@@ -80,6 +81,7 @@ class Worker:
         loop.selector.register(self._channel, IN, self.on_channel)
         for acceptor in self._acceptors:
             acceptor.open()
+            self._backlogs.register(acceptor.fileno(), select.POLLIN)
         self._send(Ready(os.getpid()))
         self._timer = loop.call_at(self, self._report_at)
         for message in messages:
@@ -122,6 +124,7 @@ class Worker:
         if loop.now >= self._report_at:
             self._report_at = loop.now + REPORT_INTERVAL_S
             self._report()
+            self._look_at_backlogs()
         at = self._report_at
         if self._drain_until is not None:
             if self._admission.active == 0 or loop.now >= self._drain_until:
@@ -129,6 +132,13 @@ class Worker:
                 return  # `run` closes what is left
             at = min(at, loop.now + _DRAIN_LOOK_S, self._drain_until)
         self._timer = loop.call_at(self, at)
+
+    def _look_at_backlogs(self) -> None:
+        """Take connections that wait for another worker, which was woken for them and does not take them."""
+        if self._drain_until is None and (waiting := {fd for fd, _ in self._backlogs.poll(0)}):
+            for acceptor in self._acceptors:
+                if acceptor.fileno() in waiting:
+                    self._loop.again(acceptor.look)
 
     def crashed(self, error: Exception) -> None:
         """A bug in the worker itself: there is no connection to end, so this process ends, and is replaced."""
@@ -215,9 +225,11 @@ def receive_configuration(channel: Channel) -> tuple[Configure, list[AcceptingSo
 
 def main() -> None:
     """Entry point; see the module's docstring. Ends the process: 0 after Drain, Stop or the loss of control."""
-    # Ctrl-C and a closing terminal are the control process's business; it says what to do.
+    # Ctrl-C, a closing terminal and a stop are the control process's business; it says what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # A signal to the whole service (systemctl kill) must not cut what the control process is about to drain.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     gc.set_threshold(*_GC_THRESHOLDS)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     try:

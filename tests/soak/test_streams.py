@@ -5,6 +5,7 @@ RELAYD_SOAK_TRANSFERS=2 uv run pytest -m soak tests/soak/test_streams.py -k rand
 """
 
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -304,6 +305,44 @@ def test_the_silent_row_of_the_matrix(first: str, pending: int, tmp_path: Path) 
         for line in daemon.events("connection"):
             assert line["outcome"] == "half_close_timeout"
         for client, far in pairs:
+            client.close()
+            far.close()
+        assert worker.fds() <= before
+
+
+@pytest.mark.parametrize("silent", ["client", "target"])
+@pytest.mark.parametrize("pending", [0, 150_000])
+@pytest.mark.usefixtures("many_descriptors")
+def test_silence_without_an_end(silent: str, pending: int, tmp_path: Path) -> None:
+    # S7: nobody finishes, and one side neither says nor reads anything: idle_timeout, a thousand at once
+    idle_s = 3.0
+    data = os.urandom(pending)
+    listener = f'idle_timeout = "{idle_s:g}s"'
+    with Target("inet", tmp_path, backlog=1024) as target, Daemon(config(target.address, listener), tmp_path) as daemon:
+        worker = Worker(daemon)
+        before = worker.fds()
+        pairs = []
+        for _ in range(_REPEATS):
+            client = daemon.connect("web")
+            pairs.append((client, target.accept()))
+        talking = [far if silent == "client" else client for client, far in pairs]
+        for one in talking:
+            one.sendall(data)
+        for one in talking:
+            assert receive_all(one) == (b"", errno.ECONNRESET)
+        daemon.wait_for_log(lambda line: line.get("event") == "connection", count=_REPEATS, timeout_s=30)
+        lines = daemon.events("connection")
+        assert len(lines) == _REPEATS
+        for line in lines:
+            assert (line["outcome"], line["side"]) == ("idle_timeout", "relay")
+            # Nothing else moved: what has been counted is what the kernel took for the silent side.
+            assert (line["bytes_in"], line["bytes_out"]) == ((0, pending) if silent == "client" else (pending, 0))
+            if not pending:
+                silent_ms = line["duration_ms"] - line["connect_ms"]
+                assert idle_s * 1000 <= silent_ms <= (idle_s + 1) * 1000, silent_ms
+        for client, far in pairs:
+            received, number = receive_all(client if silent == "client" else far)  # what came before the reset
+            assert (received, number) == (data[: len(received)], errno.ECONNRESET)
             client.close()
             far.close()
         assert worker.fds() <= before

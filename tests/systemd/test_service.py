@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.spinning import make_spin, needs_spinning
 from tests.systemd.box import UNIT, Box, Service, eventually
 
 pytestmark = pytest.mark.systemd
@@ -97,6 +98,22 @@ def test_the_watchdog_ends_a_control_process_that_hangs_and_the_service_is_back(
     relay_once(box)
 
 
+@needs_spinning
+def test_the_watchdog_ends_a_control_process_that_spins_and_the_service_is_back(box: Box, service: Service) -> None:
+    service.configure(config(), {"WatchdogSec": "1s", "TimeoutAbortSec": "1s"})
+    service.start()
+    spinning = service.main_pid()
+    make_spin(box.root / f"proc/{spinning}")
+    eventually(lambda: service.show("NRestarts") == "1", "a restart")
+    eventually(lambda: service.show("ActiveState") == "active", "the service back")
+    assert service.main_pid() != spinning
+    assert "Watchdog timeout" in service.journal()
+    # Of systemd's own entry about the failure: `show` forgets the result at the next start.
+    assert service.journal("UNIT=relayd.service", "UNIT_RESULT=watchdog", output="cat")
+    relay_once(box)
+    assert service.show("Result") == "success"
+
+
 def test_a_healthy_service_outlives_its_watchdog_interval(box: Box, service: Service) -> None:
     service.configure(config(), {"WatchdogSec": "1s"})
     service.start()
@@ -113,6 +130,22 @@ def test_a_worker_that_hangs_is_replaced(box: Box, service: Service) -> None:
     service.signal("STOP", hung)
     eventually(lambda: service.workers() not in ([hung], []), "another worker")
     assert "worker_hung" in service.journal("EVENT=worker_hung", output="json")
+    relay_once(box)
+    assert service.show("NRestarts") == "0"
+
+
+@needs_spinning
+def test_a_worker_that_spins_is_replaced(box: Box, service: Service) -> None:
+    service.configure(config(workers=2))
+    service.start()
+    spinning, healthy = service.workers()
+    make_spin(box.root / f"proc/{spinning}")
+    relay_once(box)  # by the other one
+    assert not service.journal("EVENT=worker_hung")
+    eventually(
+        lambda: healthy in (now := service.workers()) and len(now) == 2 and spinning not in now, "another worker"
+    )
+    assert f"pid {spinning}" in service.journal("EVENT=worker_hung", output="cat")
     relay_once(box)
     assert service.show("NRestarts") == "0"
 

@@ -38,7 +38,8 @@ from relayd.relay.stream.service import StreamService
 #: we look.
 RESET_FLUSH_S = 2.0
 _RESET_LOOK_S = 0.01
-#: Wait before a dial that this machine could not even begin (no descriptor, full Unix backlog) is tried again.
+#: Wait before a dial that this machine could not even begin (no descriptor, full Unix backlog) is tried again: at least
+#: this, and a quarter of the time that it has waited already, so that a thousand of them cost little.
 _DIAL_RETRY_S = 0.05
 
 
@@ -94,6 +95,7 @@ class Connection:
         "_early",
         "_errno",
         "_first_fin",
+        "_guarded",
         "_keepalive_pending",
         "_number",
         "_outcome",
@@ -129,6 +131,7 @@ class Connection:
         self._attempts = 0
         self._early = 0
         self._first_fin: Side | None = None
+        self._guarded = False
         self._connected_at = 0.0
         self._deadline = 0.0
         self._timer: set[Actor] = _NO_TIMER
@@ -194,7 +197,9 @@ class Connection:
         if number == errno.EAGAIN or number in OUT_OF_RESOURCES - {errno.EADDRNOTAVAIL}:
             # EAGAIN is the full backlog of a Unix socket (connect(2)): it makes no event when it has room again.
             self._errno = number
-            self._set_timer(min(self._deadline, self.loop.now + _DIAL_RETRY_S))
+            now = self.loop.now
+            waited_s = now - (self._deadline - service.spec.timeouts.connect_s)
+            self._set_timer(min(self._deadline, now + max(_DIAL_RETRY_S, waited_s / 4)))
             return True
         self._dial_failed(number)
         return False
@@ -278,6 +283,16 @@ class Connection:
             pump_in.source_event(self._early)
         if mask != OUT:
             pump_out.source_event(mask)
+
+    def guard(self) -> None:
+        """Have both sides reset should this process be killed: half of a file is not to be taken for all of it.
+
+        Two system calls, so only for connections with something to lose: bulk, and those that live at the first look.
+        """
+        if not self._guarded and self._target is not None:
+            self._guarded = True
+            reset_at_close(self._client)
+            reset_at_close(self._target)
 
     def opposite(self, pump: Pump) -> Pump:
         """The pump of the other direction. Only between DIALING and CLOSED."""
@@ -392,6 +407,7 @@ class Connection:
                 self._dial_next()
 
     def _look_at_timeouts(self, now: float) -> None:
+        self.guard()
         spec, timeouts = self._service.spec, self._service.spec.timeouts
         if self._keepalive_pending and self._target is not None:
             self._keepalive_pending = False
@@ -448,10 +464,11 @@ class Connection:
                 pump_out.release()
                 # They know their connection: without them nobody goes round in circles.
                 self._pump_in = self._pump_out = None
-            if outcome is not _NORMAL:
-                reset_at_close(self._client)
+            reset = outcome is not _NORMAL
+            if reset is not self._guarded:
+                reset_at_close(self._client, reset=reset)
                 if self._target is not None:
-                    reset_at_close(self._target)
+                    reset_at_close(self._target, reset=reset)
             forget(self._client_fd)
             closing.append(self._client)
             if self._target is not None:

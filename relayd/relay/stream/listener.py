@@ -10,7 +10,7 @@ import socket
 from relayd import address, errors
 from relayd.errors import ACCEPT_RETRY, OUT_OF_RESOURCES, TRANSIENT
 from relayd.log.events import Event
-from relayd.net.poller import LISTENING
+from relayd.net.poller import IN, LISTENING
 from relayd.relay.limits import ACCEPT_PAUSE_S
 from relayd.relay.stream.connection import Arrival, Connection
 from relayd.relay.stream.service import StreamService
@@ -81,8 +81,8 @@ class Acceptor:
         admission = service.admission
         af = self._arrival.af
         for taken in range(self._budget):
-            if admission.active >= admission.limit:
-                self._pause(f"all {admission.limit} connections that this worker may have are open")
+            if admission.active >= admission.limit:  # filled by another listener
+                self._pause_full()
                 return
             try:
                 client, sockaddr = self._sock.accept_from(af)
@@ -101,7 +101,20 @@ class Acceptor:
                 connection.start()
             except Exception as error:
                 connection.crashed(error)  # its own bug, not the acceptor's (F3)
+            if admission.active >= admission.limit:
+                # Now, and not when the next one comes: that would wake this worker alone (EPOLLEXCLUSIVE), and wait
+                # here although another worker has room.
+                self._pause_full()
+                return
         self._budget = min(2 * self._budget, ACCEPTS_PER_TURN)
+
+    def fileno(self) -> int:
+        """The listening socket's descriptor, owned by this object. -1 once closed."""
+        return self._sock.fileno()
+
+    def look(self) -> None:
+        """Accept what waits although no event says so: it woke a worker that has not taken it, being full or hung."""
+        self.on_readable(IN)
 
     def expire(self) -> None:
         """The pause is over: try again."""
@@ -117,6 +130,9 @@ class Acceptor:
         if self._open and self._accepting:
             self._suspend()
             self._wait()
+
+    def _pause_full(self) -> None:
+        self._pause(f"all {self._service.admission.limit} connections that this worker may have are open")
 
     def _pause(self, reason: str) -> None:
         service = self._service

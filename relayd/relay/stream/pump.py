@@ -83,6 +83,9 @@ class Owner(Protocol):
     active_at: float
     loop: Loop
 
+    def guard(self) -> None:
+        """There is bulk: a cut would be felt."""
+
     def opposite(self, pump: "Pump") -> "Pump":
         """The pump of the other direction."""
 
@@ -281,6 +284,7 @@ class Pump:
                     return
             else:
                 if size == BUFFER_BYTES:
+                    owner.guard()
                     self._splicing = self._pipes is not None
                 if sent < size:
                     self._pending = memoryview(data)[sent:]

@@ -60,9 +60,13 @@ class ListingOwner:
         self.active_at = 0.0
         self.told: list[object] = []
         self.pumps: list[Pump] = []
+        self.guarded = False
 
     def opposite(self, pump: Pump) -> Pump:
         return self.pumps[1] if pump is self.pumps[0] else self.pumps[0]
+
+    def guard(self) -> None:
+        self.guarded = True
 
     def finished(self, pump: Pump) -> None:
         self.told.append("finished")
