@@ -5,7 +5,9 @@ stream as its client asks (`wire.HEADER`). One loop, level-triggered epoll, one 
 that the target costs less than any relay. It prints its port and ends when its stdin does: it cannot be left behind.
 """
 
+import contextlib
 import hashlib
+import random
 import select
 import socket
 import sys
@@ -16,17 +18,28 @@ from dataclasses import dataclass
 from bench.wire import ANSWER, BLOCK, CONGESTION, HEADER, REQUEST, TRAILER
 
 _BACKLOG = 4096
+_SERVICE_PORTS = range(10_000, 32_768)
+_TRIES = 50
 _STDIN = 0
 _BLOCK = memoryview(BLOCK)
 _NOTHING = memoryview(b"")
 
 
 def listen() -> socket.socket:
-    """A listening socket on a free loopback port; accepted sockets inherit its options."""
+    """A listening socket on a free loopback port where services are; accepted sockets inherit its options.
+
+    Not among the ports that connect(2) takes (32768 and up, ip(7)), where no real target is: after a connect to such a
+    port relayd asks whether it has met itself.
+    """
     listener = socket.socket()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    listener.bind(("127.0.0.1", 0))
+    for port in random.sample(_SERVICE_PORTS, _TRIES):
+        with contextlib.suppress(OSError):  # somebody has it: the next one
+            listener.bind(("127.0.0.1", port))
+            break
+    else:
+        raise SystemExit(f"{_TRIES} ports from {_SERVICE_PORTS.start} on are all taken")
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener

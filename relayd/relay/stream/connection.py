@@ -62,6 +62,7 @@ LEGAL = {
 }
 _DIALING, _RELAYING, _RESETTING, _CLOSED = Phase.DIALING, Phase.RELAYING, Phase.RESETTING, Phase.CLOSED
 _FINISHED, _NORMAL = Flow.FINISHED, Outcome.NORMAL
+_CLIENT, _TARGET = Side.CLIENT, Side.TARGET
 _AF_UNIX = int(socket.AF_UNIX)
 #: What connect(2) of a non-blocking socket says when an event will say the rest.
 _UNDER_WAY = (errno.EINPROGRESS, 0, errno.EINTR)
@@ -309,7 +310,7 @@ class Connection:
         if self._first_fin is not None:
             self._close(_NORMAL)
             return
-        self._first_fin = Side.CLIENT if pump is self._pump_in else Side.TARGET
+        self._first_fin = _CLIENT if pump is self._pump_in else _TARGET
         try:
             pump.sink.shutdown(socket.SHUT_WR)
         except OSError as error:

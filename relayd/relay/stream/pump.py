@@ -390,7 +390,9 @@ class Pump:
     # ends -------------------------------------------------------------------------------------------------------
 
     def _end_of_file(self) -> None:
-        self.stop()
+        self.flow = _FINISHED
+        if self._pipe is not None:
+            self.stop()
         self._owner.finished(self)
 
     def _source_error(self, error: OSError) -> None:
