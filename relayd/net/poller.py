@@ -83,11 +83,13 @@ class EdgeSelector(selectors.BaseSelector):
         return key
 
     def forget(self, fd: int) -> None:
-        """Undo `watch` without a system call, for a descriptor that is closed next and has no duplicate in any process.
+        """`unregister` without its system call, for a descriptor that is closed next and has no duplicate in any process.
 
         Its close takes it out of the epoll set (epoll(7), question 6). An unknown descriptor is no error.
         """
         self.handlers.pop(fd, None)
+        if fd in self._registered:
+            del self._registered[fd]
 
     def ready(self, timeout: float | None = None) -> list[tuple[int, int]]:
         """Descriptors with their event bits; `timeout` as of `select`.
