@@ -83,7 +83,7 @@ class EdgeSelector(selectors.BaseSelector):
         return key
 
     def forget(self, fd: int) -> None:
-        """`unregister` without its system call, for a descriptor that is closed next and has no duplicate in any process.
+        """`unregister` without its system call, for a descriptor that is closed next and has no duplicate anywhere.
 
         Its close takes it out of the epoll set (epoll(7), question 6). An unknown descriptor is no error.
         """
