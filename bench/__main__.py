@@ -64,7 +64,7 @@ def _installed(names: Sequence[str]) -> list[tuple[Relay, str]]:
 
 def _progress(sample: Sample) -> None:
     said = sample.error or "  ".join(f"{key} {value:.4g}" for key, value in sample.figures.items())
-    print(f"round {sample.round + 1}  {sample.mode:5}  {sample.case:8}  {sample.relay:14} {said}", file=sys.stderr)
+    print(f"round {sample.round + 1}  {sample.mode:5}  {sample.case:12}  {sample.relay:14} {said}", file=sys.stderr)
 
 
 def _save(samples: list[Sample], plan: Plan, settings: dict[str, object], machine: dict[str, str]) -> str:

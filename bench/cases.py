@@ -19,6 +19,10 @@ Figures = dict[str, float]
 CONNECTIONS = 50
 """Open connections of the request case, and connections at a time of the connect case."""
 IDLE_CONNECTIONS = 2000
+"""Idle connections of the memory case, and sessions of that for datagrams."""
+TRIP_CLIENTS = (1, 50, 500)
+TRIP_BYTES = (64, 1200)
+BURST_FLOWS = 4
 WARM_UP_S = 0.3
 _HASHED_BLOCKS = 256
 """The bulk warm-up: 64 MiB whose SHA-256 is compared."""
@@ -80,6 +84,11 @@ class Case:
     measure: Callable[[Subject], Figures]
     worth: str
 
+    @property
+    def datagrams(self) -> bool:
+        """Whether relays are to relay datagrams for it."""
+        return self.target.startswith("udp-")
+
 
 def _loaded(subject: Subject, load: Callable[[], Figures]) -> tuple[Figures, float, float]:
     """Run `load`; its figures with the relay's `busy` share of one core, and user and system CPU seconds it used."""
@@ -95,16 +104,24 @@ def _loaded(subject: Subject, load: Callable[[], Figures]) -> tuple[Figures, flo
     return figures | {"busy": used.total / figures["seconds"]}, user, system
 
 
-def _each(subject: Subject, load: str) -> Figures:
-    """A load counted in requests or connections: CPU microseconds of each, and how many a second."""
+def _lost_percent(figures: Figures) -> Figures:
+    """The share of what was sent that did not come through, for loads that can lose."""
+    if "lost" not in figures:
+        return {}
+    return {"lost_percent": figures["lost"] / (figures["count"] + figures["lost"]) * 100}
+
+
+def _each(subject: Subject, load: str, **options: float) -> Figures:
+    """A load counted in requests, connections or round trips: CPU microseconds of each, and how many a second."""
 
     def run(seconds: float) -> Figures:
-        return subject.load.run(load, port=subject.port, connections=CONNECTIONS, seconds=seconds)
+        return subject.load.run(load, port=subject.port, seconds=seconds, **options)
 
     warm_up = run(WARM_UP_S)
     figures, user, system = _loaded(subject, lambda: run(subject.seconds))
     count = figures["count"]
     sample = {"per_s": count / figures["seconds"], "count": count, "with_warm_up": count + warm_up["count"]}
+    sample |= _lost_percent(figures)
     if subject.running is None:
         return sample
     user_us, system_us = user / count * 1e6, system / count * 1e6
@@ -112,11 +129,11 @@ def _each(subject: Subject, load: str) -> Figures:
 
 
 def _request(subject: Subject) -> Figures:
-    return _each(subject, "request")
+    return _each(subject, "request", connections=CONNECTIONS)
 
 
 def _connect(subject: Subject) -> Figures:
-    return _each(subject, "connect")
+    return _each(subject, "connect", connections=CONNECTIONS)
 
 
 def _bulk(streams: int) -> Callable[[Subject], Figures]:
@@ -127,13 +144,37 @@ def _bulk(streams: int) -> Callable[[Subject], Figures]:
 
         run(0.0, _HASHED_BLOCKS)
         figures, user, system = _loaded(subject, lambda: run(subject.seconds, 0))
-        gigabytes = figures["bytes"] / 1e9
-        sample = {"gbit_s": gigabytes * 8 / figures["seconds"], "bytes": figures["bytes"]}
-        if subject.running is None:
-            return sample
-        user_s, system_s = user / gigabytes, system / gigabytes
-        cpu = {"user_s_per_gb": user_s, "system_s_per_gb": system_s, "cpu_s_per_gb": user_s + system_s}
-        return sample | cpu | {"busy": figures["busy"]}
+        return _moved(subject, figures, user, system)
+
+    return measure
+
+
+def _moved(subject: Subject, figures: Figures, user: float, system: float) -> Figures:
+    """A load counted in bytes: gigabits a second, and the CPU seconds of each gigabyte."""
+    gigabytes = figures["bytes"] / 1e9
+    sample = {"gbit_s": gigabytes * 8 / figures["seconds"], "bytes": figures["bytes"]} | _lost_percent(figures)
+    if subject.running is None:
+        return sample
+    user_s, system_s = user / gigabytes, system / gigabytes
+    cpu = {"user_s_per_gb": user_s, "system_s_per_gb": system_s, "cpu_s_per_gb": user_s + system_s}
+    return sample | cpu | {"busy": figures["busy"]}
+
+
+def _trips(clients: int, size: int) -> Callable[[Subject], Figures]:
+    def measure(subject: Subject) -> Figures:
+        return _each(subject, "udp-trips", clients=clients, size=size)
+
+    return measure
+
+
+def _bursts(*, segmented: bool) -> Callable[[Subject], Figures]:
+    def measure(subject: Subject) -> Figures:
+        def run(seconds: float, *, checked: bool) -> Figures:
+            options = {"flows": BURST_FLOWS, "seconds": seconds, "segmented": segmented, "checked": checked}
+            return subject.load.run("udp-bursts", port=subject.port, **options)
+
+        run(WARM_UP_S, checked=True)
+        return _moved(subject, *_loaded(subject, lambda: run(subject.seconds, checked=False)))
 
     return measure
 
@@ -160,23 +201,32 @@ def _latency(subject: Subject) -> Figures:
         return subject.load.run("latency", port=subject.port, seconds=subject.seconds)
 
 
-def _memory(subject: Subject) -> Figures:
+def _held(subject: Subject, hold: str, drop: str, counted: str) -> Figures:
+    """The relay's memory with none and with many connections or sessions that have exchanged one request."""
     if subject.running is None or subject.relay is None:
         return {}
     connections = min(IDLE_CONNECTIONS, subject.relay.most_idle)
-    subject.load.run("hold", port=subject.port, connections=1)
-    subject.load.run("drop")
+    subject.load.run(hold, port=subject.port, **{counted: 1})
+    subject.load.run(drop)
     subject.running.settle(subject.relay.processes)
     before = subject.running.memory()
-    subject.load.run("hold", port=subject.port, connections=connections)
+    subject.load.run(hold, port=subject.port, **{counted: connections})
     after = subject.running.memory()
-    subject.load.run("drop")
+    subject.load.run(drop)
     return {
         "idle_mb": before.total_kib * 1024 / 1e6,
         "worker_idle_mb": before.largest_child_kib * 1024 / 1e6,
         "kib_each": (after.dirty_kib - before.dirty_kib) / connections,
-        "connections": connections,
+        counted: connections,
     }
+
+
+def _memory(subject: Subject) -> Figures:
+    return _held(subject, "hold", "drop", "connections")
+
+
+def _sessions(subject: Subject) -> Figures:
+    return _held(subject, "udp-hold", "udp-drop", "sessions")
 
 
 def _start(subject: Subject) -> Figures:
@@ -202,6 +252,7 @@ _BULK = (
     Column("busy", "of one core", 2),
 )
 
+_LOST = Column("lost_percent", "lost %", 3)
 _LINES = Column("lines_each", "log lines each", 2)
 
 CASES: tuple[Case, ...] = (
@@ -238,4 +289,45 @@ CASES: tuple[Case, ...] = (
         "kib_each",
     ),
     Case("start", "Start to ready", "exchange", (Column("ready_ms", "ms", 0),), _start, "ready_ms"),
+    *(
+        Case(
+            f"udp{clients}-{size}",
+            f"UDP round trips of {size:,} bytes, {clients} client{'s' if clients > 1 else ''}",
+            "udp-echo",
+            (*_EACH, _LOST),
+            _trips(clients, size),
+            "cpu_us",
+        )
+        for size in TRIP_BYTES
+        for clients in TRIP_CLIENTS
+    ),
+    Case(
+        "udp-bulk",
+        "UDP bulk, four flows, a send for each 1,200 bytes",
+        "udp-sink",
+        (*_BULK, _LOST),
+        _bursts(segmented=False),
+        "gbit_s",
+    ),
+    Case(
+        "udp-bulk-gso",
+        "UDP bulk, four flows, a send for 50 times 1,200 bytes (GSO)",
+        "udp-sink",
+        (*_BULK, _LOST),
+        _bursts(segmented=True),
+        "gbit_s",
+    ),
+    Case(
+        "udp-memory",
+        "Private memory of UDP sessions",
+        "udp-echo",
+        (
+            Column("kib_each", "KiB per session", 2),
+            Column("idle_mb", "idle MB", 1),
+            Column("worker_idle_mb", "largest child, idle MB", 1),
+            Column("sessions", "sessions", 0),
+        ),
+        _sessions,
+        "kib_each",
+    ),
 )

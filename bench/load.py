@@ -2,7 +2,8 @@
 
 The loads are closed loops: a connection sends its next request when the last answer is whole, so a slow relay
 gets less work, never a queue. Every answer is compared with what it must be, and every bulk stream with the count that
-its target put at the end. A wrong byte is an error in the answer, not a figure. It ends with its stdin.
+its target put at the end. A wrong byte is an error in the answer, not a figure. It ends with its stdin. The loads of
+datagrams are in `bench.datagrams`.
 """
 
 import contextlib
@@ -10,30 +11,23 @@ import hashlib
 import json
 import select
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.wire import ANSWER, CONGESTION, HEADER, REQUEST, TRAILER
+from bench import datagrams
+from bench.wire import ANSWER, CONGESTION, HEADER, PATIENCE, PATIENCE_S, REQUEST, TRAILER, WrongDataError
 
 Answer = dict[str, float]
 _BUFFER_BYTES = 1 << 20
-_PATIENCE_S = 10
-"""How long nothing at all may arrive before a load gives up: far above any pause of a working relay."""
-_PATIENCE = struct.pack("@ll", _PATIENCE_S, 0)  # struct timeval: a blocking call ends with EAGAIN then, see socket(7)
-
-
-class WrongDataError(Exception):
-    """The relay did not deliver what the target sent."""
 
 
 def dial(port: int) -> socket.socket:
     """A connected, blocking socket with the named congestion control. OSError when it waits longer than is sane."""
     sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, PATIENCE)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, PATIENCE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.connect(("127.0.0.1", port))
@@ -58,9 +52,9 @@ def exchange(sock: socket.socket) -> None:
 
 
 def _poll(poller: select.epoll) -> list[tuple[int, int]]:
-    events = poller.poll(_PATIENCE_S)
+    events = poller.poll(PATIENCE_S)
     if not events:
-        raise WrongDataError(f"nothing arrived for {_PATIENCE_S} s")
+        raise WrongDataError(f"nothing arrived for {PATIENCE_S} s")
     return events
 
 
@@ -108,7 +102,7 @@ def connect(port: int, connections: int, seconds: float) -> Answer:
         def begin() -> None:
             sock = socket.socket()
             live[sock.fileno()] = (sock, b"")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _PATIENCE)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, PATIENCE)
             sock.connect(("127.0.0.1", port))
             sock.send(REQUEST)
             poller.register(sock, select.EPOLLIN)
@@ -229,7 +223,7 @@ class Idle:
 
 def main() -> None:
     """Answer commands until stdin ends. A failed load answers `{"error": …}` and the next command is served."""
-    idle = Idle()
+    idle, sessions = Idle(), datagrams.Sessions()
     commands: dict[str, Callable[..., Answer]] = {
         "request": request,
         "connect": connect,
@@ -237,6 +231,10 @@ def main() -> None:
         "bulk": bulk,
         "hold": idle.hold,
         "drop": idle.drop,
+        "udp-trips": datagrams.trips,
+        "udp-bursts": datagrams.bursts,
+        "udp-hold": sessions.hold,
+        "udp-drop": sessions.drop,
     }
     for line in sys.stdin:
         command: dict[str, Any] = json.loads(line)
@@ -245,6 +243,7 @@ def main() -> None:
             answer = commands[command.pop("load")](**command)
         except (OSError, WrongDataError) as error:
             idle.drop()
+            sessions.drop()
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from bench.wire import PROBE
+
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _CLOCK_PROF, _CLOCK_VIRT, _CLOCK_SCHED = 0, 1, 2  # include/linux/posix-timers_types.h
 _READY_WITHIN_S = 10.0
@@ -24,6 +26,7 @@ _STOP_WITHIN_S = 5.0
 _SETTLE_WITHIN_S = 5.0
 _POLL_S = 0.001
 _NOTIFY_POLL_S = 0.05
+_PROBE_WITHIN_S = 0.1
 
 
 class RelayError(Exception):
@@ -60,9 +63,9 @@ class Memory:
     dirty_kib: int
 
 
-def free_port() -> int:
-    """A TCP port that was free on loopback a moment ago; another process may take it, then the relay fails to start."""
-    with socket.socket() as probe:
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port that was free on loopback a moment ago; another process may take it, then the relay fails to start."""
+    with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
@@ -114,11 +117,13 @@ class RunningRelay:
     """A relay process and its children. A context manager: leaving it ends them all.
 
     `command` is run in `directory`, where stdout and stderr go to files of that name. It is ready when it accepts a
-    connection on `port`, or with `ready_by_notify` when it sends READY=1 to NOTIFY_SOCKET. RelayError when it is not
-    ready within 10 s.
+    connection on `port`, a relay of `datagrams` when a probe comes back from its target, or with `ready_by_notify`
+    when it sends READY=1 to NOTIFY_SOCKET. RelayError when it is not ready within 10 s.
     """
 
-    def __init__(self, command: list[str], directory: Path, port: int, *, ready_by_notify: bool) -> None:
+    def __init__(
+        self, command: list[str], directory: Path, port: int, *, ready_by_notify: bool, datagrams: bool = False
+    ) -> None:
         self.port = port
         self._directory = directory
         environment = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
@@ -139,7 +144,8 @@ class RunningRelay:
                 start_new_session=True,  # Ctrl-C is ours alone: we end it, in order
             )
             try:
-                self._await(self._notified(notify) if ready_by_notify else self._accepts)
+                reached = self._answers if datagrams else self._accepts
+                self._await(self._notified(notify) if ready_by_notify else reached)
             except BaseException:
                 self.stop()
                 raise
@@ -170,6 +176,19 @@ class RunningRelay:
         if not accepted:
             time.sleep(_POLL_S)
         return accepted
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.settimeout(_PROBE_WITHIN_S)
+            probe.connect(("127.0.0.1", self.port))
+            try:
+                probe.send(PROBE)
+                return probe.recv(len(PROBE)) == PROBE
+            except ConnectionRefusedError:
+                time.sleep(_POLL_S)
+                return False
+            except TimeoutError:
+                return False
 
     def _last_words(self) -> str:
         for name in ("stderr", "stdout"):

@@ -1,7 +1,8 @@
 """The relays that are compared: how each is started for one listener and one target, with and without a log line.
 
 All relay 127.0.0.1:PORT to 127.0.0.1:TARGET with one process that moves bytes, accept as many connections as the
-benchmark opens, keep their distribution's defaults otherwise, and log, where they log, to a regular file.
+benchmark opens, keep their distribution's defaults otherwise, and log, where they log, to a regular file. For
+datagrams, each holds in its receive buffer what the benchmark has on its way.
 """
 
 import os
@@ -15,15 +16,24 @@ CONNECTIONS = 4096
 """What each is configured to hold: twice the idle ones of the memory case. HAProxy wants 2.5 descriptors for each.
 """
 
+RECEIVE_BUFFER_BYTES = 4 << 20
+"""Of the socket that takes datagrams: the default of 208 KiB drops what 100 clients send at once. relayd asks for it
+by itself.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """One start of a relay: where it listens, where it dials, whether it logs, and a directory of its own."""
+    """One start of a relay: where it listens, where it dials, whether it logs, and a directory of its own.
+
+    Both ports are of TCP, or of UDP where it is to relay `datagrams`.
+    """
 
     port: int
     target_port: int
     logs: bool
     directory: Path
+    datagrams: bool = False
 
     def write(self, name: str, text: str) -> str:
         """Put a file into the directory; its path."""
@@ -39,7 +49,8 @@ class Relay:
     `program` is found in PATH or the system's directories; `package` is the apt package that brings it;
     `version` are the arguments that make it print its version.
     `processes` is how many it has when idle; `most_idle` bounds the idle connections of the memory case; `only` names
-    the cases it is there for, when not for all.
+    the cases of streams it is there for, when not for all. `datagrams` says whether it relays those, and `leaves_out`
+    names the cases of datagrams that are too much for it.
     """
 
     name: str
@@ -52,6 +63,14 @@ class Relay:
     most_idle: int = CONNECTIONS
     ready_by_notify: bool = False
     only: tuple[str, ...] = ()
+    datagrams: bool = False
+    leaves_out: tuple[str, ...] = ()
+
+    def runs(self, case: str, *, datagrams: bool) -> bool:
+        """Whether it takes part in a case of streams, or of `datagrams`."""
+        if datagrams:
+            return self.datagrams and case not in self.leaves_out
+        return not self.only or case in self.only
 
     def path(self) -> str | None:
         """Where the program is; None when it is not installed."""
@@ -72,6 +91,7 @@ access = {"true" if setup.logs else "false"}
 [listeners.bench]
 bind = "127.0.0.1:{setup.port}"
 targets = ["127.0.0.1:{setup.target_port}"]
+{'type = "dgram"' if setup.datagrams else ""}
 """
     return [path, "-m", "relayd", "run", "-c", setup.write("relay.toml", text)]
 
@@ -106,6 +126,7 @@ def _haproxy_splice(path: str, setup: Setup) -> list[str]:
 
 
 def _nginx(path: str, setup: Setup) -> list[str]:
+    listen = f"udp rcvbuf={RECEIVE_BUFFER_BYTES}" if setup.datagrams else "backlog=4096"
     log = "'$remote_addr [$time_local] $protocol $status $bytes_sent $bytes_received $session_time $upstream_addr'"
     text = f"""
 load_module modules/ngx_stream_module.so;
@@ -118,7 +139,7 @@ stream {{
     log_format bench {log};
     access_log {f"{setup.directory}/access.log bench" if setup.logs else "off"};
     server {{
-        listen 127.0.0.1:{setup.port} backlog=4096;
+        listen 127.0.0.1:{setup.port} {listen};
         proxy_pass 127.0.0.1:{setup.target_port};
         proxy_timeout 1h;
     }}
@@ -136,6 +157,9 @@ def _rinetd(path: str, setup: Setup) -> list[str]:
 
 
 def _socat(path: str, setup: Setup) -> list[str]:
+    if setup.datagrams:  # a process for each session; it ends when that was idle for 3 s
+        listen = f"UDP4-LISTEN:{setup.port},bind=127.0.0.1,reuseaddr,fork,rcvbuf={RECEIVE_BUFFER_BYTES}"
+        return [path, "-T", "3", listen, f"UDP4:127.0.0.1:{setup.target_port}"]
     listen = f"TCP4-LISTEN:{setup.port},bind=127.0.0.1,reuseaddr,fork,backlog=4096"
     return [path, listen, f"TCP4:127.0.0.1:{setup.target_port}"]
 
@@ -156,13 +180,23 @@ RELAYS: tuple[Relay, ...] = (
         log="stdout",
         processes=2,
         ready_by_notify=True,
+        datagrams=True,
     ),
     Relay("haproxy", "haproxy", "haproxy", ("-v",), _haproxy, log="stdout"),
     # With splice-auto HAProxy copies as much as it splices, by its own guess; this is its best at bulk.
     Relay("haproxy-splice", "haproxy", "haproxy", ("-v",), _haproxy_splice, log="stdout", only=("bulk1", "bulk4")),
-    Relay("nginx", "nginx", "libnginx-mod-stream", ("-v",), _nginx, log="access.log", processes=2),
+    Relay("nginx", "nginx", "libnginx-mod-stream", ("-v",), _nginx, log="access.log", processes=2, datagrams=True),
     Relay("rinetd", "rinetd", "rinetd", ("-v",), _rinetd, log="access.log"),
     # A process for each connection: 200 idle ones are enough to tell.
-    Relay("socat", "socat", "socat", ("-V",), _socat, most_idle=200),
+    Relay(
+        "socat",
+        "socat",
+        "socat",
+        ("-V",),
+        _socat,
+        most_idle=200,
+        datagrams=True,
+        leaves_out=("udp500-64", "udp500-1200"),
+    ),
     Relay("socket-proxyd", "systemd-socket-proxyd", "systemd", ("--version",), _socket_proxyd),
 )

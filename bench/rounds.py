@@ -5,6 +5,7 @@ other, and none is always first.
 """
 
 import contextlib
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ MODES = ("quiet", "logs")
 NONE = "none"
 """The row without a relay."""
 _STARTS = 3
+_RELAYS_ALONE = ("memory", "start", "udp-memory")
+"""Cases without the row without a relay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +54,25 @@ class Plan:
                 logging = [(relay, path) for relay, path in self.relays if mode == "quiet" or relay.log is not None]
                 for position, case in enumerate(self.cases):
                     rows: list[tuple[Relay | None, str]] = [
-                        (relay, path) for relay, path in logging if not relay.only or case.name in relay.only
+                        (relay, path) for relay, path in logging if relay.runs(case.name, datagrams=case.datagrams)
                     ]
-                    if case.name not in ("memory", "start"):
+                    if case.name not in _RELAYS_ALONE:
                         rows.append((None, ""))
                     turn = (number + position) % len(rows) if rows else 0
                     for relay, path in rows[turn:] + rows[:turn]:
                         yield number, mode, case, relay, path
 
 
-def _start(relay: Relay, path: str, target_port: int, directory: Path, *, logs: bool) -> RunningRelay:
+def _start(relay: Relay, path: str, target_port: int, directory: Path, *, logs: bool, datagrams: bool) -> RunningRelay:
     """Start a relay on a free port, again on another one when it ended: the port may have been taken meanwhile."""
     for attempt in range(_STARTS):
         home = directory / str(attempt)
         home.mkdir()
-        setup = Setup(free_port(), target_port, logs, home)
+        port = free_port(socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM)
+        setup = Setup(port, target_port, logs, home, datagrams)
+        command = relay.command(path, setup)
         try:
-            return RunningRelay(relay.command(path, setup), home, setup.port, ready_by_notify=relay.ready_by_notify)
+            return RunningRelay(command, home, port, ready_by_notify=relay.ready_by_notify, datagrams=datagrams)
         except RelayError as error:
             if attempt == _STARTS - 1:
                 raise
@@ -93,9 +98,10 @@ def _measure(load: Load, target: _Target, step: tuple[int, str, Case, Relay | No
     if relay is None:
         return Sample(number, mode, case.name, NONE, case.measure(Subject(load, target.pid, target.port, seconds)))
     with tempfile.TemporaryDirectory(prefix="relayd-bench-") as directory:
-        with _start(relay, path, target.port, Path(directory), logs=mode == "logs") as running:
+        logs = mode == "logs"
+        with _start(relay, path, target.port, Path(directory), logs=logs, datagrams=case.datagrams) as running:
             figures = case.measure(Subject(load, target.pid, running.port, seconds, relay, running))
-        if mode == "logs" and "with_warm_up" in figures and case.name == "connect":  # did it write what we compare?
+        if logs and "with_warm_up" in figures and case.name == "connect":  # did it write what we compare?
             lines = sum(_log_lines(log) for log in Path(directory).glob(f"*/{relay.log}"))
             figures = figures | {"lines_each": lines / figures["with_warm_up"]}
         return Sample(number, mode, case.name, relay.name, figures)

@@ -1,8 +1,9 @@
 """The target that every relay forwards to: `python -m bench.target KIND`, one process for each kind.
 
 `exchange` answers 256 bytes to every 64 it gets; `once` answers one request and closes, like HTTP/1.0; `bulk` sends a
-stream as its client asks (`wire.HEADER`). One loop, level-triggered epoll, one recv and one send a request, so
-that the target costs less than any relay. It prints its port and ends when its stdin does: it cannot be left behind.
+stream as its client asks (`wire.HEADER`). `udp-echo` and `udp-sink` take datagrams (`bench.datagrams`). One loop,
+level-triggered epoll, one recv and one send a request, so that the target costs less than any relay. It prints its port
+and ends when its stdin does: it cannot be left behind.
 """
 
 import contextlib
@@ -15,14 +16,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench import datagrams
 from bench.wire import ANSWER, BLOCK, CONGESTION, HEADER, REQUEST, TRAILER
 
 _BACKLOG = 4096
 _SERVICE_PORTS = range(10_000, 32_768)
 _TRIES = 50
+_RECEIVE_BUFFER_BYTES = 4 << 20  # net.core.rmem_max caps it without an error, see socket(7)
 _STDIN = 0
 _BLOCK = memoryview(BLOCK)
 _NOTHING = memoryview(b"")
+
+
+def _bind(sock: socket.socket) -> None:
+    for port in random.sample(_SERVICE_PORTS, _TRIES):
+        with contextlib.suppress(OSError):  # somebody has it: the next one
+            sock.bind(("127.0.0.1", port))
+            return
+    raise SystemExit(f"{_TRIES} ports from {_SERVICE_PORTS.start} on are all taken")
 
 
 def listen() -> socket.socket:
@@ -34,15 +45,19 @@ def listen() -> socket.socket:
     listener = socket.socket()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, CONGESTION)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for port in random.sample(_SERVICE_PORTS, _TRIES):
-        with contextlib.suppress(OSError):  # somebody has it: the next one
-            listener.bind(("127.0.0.1", port))
-            break
-    else:
-        raise SystemExit(f"{_TRIES} ports from {_SERVICE_PORTS.start} on are all taken")
+    _bind(listener)
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener
+
+
+def listen_datagrams() -> socket.socket:
+    """The same for datagrams, with all the room that the kernel gives: what is lost is lost by the relay."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+    _bind(sock)
+    sock.setblocking(False)
+    return sock
 
 
 def _accept(listener: socket.socket) -> socket.socket | None:
@@ -195,18 +210,21 @@ def serve_bulk(listener: socket.socket) -> None:
                 streams.pop(fd).client.close()
 
 
-KINDS: dict[str, Callable[[socket.socket], None]] = {
-    "exchange": serve_exchange,
-    "once": serve_once,
-    "bulk": serve_bulk,
+KINDS: dict[str, tuple[Callable[[], socket.socket], Callable[[socket.socket], None]]] = {
+    "exchange": (listen, serve_exchange),
+    "once": (listen, serve_once),
+    "bulk": (listen, serve_bulk),
+    "udp-echo": (listen_datagrams, datagrams.serve_echo),
+    "udp-sink": (listen_datagrams, datagrams.serve_sink),
 }
 
 
 def main() -> None:
     """Print the port, then serve the kind named in argv until stdin ends."""
-    with listen() as listener:
+    opened, serve = KINDS[sys.argv[1]]
+    with opened() as listener:
         print(listener.getsockname()[1], flush=True)
-        KINDS[sys.argv[1]](listener)
+        serve(listener)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class InetAddress:
     @property
     def wildcard(self) -> bool:
         """True for 0.0.0.0 and [::]: every address of the family."""
-        return ipaddress.ip_address(self.host).is_unspecified
+        return self.host in ("0.0.0.0", "::")  # its one way to be written, here and by the kernel
 
 
 @dataclass(frozen=True, slots=True)

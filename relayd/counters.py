@@ -5,9 +5,9 @@ worker last reported to the sum, so that totals never go backwards.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from relayd.outcomes import Outcome
+from relayd.outcomes import Drop, Outcome
 
 
 @dataclass(slots=True)
@@ -52,3 +52,98 @@ class ListenerTotals:
     dial_failures: int
     accept_pauses: int
     closed: tuple[tuple[Outcome, int], ...]
+
+    def ended(self) -> "ListenerTotals":
+        """What stays of these counts when their worker is gone: nothing is active any more."""
+        return replace(self, active=0)
+
+    def __add__(self, more: "ListenerTotals") -> "ListenerTotals":
+        """The sum of two workers' counts of one listener."""
+        closed = dict(self.closed)
+        for outcome, count in more.closed:
+            closed[outcome] = closed.get(outcome, 0) + count
+        return ListenerTotals(
+            self.listener,
+            self.accepted + more.accepted,
+            self.active + more.active,
+            self.bytes_in + more.bytes_in,
+            self.bytes_out + more.bytes_out,
+            self.dial_failures + more.dial_failures,
+            self.accept_pauses + more.accept_pauses,
+            tuple(closed.items()),
+        )
+
+
+@dataclass(slots=True)
+class DatagramCounters:
+    """Counts of one listener's datagrams in one worker.
+
+    `accepted` sessions begun; `active` those that are there now; `closed` by outcome. Datagrams and their bytes as they
+    came from clients (`in`) and from targets (`out`); those of them that were not passed on are in `dropped`, by
+    reason. `target_errors` are targets found unreachable by a session, whether or not it could move to another.
+    """
+
+    accepted: int = 0
+    active: int = 0
+    datagrams_in: int = 0
+    datagrams_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    target_errors: int = 0
+    closed: defaultdict[Outcome, int] = field(default_factory=lambda: defaultdict(int))
+    dropped: defaultdict[Drop, int] = field(default_factory=lambda: defaultdict(int))
+
+    def snapshot(self, listener: str) -> "DatagramTotals":
+        """These counts as an immutable value."""
+        return DatagramTotals(
+            listener,
+            self.accepted,
+            self.active,
+            self.datagrams_in,
+            self.datagrams_out,
+            self.bytes_in,
+            self.bytes_out,
+            self.target_errors,
+            tuple(self.closed.items()),
+            tuple(self.dropped.items()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DatagramTotals:
+    """A snapshot of `DatagramCounters`, with the listener's name."""
+
+    listener: str
+    accepted: int
+    active: int
+    datagrams_in: int
+    datagrams_out: int
+    bytes_in: int
+    bytes_out: int
+    target_errors: int
+    closed: tuple[tuple[Outcome, int], ...]
+    dropped: tuple[tuple[Drop, int], ...]
+
+    def ended(self) -> "DatagramTotals":
+        """What stays of these counts when their worker is gone: nothing is active any more."""
+        return replace(self, active=0)
+
+    def __add__(self, more: "DatagramTotals") -> "DatagramTotals":
+        """The sum of two workers' counts of one listener."""
+        closed, dropped = dict(self.closed), dict(self.dropped)
+        for outcome, count in more.closed:
+            closed[outcome] = closed.get(outcome, 0) + count
+        for reason, count in more.dropped:
+            dropped[reason] = dropped.get(reason, 0) + count
+        return DatagramTotals(
+            self.listener,
+            self.accepted + more.accepted,
+            self.active + more.active,
+            self.datagrams_in + more.datagrams_in,
+            self.datagrams_out + more.datagrams_out,
+            self.bytes_in + more.bytes_in,
+            self.bytes_out + more.bytes_out,
+            self.target_errors + more.target_errors,
+            tuple(closed.items()),
+            tuple(dropped.items()),
+        )

@@ -1,4 +1,5 @@
-"""Every way in which a connection can end, once: log, counters and status use these names and no others.
+"""Every way in which a connection or a session can end, and in which a datagram can be lost, once: log, counters and
+status use these names and no others.
 
 `code` is HAProxy's pair of letters (its configuration manual, section 8.5, "Session state at disconnection") where
 the meaning is the same. The first letter says who or what ended it: `C` client, `S` target ("server"), `R` a
@@ -19,7 +20,7 @@ class Side(enum.Enum):
 
 
 class Outcome(enum.Enum):
-    """How a connection ended. `value` is the name used everywhere outside this program."""
+    """How a connection or a session ended. `value` is the name used everywhere outside this program."""
 
     value: str
     code: str
@@ -71,6 +72,9 @@ class Outcome(enum.Enum):
     NO_TARGET = ("no_target", "SC", Side.RELAY, "no target has an address")
     NO_SOURCE = ("no_source", "RC", Side.RELAY, "this machine does not have the address of `source`")
     IDLE_TIMEOUT = ("idle_timeout", "iD", Side.RELAY, "no byte moved for idle_timeout")
+    SESSION_TIMEOUT = ("session_timeout", "iD", Side.RELAY, "no datagram in either direction for session_timeout")
+    MAX_RESPONSES = ("max_responses", "--", Side.RELAY, "as many datagrams came back as max_responses allows")
+    EVICTED = ("evicted", "RD", Side.RELAY, "made room for a new session: it was the one unused for longest")
     HALF_CLOSE_TIMEOUT = (
         "half_close_timeout",
         "hD",
@@ -84,5 +88,41 @@ class Outcome(enum.Enum):
         Side.RELAY,
         "out of file descriptors, memory or local ports",
     )
-    SHUTDOWN = ("shutdown", "KD", Side.RELAY, "relayd stopped, and drain_timeout was over")
+    SHUTDOWN = (
+        "shutdown",
+        "KD",
+        Side.RELAY,
+        "relayd stopped, and drain_timeout was over or the session had fallen silent",
+    )
     INTERNAL_ERROR = ("internal_error", "ID", Side.RELAY, "a bug in relayd; the log has the traceback")
+
+
+class Drop(enum.Enum):
+    """Why a datagram was not passed on (D4). `value` is the name used everywhere outside this program."""
+
+    value: str
+    meaning: str
+
+    __hash__ = object.__hash__  # as for Outcome
+
+    def __new__(cls, value: str, meaning: str) -> "Drop":
+        member = object.__new__(cls)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    NO_TARGET = ("no_target", "no target has an address")
+    TARGET_FAILED = ("target_failed", "no target can be reached")
+    TARGET_FULL = ("target_full", "the target does not read as fast as datagrams come")
+    CLIENT_FULL = (
+        "client_full",
+        "the client does not read as fast as datagrams come, or this machine does not send as fast",
+    )
+    RELAY_FULL = ("relay_full", "came faster than relayd reads; the kernel counts these")
+    CLIENT_FAILED = ("client_failed", "the system does not send to the client's address")
+    TOO_LARGE = ("too_large", "larger than the other side, or relayd, can take")
+    NO_REPLY_PATH = ("no_reply_path", 'an answer to a Unix client without a name, or with session = "datagram"')
+    OVERLOADED = ("overloaded", "more new clients came at once than sessions can begin")
+    RESOURCE_EXHAUSTED = ("resource_exhausted", "out of file descriptors, memory or local ports")
+    DRAINING = ("draining", "relayd is stopping and begins no new sessions")
+    INTERNAL_ERROR = ("internal_error", "a bug in relayd; the log has the traceback")

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from relayd.address import InetAddress, NameAddress
-from relayd.counters import ListenerTotals
+from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.spec import Spec
 
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """Relay this. Sent once, first. Beside it: one listening socket per bind, in the order of
-    `for listener in spec.listeners: for bind in listener.binds`. The worker owns the descriptors that it received."""
+    """Relay this. Sent once, first. Beside it: the listening sockets of `spec.sockets.endpoints_of(spec, worker)`, in
+    that order. The worker owns the descriptors that it received."""
 
     spec: Spec
     worker: int
@@ -52,7 +52,7 @@ class Ready:
 class Report:
     """Counters since the worker began, and the proof that its loop turns: one each REPORT_INTERVAL_S, from the loop."""
 
-    listeners: tuple[ListenerTotals, ...]
+    listeners: tuple[ListenerTotals | DatagramTotals, ...]
 
 
 #: Seconds between reports: short enough for a STATUS that looks live, long enough to cost nothing.

@@ -4,21 +4,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from relayd.config import Problem
+from relayd.config.ports import target_text
 from relayd.spec import Listener, Spec
-from relayd.spec.budget import Budget, ControlBudget, budget, control_budget, shortages
+from relayd.spec.budget import Budget, ControlBudget, budget_of, control_budget, shortages
 
 
 def table(spec: Spec) -> str:
-    """One line for each listener: name, type, binds -> targets; columns aligned."""
-    rows = [(listener.name, "stream", _binds(listener), _targets(listener)) for listener in spec.listeners]
-    name_width = max((len(row[0]) for row in rows), default=0)
-    return "".join(f"{name:<{name_width}}  {kind}  {binds} -> {targets}\n" for name, kind, binds, targets in rows)
+    """One line for each listener: name, types, binds -> targets; columns aligned."""
+    rows = [(one.name, "+".join(_types(one)), _binds(one), _targets(one)) for one in spec.listeners]
+    names, types = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    return "".join(
+        f"{row[0]:<{names}}  {row[1]:<{types}}  {', '.join(row[2])} -> {', '.join(row[3])}\n" for row in rows
+    )
 
 
 def budget_lines(spec: Spec, nofile: int) -> str:
     """What a limit of `nofile` open files in each process is spent on, and how many workers there will be."""
     workers = f"{spec.workers} worker{'s' if spec.workers != 1 else ''}"
-    return f"{workers}; {budget(nofile, spec.socket_count)}\n{control_budget(nofile, spec)}\n"
+    return f"{workers}; {budget_of(spec, nofile)}\n{control_budget(nofile, spec)}\n"
 
 
 def too_few_descriptors(file: str, spec: Spec, nofile: int) -> list[Problem]:
@@ -33,7 +36,7 @@ def as_json(spec: Spec | None, nofile: int, errors: Sequence[Problem], warnings:
         "ok": not errors,
         "workers": spec.workers if spec else None,
         "listeners": [_listener_json(listener) for listener in spec.listeners] if spec else None,
-        "budget": _budget_json(budget(nofile, spec.socket_count), control_budget(nofile, spec)) if spec else None,
+        "budget": _budget_json(budget_of(spec, nofile), control_budget(nofile, spec)) if spec else None,
         "errors": [_problem_json(problem) for problem in errors],
         "warnings": [_problem_json(problem) for problem in warnings],
     }
@@ -45,6 +48,7 @@ def _budget_json(worker: Budget, control: ControlBudget) -> dict[str, int]:
         "listening": worker.listening,
         "pipes": worker.pipes,
         "connections_per_worker": worker.connections,
+        "sessions_per_worker": worker.sessions,
         "control_needs": control.needed,
     }
 
@@ -52,9 +56,9 @@ def _budget_json(worker: Budget, control: ControlBudget) -> dict[str, int]:
 def _listener_json(listener: Listener) -> dict[str, Any]:
     return {
         "name": listener.name,
-        "type": "stream",
-        "binds": [str(address) for address in listener.binds],
-        "targets": [str(target.address) for target in listener.targets],
+        "types": _types(listener),
+        "binds": _binds(listener),
+        "targets": _targets(listener),
     }
 
 
@@ -69,9 +73,15 @@ def _problem_json(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _binds(listener: Listener) -> str:
-    return ", ".join(str(address) for address in listener.binds)
+def _types(listener: Listener) -> list[str]:
+    served = (("stream", listener.stream), ("dgram", listener.datagram))
+    return [name for name, how in served if how is not None]
 
 
-def _targets(listener: Listener) -> str:
-    return ", ".join(str(target.address) for target in listener.targets)
+def _binds(listener: Listener) -> list[str]:
+    return [str(bind) for bind in listener.binds]
+
+
+def _targets(listener: Listener) -> list[str]:
+    ports = max((bind.ports for bind in listener.binds), default=1)
+    return [target_text(target, ports) for target in listener.targets]

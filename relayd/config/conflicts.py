@@ -1,143 +1,253 @@
 """What is wrong between listeners: two that bind the same, and chains of them that lead back to where they began.
 
-Which binds conflict was tried on Linux 6.18 with SO_REUSEADDR on every socket, and is tried again by
-tests/unit/config/test_conflicts.py: the same port, a family in common ([::] has both unless ipv6_only), the same
-address or a wildcard on one side, and not two different interfaces. Port 0 never conflicts: the kernel picks another.
+Which binds conflict was tried on Linux 6.18, with SO_REUSEADDR on every stream socket and on no datagram socket, and is
+tried again by tests/unit/config/test_conflicts.py: the same type and port, a family in common ([::] has both unless
+ipv6_only), the same address or a wildcard on one side, and not two different interfaces. Port 0 never conflicts: the
+kernel picks another. Ports are looked at in spans, never one by one.
 """
 
 import ipaddress
 import os
+from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeAlias
 
-from relayd.address import Address, Family, InetAddress, NameAddress, SocketAddress, UnixAddress
+from relayd.address import Family, InetAddress, NameAddress, SocketAddress, UnixAddress
 from relayd.config import machine
 from relayd.config.listeners import Built
+from relayd.config.ports import span, spans_dialled, target_text
 from relayd.config.problems import Problem, quote
+from relayd.spec import Bind, Listener, Target
 
 _LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback", "localhost6"})
+
+#: First and last port.
+Span: TypeAlias = tuple[int, int]
+#: A listener by its name, and "stream" or "dgram": what forwards.
+Node: TypeAlias = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """From where clients can come: by which interface (None: by any), and of which families."""
+
+    interface: str | None
+    families: frozenset[Family]
+
+    def meets(self, other: "_Reach") -> bool:
+        if self.interface and other.interface and self.interface != other.interface:
+            return False
+        return not self.families.isdisjoint(other.families)
+
+    def from_here(self, scope: str = "") -> bool:
+        """True when what is dialled on this machine can come in: it arrives by the interface lo."""
+        return self.interface in (None, "lo", scope or None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """One listening socket, and the listener and index in its `bind` that it comes from."""
+    """One bind of a listener, and the index in its `bind` that it comes from."""
 
     built: Built
     number: int
 
     @property
-    def address(self) -> SocketAddress:
+    def bind(self) -> Bind:
         return self.built.listener.binds[self.number]
+
+    @property
+    def address(self) -> SocketAddress:
+        return self.bind.address
 
     @property
     def index(self) -> int:
         return self.built.sources[self.number]
 
     @property
-    def interface(self) -> str | None:
-        """What the socket is bound to: SO_BINDTODEVICE, or the scope of a link-local address, which does the same."""
-        scope = self.address.scope if isinstance(self.address, InetAddress) else ""
-        return self.built.listener.binding.interface or scope or None
+    def reach(self) -> _Reach:
+        """The interface: SO_BINDTODEVICE, or the scope of a link-local address, which does the same."""
+        address, binding = self.address, self.built.listener.binding
+        if not isinstance(address, InetAddress):
+            return _Reach(None, frozenset({Family.UNIX}))
+        both = address.family is Family.INET6 and address.wildcard and not binding.ipv6_only
+        families = {Family.INET, Family.INET6} if both else {address.family}
+        return _Reach(binding.interface or address.scope or None, frozenset(families))
 
-    @property
-    def families(self) -> tuple[Family, ...]:
-        """Families of the clients that come in here."""
-        if not isinstance(self.address, InetAddress):
-            return (Family.UNIX,)
-        if self.address.family is Family.INET6 and self.address.wildcard and not self.built.listener.binding.ipv6_only:
-            return (Family.INET, Family.INET6)
-        return (self.address.family,)
+
+class _Ports:
+    """Who holds which port. Each port has one holder, the first that came."""
+
+    def __init__(self) -> None:
+        self._held: list[tuple[int, int, _Bound]] = []  # by first port; no two have a port in common
+
+    def among(self, ports: Span) -> Iterator[tuple[int, int, _Bound]]:
+        """Those of `ports` that are held, by whom."""
+        first, last = ports
+        at = max(0, bisect_right(self._held, first, key=_first) - 1)
+        while at < len(self._held) and self._held[at][0] <= last:
+            begin, end, holder = self._held[at]
+            if end >= first:
+                yield max(first, begin), min(last, end), holder
+            at += 1
+
+    def add(self, ports: Span, holder: _Bound) -> None:
+        """`holder` has those of `ports` that nobody holds."""
+        first, last = ports
+        for begin, end, _ in [*self.among(ports), (last + 1, last, holder)]:
+            if first < begin:
+                insort(self._held, (first, begin - 1, holder), key=_first)
+            first = end + 1
+
+
+def _first(held: tuple[int, int, _Bound]) -> int:
+    return held[0]
+
+
+class _Binds:
+    """Every inet and inet6 bind of one type, found by what it could meet."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, dict[_Reach, _Ports]] = defaultdict(lambda: defaultdict(_Ports))
+        self._wildcards: dict[_Reach, _Ports] = defaultdict(_Ports)
+        self._all: dict[_Reach, _Ports] = defaultdict(_Ports)
+
+    def add(self, bound: _Bound, address: InetAddress) -> None:
+        """Remember `bound`, which has `address`."""
+        home = self._wildcards if address.wildcard else self._exact[address.host]
+        for ports in (home[bound.reach], self._all[bound.reach]):
+            ports.add(span(bound.bind), bound)
+
+    def rival(self, bound: _Bound, address: InetAddress) -> tuple[int, int, _Bound] | None:
+        """One that `bound` cannot be bound beside, with first and last of the ports that both want."""
+        reach, ports = bound.reach, span(bound.bind)
+        exact = self._exact.get(address.host, {})
+        for homes in (self._all,) if address.wildcard else (exact, self._wildcards):
+            for other, home in homes.items():
+                found = next(home.among(ports), None) if reach.meets(other) else None
+                if found:
+                    return found
+        return None
+
+    def at(self, hosts: Iterable[str], spans: Iterable[Span], scope: str = "") -> list[Built]:
+        """Listeners with a bind at just one of these addresses, that a client on this machine comes in at."""
+        homes = [home for host in hosts for reach, home in self._exact.get(host, {}).items() if reach.from_here(scope)]
+        return _listeners(homes, spans)
+
+    def at_wildcards(self, families: frozenset[Family], spans: Iterable[Span], scope: str = "") -> list[Built]:
+        """The same of wildcards of one of `families`."""
+        homes = [
+            home
+            for reach, home in self._wildcards.items()
+            if reach.from_here(scope) and not families.isdisjoint(reach.families)
+        ]
+        return _listeners(homes, spans)
 
 
 class Bindings:
     """Every listening socket of a configuration, found by what it could meet."""
 
     def __init__(self, listeners: Sequence[Built]) -> None:
-        self._bound = [_Bound(built, number) for built in listeners for number in range(len(built.listener.binds))]
+        self._listeners = listeners
+        self._paths = _UnixPaths()
         self._unix: dict[str, list[_Bound]] = defaultdict(list)
-        self._exact: dict[tuple[int, str], list[_Bound]] = defaultdict(list)
-        self._wildcards: dict[int, list[_Bound]] = defaultdict(list)
-        self._on_port: dict[int, list[_Bound]] = defaultdict(list)
+        self._binds = {"stream": _Binds(), "dgram": _Binds()}
 
     def conflicts(self) -> Iterator[Problem]:
         """One problem for each bind that an earlier one makes impossible. To be asked before `reached`."""
-        paths = _UnixPaths()
-        for bound in self._bound:
-            address = bound.address
-            if isinstance(address, UnixAddress):
-                earlier: list[_Bound] = self._unix[paths.real(address)]
-                rivals: Sequence[_Bound] = earlier
-                homes = [earlier]
-            elif address.port == 0:
-                continue
-            else:
-                exact, wildcards = self._exact[address.port, address.host], self._wildcards[address.port]
-                rivals = self._on_port[address.port] if address.wildcard else [*exact, *wildcards]
-                homes = [wildcards if address.wildcard else exact, self._on_port[address.port]]
-            rival = next((other for other in rivals if _conflict(bound, other)), None)
-            if rival:
-                yield _conflict_problem(bound, rival)
-            for home in homes:
-                home.append(bound)
+        for built in self._listeners:
+            all_bound = [_Bound(built, number) for number in range(len(built.listener.binds))]
+            for _, group in groupby(all_bound, lambda bound: bound.index):
+                # The addresses of one host name are no rivals: only then are they added.
+                of_one_element = list(group)
+                for bound in of_one_element:
+                    yield from self._conflict(bound)
+                for bound in of_one_element:
+                    self._add(bound)
 
-    def reached(self, target: Address) -> list[Built]:
-        """Listeners of this configuration that a connection to `target` may come in at."""
-        if isinstance(target, UnixAddress):
-            return [bound.built for bound in self._unix.get(_UnixPaths().real(target), ())]
-        if isinstance(target, NameAddress):
-            return self._reached_by_name(target)
-        found = [bound.built for bound in self._exact.get((target.port, target.host), ()) if _here(bound, target.scope)]
-        wildcards = [
-            bound.built
-            for bound in self._wildcards.get(target.port, ())
-            if _here(bound, target.scope) and target.family in bound.families
-        ]
-        return found + wildcards if wildcards and _is_own(target) else found
+    def reached(self, target: Target, listener: Listener, kind: str) -> list[Built]:
+        """Listeners of this configuration that what `listener` dials at `target` for `kind` may come in at."""
+        address = target.address
+        if isinstance(address, UnixAddress):
+            found = [bound.built for bound in self._unix.get(self._paths.real(address), ())]
+            return [built for built in found if kind in kinds(built.listener)]
+        binds, spans = self._binds[kind], spans_dialled(target, listener.binds)
+        if isinstance(address, NameAddress):
+            return _reached_by_name(binds, address.host, spans)
+        exact = binds.at([address.host], spans, address.scope)
+        wildcards = binds.at_wildcards(frozenset({address.family}), spans, address.scope)
+        return exact + wildcards if wildcards and _is_own(address) else exact
 
-    def _reached_by_name(self, target: NameAddress) -> list[Built]:
-        """`localhost` reaches loopback and wildcard binds, this machine's own name wildcards; no other is resolved."""
-        host = target.host.lower().rstrip(".")
-        local = host in _LOCAL_NAMES or host.endswith(".localhost")
-        if not local and host != machine.host_name():
-            return []
-        found = [bound.built for bound in self._wildcards.get(target.port, ()) if _here(bound)]
-        for loopback in ("127.0.0.1", "::1") if local else ():
-            found += [bound.built for bound in self._exact.get((target.port, loopback), ()) if _here(bound)]
-        return found
+    def _conflict(self, bound: _Bound) -> Iterator[Problem]:
+        address, mine = bound.address, kinds(bound.built.listener)
+        if isinstance(address, UnixAddress):
+            for rival in self._unix[self._paths.real(address)]:
+                # A file is one socket, whatever its type; an abstract name may stand for one of each.
+                if not address.abstract or not mine.isdisjoint(kinds(rival.built.listener)):
+                    yield _conflict_problem(bound, rival, (0, 0))
+                    return
+        elif address.port:
+            for kind in sorted(mine):
+                found = self._binds[kind].rival(bound, address)
+                if found:
+                    yield _conflict_problem(bound, found[2], found[:2])
+                    return
+
+    def _add(self, bound: _Bound) -> None:
+        address = bound.address
+        if isinstance(address, UnixAddress):
+            self._unix[self._paths.real(address)].append(bound)
+        elif address.port:
+            for kind in kinds(bound.built.listener):
+                self._binds[kind].add(bound, address)
+
+
+def kinds(listener: Listener) -> frozenset[str]:
+    """What `listener` relays: "stream", "dgram"."""
+    served = {"stream": listener.stream, "dgram": listener.datagram}
+    return frozenset(kind for kind, how in served.items() if how is not None)
 
 
 def loops(listeners: Sequence[Built], bindings: Bindings) -> Iterator[Problem]:
     """One problem for each way round: a listener that forwards to itself, or a chain of listeners that comes back."""
-    edges: dict[str, list[tuple[str, int]]] = {}
+    edges: dict[Node, list[tuple[Node, int]]] = {}
     by_name = {built.listener.name: built for built in listeners}
     for built in listeners:
-        edges[built.listener.name] = [
-            (other.listener.name, number)
-            for number, target in enumerate(built.listener.targets)
-            for other in bindings.reached(target.address)
-        ]
-    for chain, number in _cycles(edges):
+        for kind in sorted(kinds(built.listener), reverse=True):
+            edges[built.listener.name, kind] = [
+                ((other.listener.name, kind), number)
+                for number, target in enumerate(built.listener.targets)
+                for other in bindings.reached(target, built.listener, kind)
+            ]
+    told: set[tuple[tuple[str, ...], int]] = set()
+    for nodes, number in _cycles(edges):
+        chain = tuple(name for name, _ in nodes)
+        if (chain, number) in told:  # of the other type
+            continue
+        told.add((chain, number))
         built = by_name[chain[0]]
-        target = quote(str(built.listener.targets[number].address))
+        ports = max((bind.ports for bind in built.listener.binds), default=1)
+        target = quote(target_text(built.listener.targets[number], ports))
         if len(chain) == 1:
             message = f"{target} is this listener: it would forward to itself"
         else:
             message = f"{target} leads back here: {' → '.join((*chain, chain[0]))}"
-        yield built.block.problem("targets", message, index=number)
+        yield built.block.problem("targets", message, index=built.target_sources[number])
 
 
-def _cycles(edges: dict[str, list[tuple[str, int]]]) -> Iterator[tuple[list[str], int]]:
+def _cycles(edges: dict[Node, list[tuple[Node, int]]]) -> Iterator[tuple[list[Node], int]]:
     """For each edge that closes a way round in a walk of the graph: the listeners on it, from the one whose target
     closes it, and the number of that target. A walk without recursion: a chain may have 10,000 links."""
-    done: set[str] = set()
+    done: set[Node] = set()
     for start in edges:
         if start in done:
             continue
-        trail: list[str] = [start]
+        trail: list[Node] = [start]
         on_trail = {start: 0}
         todo = [iter(edges[start])]
-        closed: set[tuple[str, int]] = set()
+        closed: set[tuple[Node, int]] = set()
         while todo:
             step = next(todo[-1], None)
             here = trail[-1]
@@ -146,43 +256,47 @@ def _cycles(edges: dict[str, list[tuple[str, int]]]) -> Iterator[tuple[list[str]
                 done.add(trail.pop())
                 del on_trail[here]
                 continue
-            name, number = step
-            if name in on_trail:
+            node, number = step
+            if node in on_trail:
                 if (here, number) not in closed:
                     closed.add((here, number))
-                    way = trail[on_trail[name] :]
+                    way = trail[on_trail[node] :]
                     yield [here, *way[:-1]], number
-            elif name not in done:
-                on_trail[name] = len(trail)
-                trail.append(name)
-                todo.append(iter(edges[name]))
+            elif node not in done:
+                on_trail[node] = len(trail)
+                trail.append(node)
+                todo.append(iter(edges[node]))
 
 
-def _conflict(one: _Bound, other: _Bound) -> bool:
-    if one.built is other.built and one.index == other.index:
-        return False
-    if isinstance(one.address, UnixAddress) or isinstance(other.address, UnixAddress):
-        return True
-    if one.interface and other.interface and one.interface != other.interface:
-        return False
-    if not set(one.families) & set(other.families):
-        return False
-    return one.address.host == other.address.host or one.address.wildcard or other.address.wildcard
-
-
-def _conflict_problem(bound: _Bound, rival: _Bound) -> Problem:
+def _conflict_problem(bound: _Bound, rival: _Bound, shared: Span) -> Problem:
     theirs = rival.built.block
-    same = bound.address == rival.address
-    what = "is bound" if same else f"and {quote(str(rival.address))} cannot both be bound:"
+    same = bound.bind == rival.bind
+    what = "is bound" if same else f"and {quote(str(rival.bind))} cannot both be bound:"
     if same:
         what += " already:"
-    message = f"{quote(str(bound.address))} {what} listeners.{theirs.name} at {theirs.place('bind', rival.index)}"
-    return bound.built.block.problem("bind", message, index=bound.index)
+    message = f"{quote(str(bound.bind))} {what} listeners.{theirs.name} at {theirs.place('bind', rival.index)}"
+    suggestion = ""
+    if not same and bound.bind.ports + rival.bind.ports > 2:
+        first, last = shared
+        suggestion = f"help: both have port {first}" if first == last else f"help: both have ports {first} to {last}"
+    return bound.built.block.problem("bind", message, suggestion, index=bound.index)
 
 
-def _here(bound: _Bound, scope: str = "") -> bool:
-    """True when a connection made on this machine can come in at `bound`: it arrives by the interface lo."""
-    return bound.interface in (None, "lo", scope or None)
+def _listeners(homes: Iterable[_Ports], spans: Iterable[Span]) -> list[Built]:
+    """Holders of some of the ports, each once."""
+    asked = list(spans)
+    found = [holder.built for home in homes for ports in asked for _, _, holder in home.among(ports)]
+    return list({built.listener.name: built for built in found}.values())
+
+
+def _reached_by_name(binds: _Binds, name: str, spans: Sequence[Span]) -> list[Built]:
+    """`localhost` reaches loopback and wildcard binds, this machine's own name wildcards; no other is resolved."""
+    host = name.lower().rstrip(".")
+    local = host in _LOCAL_NAMES or host.endswith(".localhost")
+    if not local and host != machine.host_name():
+        return []
+    wildcards = binds.at_wildcards(frozenset({Family.INET, Family.INET6}), spans)
+    return wildcards + binds.at(("127.0.0.1", "::1") if local else (), spans)
 
 
 def _is_own(target: InetAddress) -> bool:

@@ -11,25 +11,40 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from relayd.address import Family, InetAddress, NameAddress, SocketAddress, UnixAddress
-from relayd.config import machine, words
+from relayd.config import machine, targets, words
 from relayd.config.document import Document
 from relayd.config.model import KeepaliveTable, ListenerTable, Shared, built_in
+from relayd.config.ports import BindEntry
 from relayd.config.positions import Path
 from relayd.config.problems import Problem, quote
-from relayd.config.values import Bind, is_datagram_type
-from relayd.spec import Binding, Keepalive, Listener, SocketOptions, StreamTimeouts, Target
+from relayd.spec import (
+    Bind,
+    Binding,
+    Datagram,
+    Keepalive,
+    Listener,
+    OnTargetError,
+    SessionMode,
+    SocketOptions,
+    Stream,
+    StreamTimeouts,
+    Target,
+)
 
 T = TypeVar("T")
 
 NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 _NAME = re.compile(NAME_PATTERN[:-1] + r"\Z")
 
-#: Keys that only an inet or inet6 bind has a use for, only a Unix path, and only a TCP connection on either side.
+#: Keys that only an inet or inet6 bind has a use for, only a Unix path, only a TCP connection on either side, only
+#: streams, only datagrams, and only datagrams that belong together.
 _INET_BIND_KEYS = ("interface", "ipv6_only", "freebind", "fast_open", "defer_accept")
 _UNIX_BIND_KEYS = ("mode", "user", "group")
 _TCP_KEYS = ("keepalive", "tcp_user_timeout", "congestion", "nodelay")
 _TIMEOUT_KEYS = ("connect_timeout", "idle_timeout", "half_close_timeout", "max_lifetime")
-_STREAM_KEYS = (*_TIMEOUT_KEYS, *_TCP_KEYS, "fast_open", "defer_accept")
+_STREAM_KEYS = ("backlog", "dial_attempts", *_TIMEOUT_KEYS, *_TCP_KEYS, "fast_open", "defer_accept")
+_SESSION_KEYS = ("session_timeout", "max_sessions", "max_responses")
+_DATAGRAM_KEYS = (*_SESSION_KEYS, "session", "on_target_error")
 
 
 @dataclass(frozen=True)
@@ -60,43 +75,43 @@ class Block:
         """True when the listener itself says so, rightly or wrongly."""
         return key in self.wrong or getattr(self.table, key) is not None
 
+    def serves(self, kind: str) -> bool:
+        """True when it relays `kind`, "stream" or "dgram". Where what it says is wrong, it may be either."""
+        return "type" in self.wrong or kind in (self.table.type or ("stream",))
+
     def _is_list(self, key: str) -> bool:
         return isinstance(self.document.data["listeners"][self.name].get(key), list)
 
 
 @dataclass(slots=True)
 class Built:
-    """What came of a block. `sources[i]` is the index in the file's `bind` that `listener.binds[i]` came from."""
+    """What came of a block. `sources[i]` is the index in the file's `bind` that `listener.binds[i]` came from, and
+    `target_sources[i]` that in `targets` of `listener.targets[i]`.
+    """
 
     block: Block
     listener: Listener
     sources: tuple[int, ...]
+    target_sources: tuple[int, ...]
     problems: list[Problem] = field(default_factory=list)
 
 
 def build(block: Block) -> Built:
     """The listener of `block`. With problems it is only good for finding more: what is wrong is left out."""
-    problems = [*_required(block), *_datagram_keys(block)]
-    binds = _binds(block, problems)
-    targets = tuple(Target(target.address) for target in block.table.targets or ())
-    addresses = tuple(address for address, _ in binds)
-    keys = _effective(block, addresses, targets, problems)
+    problems = list(_required(block))
+    binds, sources = _binds(block, problems)
+    goals, goal_sources = _targets(block, binds, problems)
+    keys = _effective(block, binds, goals, problems)
     listener = Listener(
         name=block.name,
-        binds=addresses,
+        binds=binds,
         binding=_binding(keys),
-        targets=targets,
-        dial_attempts=_set(keys.dial_attempts),
+        targets=goals,
         source=keys.source,
-        options=_options(keys),
-        timeouts=StreamTimeouts(
-            connect_s=_set(keys.connect_timeout) / 1000,
-            idle_s=_seconds(keys.idle_timeout),
-            half_close_s=_seconds(keys.half_close_timeout),
-            max_lifetime_s=_seconds(keys.max_lifetime),
-        ),
+        stream=_stream(keys) if block.serves("stream") else None,
+        datagram=_datagram(keys) if block.serves("dgram") else None,
     )
-    return Built(block, listener, tuple(index for _, index in binds), problems)
+    return Built(block, listener, sources, goal_sources, problems)
 
 
 def _required(block: Block) -> Iterator[Problem]:
@@ -109,40 +124,56 @@ def _required(block: Block) -> Iterator[Problem]:
             yield block.document.problem((*block.path, key), "is missing", f"help: add {key} = {example}", at_key=True)
 
 
-def _datagram_keys(block: Block) -> Iterator[Problem]:
-    table = block.document.data["listeners"][block.name]
-    if is_datagram_type(table.get("type")):
-        for key in _STREAM_KEYS:
-            if key in table:
-                message = "belongs to stream listeners; this one asks for datagrams"
-                yield block.document.problem((*block.path, key), message, at_key=True)
-
-
-def _binds(block: Block, problems: list[Problem]) -> list[tuple[SocketAddress, int]]:
-    """Every address to listen at with its index in the file, names resolved, `:port` as this machine can have it."""
+def _binds(block: Block, problems: list[Problem]) -> tuple[tuple[Bind, ...], tuple[int, ...]]:
+    """Every bind and its index in the file, names resolved, `:port` as this machine can have it."""
     family = Family(block.table.family) if block.table.family else None
-    found: dict[SocketAddress, int] = {}
-    for index, bind in enumerate(block.table.bind or ()):
+    found: dict[Bind, int] = {}
+    for index, entry in enumerate(block.table.bind or ()):
         try:
-            addresses = _resolved(block, bind, family)
+            addresses = _resolved(block, entry, family)
         except OSError as error:
             problems.append(
-                block.problem("bind", f"{quote(str(bind.address))}: {error.strerror or error}", index=index)
+                block.problem("bind", f"{quote(str(entry.address))}: {error.strerror or error}", index=index)
             )
             continue
-        for address in addresses:
-            if family and address.family is not family:
-                message = f'{quote(str(address))} is {address.family.value}, but family is "{family.value}"'
+        for bind in (Bind(address, entry.ports) for address in addresses):
+            text = quote(str(bind))
+            if family and bind.address.family is not family:
+                message = f'{text} is {bind.address.family.value}, but family is "{family.value}"'
                 problems.append(block.problem("bind", message, index=index))
-            elif address not in found:
-                found[address] = index
-            elif found[address] != index:
-                first = block.place("bind", found[address])
-                problems.append(block.problem("bind", f"{quote(str(address))} stands twice: {first}", index=index))
-    return list(found.items())
+            elif bind not in found:
+                found[bind] = index
+                problems += _two_sockets_of_a_path(block, bind, index)
+            elif found[bind] != index:
+                first = block.place("bind", found[bind])
+                problems.append(block.problem("bind", f"{text} stands twice: {first}", index=index))
+    return tuple(found), tuple(found.values())
 
 
-def _resolved(block: Block, bind: Bind, family: Family | None) -> tuple[SocketAddress, ...]:
+def _two_sockets_of_a_path(block: Block, bind: Bind, index: int) -> Iterator[Problem]:
+    path = isinstance(bind.address, UnixAddress) and not bind.address.abstract
+    if path and "type" not in block.wrong and block.serves("stream") and block.serves("dgram"):
+        message = f"{quote(str(bind))} is one file, and so one socket: for streams or for datagrams"
+        yield block.problem("bind", message, "help: make two listeners, each with a path of its own", index=index)
+
+
+def _targets(
+    block: Block, binds: tuple[Bind, ...], problems: list[Problem]
+) -> tuple[tuple[Target, ...], tuple[int, ...]]:
+    """Every target whose port can follow the binds as it shall, and its index in the file."""
+    known = "bind" not in block.wrong
+    found: list[tuple[Target, int]] = []
+    for index, table in enumerate(block.table.targets or ()):
+        entry = table.address
+        reason, suggestion = targets.mismatch(entry, binds) if known else ("", "")
+        if reason:
+            problems.append(block.problem("targets", f"{quote(str(entry))}: {reason}", suggestion, index=index))
+        else:
+            found.append((Target(entry.address, entry.rule, entry.offset), index))
+    return tuple(target for target, _ in found), tuple(index for _, index in found)
+
+
+def _resolved(block: Block, bind: BindEntry, family: Family | None) -> tuple[SocketAddress, ...]:
     """What `bind` means. OSError when its name has no address."""
     if isinstance(bind.address, NameAddress):
         if family is Family.UNIX:
@@ -163,11 +194,9 @@ def _layered(block: Block, key: str) -> object:
     return getattr(built_in(), key)
 
 
-def _effective(
-    block: Block, binds: tuple[SocketAddress, ...], targets: tuple[Target, ...], problems: list[Problem]
-) -> Shared:
+def _effective(block: Block, binds: tuple[Bind, ...], goals: tuple[Target, ...], problems: list[Problem]) -> Shared:
     """Every shared key as it is in force; what cannot apply is back at what is built in."""
-    useless = _useless(block, binds, targets)
+    useless = {**_useless(block, binds, goals), **_of_other_types(block)}
     for key, why in useless.items():
         if block.given(key):
             path = (*block.path, key)
@@ -176,24 +205,41 @@ def _effective(
     return built_in().model_copy(update=values)
 
 
-def _useless(block: Block, binds: tuple[SocketAddress, ...], targets: tuple[Target, ...]) -> dict[str, str]:
-    """Keys that can do nothing here, with the reason. A side that is not known, for an error of its own, allows all."""
+def _of_other_types(block: Block) -> dict[str, str]:
+    """Keys that can do nothing for what is relayed here, with the reason."""
     useless: dict[str, str] = {}
-    binds_known, targets_known = bool(binds) and "bind" not in block.wrong, bool(targets)
-    inet = [address for address in binds if isinstance(address, InetAddress)]
+    if not block.serves("stream"):
+        useless.update(dict.fromkeys(_STREAM_KEYS, "belongs to stream listeners; this one relays datagrams"))
+    if not block.serves("dgram"):
+        why = "belongs to dgram listeners; this one relays streams"
+        useless.update(dict.fromkeys(_DATAGRAM_KEYS, why))
+    elif "session" not in block.wrong and _layered(block, "session") == "datagram":
+        why = 'can do nothing with session = "datagram": each datagram goes on its own, and nothing comes back'
+        useless.update(dict.fromkeys(_SESSION_KEYS, why))
+    return useless
+
+
+def _useless(block: Block, binds: tuple[Bind, ...], goals: tuple[Target, ...]) -> dict[str, str]:
+    """Keys that can do nothing with these addresses, with the reason. A side that is not known, for an error of its
+    own, allows all.
+    """
+    useless: dict[str, str] = {}
+    binds_known, targets_known = bool(binds) and "bind" not in block.wrong, bool(goals)
+    addresses = [bind.address for bind in binds]
+    inet = [address for address in addresses if isinstance(address, InetAddress)]
     if binds_known and not inet:
         useless.update(dict.fromkeys(_INET_BIND_KEYS, "belongs to inet and inet6 binds; this listener has Unix ones"))
     named = any(isinstance(bind.address, NameAddress) for bind in block.table.bind or ())
     if binds_known and inet and not named and all(address.family is Family.INET for address in inet):
         useless["ipv6_only"] = "belongs to an IPv6 bind; this listener has none"
-    if binds_known and not any(isinstance(address, UnixAddress) and not address.abstract for address in binds):
+    if binds_known and not any(isinstance(address, UnixAddress) and not address.abstract for address in addresses):
         useless.update(dict.fromkeys(_UNIX_BIND_KEYS, "belongs to the file of a unix:/path bind; there is none"))
     if targets_known:
-        unix_targets = all(isinstance(target.address, UnixAddress) for target in targets)
+        unix_targets = all(isinstance(target.address, UnixAddress) for target in goals)
         if binds_known and not inet and unix_targets:
             useless.update(dict.fromkeys(_TCP_KEYS, "belongs to TCP; bind and targets are all Unix sockets"))
         source = _layered(block, "source")
-        if isinstance(source, InetAddress) and not any(_can_leave_from(source, target) for target in targets):
+        if isinstance(source, InetAddress) and not any(_can_leave_from(source, target) for target in goals):
             useless["source"] = f"no target can be dialled from an {source.family.value} address"
     return useless
 
@@ -215,6 +261,26 @@ def _binding(keys: Shared) -> Binding:
         mode=_set(keys.mode),
         user_id=keys.user,
         group_id=keys.group,
+    )
+
+
+def _stream(keys: Shared) -> Stream:
+    timeouts = StreamTimeouts(
+        connect_s=_set(keys.connect_timeout) / 1000,
+        idle_s=_seconds(keys.idle_timeout),
+        half_close_s=_seconds(keys.half_close_timeout),
+        max_lifetime_s=_seconds(keys.max_lifetime),
+    )
+    return Stream(_set(keys.dial_attempts), _options(keys), timeouts)
+
+
+def _datagram(keys: Shared) -> Datagram:
+    return Datagram(
+        session_timeout_s=_set(keys.session_timeout) / 1000,
+        max_sessions=keys.max_sessions,
+        max_responses=keys.max_responses,
+        session=SessionMode(keys.session),
+        on_target_error=OnTargetError(keys.on_target_error),
     )
 
 

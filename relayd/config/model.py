@@ -9,15 +9,17 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
-from relayd.address import InetAddress, NameAddress, UnixAddress
+from relayd.address import InetAddress
 from relayd.config import values
+from relayd.config.ports import BindEntry, TargetEntry
 from relayd.config.units import DURATION_PATTERN
 
 _OFF = {"const": "off"}
 _DURATION = {"type": "string", "pattern": DURATION_PATTERN}
-_ADDRESS = {"type": "string", "pattern": r"^(unix:[/@].+|(\[[^\]]+\]|[^:\s/\[\]]+):[0-9]{1,5})$"}
-_BIND = {"type": "string", "pattern": r"^(unix:[/@].+|(\[[^\]]+\]|[^:\s/\[\]]*):[0-9]{1,5})$"}
-_TYPE = {"enum": ["stream", "tcp"]}
+_HOST, _PORTS = r"\[[^\]]+\]|[^:\s/\[\]]", r":[0-9]{1,5}(-[0-9]{1,5})?"
+_ADDRESS = {"type": "string", "pattern": rf"^(unix:[/@].+|({_HOST}+)({_PORTS}|:\+[0-9]{{1,5}})?)$"}
+_BIND = {"type": "string", "pattern": rf"^(unix:[/@].+|({_HOST}*){_PORTS})$"}
+_TYPE = {"enum": ["stream", "dgram", "tcp", "udp"]}
 
 
 def _schema(*alternatives: dict[str, object]) -> WithJsonSchema:
@@ -32,10 +34,8 @@ KernelSeconds: TypeAlias = Annotated[int, PlainValidator(values.kernel_seconds),
 DeferAccept: TypeAlias = Annotated[
     int | Literal["off"], PlainValidator(values.kernel_seconds_or_off), _schema(_DURATION, _OFF)
 ]
-BindText: TypeAlias = Annotated[values.Bind, PlainValidator(values.bind_address), _schema(_BIND)]
-TargetAddress: TypeAlias = Annotated[
-    InetAddress | UnixAddress | NameAddress, PlainValidator(values.target_address), _schema(_ADDRESS)
-]
+BindText: TypeAlias = Annotated[BindEntry, PlainValidator(values.bind_address), _schema(_BIND)]
+TargetAddress: TypeAlias = Annotated[TargetEntry, PlainValidator(values.target_address), _schema(_ADDRESS)]
 Source: TypeAlias = Annotated[InetAddress, PlainValidator(values.source_address), _schema({"type": "string"})]
 Mode: TypeAlias = Annotated[
     int, PlainValidator(values.file_mode), _schema({"type": "string", "pattern": values.MODE_PATTERN})
@@ -50,8 +50,8 @@ Workers: TypeAlias = Annotated[
     PlainValidator(values.workers),
     _schema({"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": values.WORKERS_MAX}),
 ]
-StreamType: TypeAlias = Annotated[
-    Literal["stream"],
+ListenerType: TypeAlias = Annotated[
+    tuple[str, ...],
     PlainValidator(values.listener_type),
     _schema(_TYPE, {"type": "array", "items": _TYPE, "minItems": 1}),
 ]
@@ -97,9 +97,12 @@ def _target_form(value: object) -> object:
 
 
 class TargetTable(Table):
-    """Where connections go."""
+    """Where clients are sent."""
 
-    address: TargetAddress = Field(description="host:port, [v6]:port, unix:/path or unix:@name.")
+    address: TargetAddress = Field(
+        description="host:port, [v6]:port, unix:/path or unix:@name. A range, host:first-last, goes with one "
+        "in bind; host:+N is the port of the bind and N more; host alone is the port of the bind."
+    )
 
 
 Target: TypeAlias = Annotated[TargetTable, BeforeValidator(_target_form)]
@@ -153,6 +156,25 @@ class Shared(Table):
         None, description="Congestion control algorithm, such as bbr. Default: the kernel's."
     )
     nodelay: bool | None = Field(None, description="Send small writes at once on both sides (TCP_NODELAY).")
+    session_timeout: PositiveDuration | None = Field(
+        None, description="A session of datagrams ends when none has come either way for this long."
+    )
+    max_sessions: Annotated[int, Field(ge=1, le=values.SESSIONS_MAX)] | None = Field(
+        None,
+        description="Sessions of one listener; at this number the one longest idle makes room. Default: what the limit "
+        "on open files allows.",
+    )
+    max_responses: Annotated[int, Field(ge=1, le=values.RESPONSES_MAX)] | None = Field(
+        None, description="A session ends once this many datagrams have come back. Default: no limit."
+    )
+    session: Literal["client", "datagram"] | None = Field(
+        None,
+        description="client: the datagrams of a client go to one target, which can answer. datagram: each goes on its "
+        "own to the next target, and nothing comes back.",
+    )
+    on_target_error: Literal["move", "close"] | None = Field(
+        None, description="When a target cannot be reached: move its session to another one, or close it."
+    )
 
 
 #: What is in force where no file says otherwise, as a file would say it. What is absent is off, or the kernel's choice.
@@ -171,6 +193,9 @@ BUILT_IN_TOML: dict[str, object] = {
     "keepalive": True,
     "tcp_user_timeout": "off",
     "nodelay": True,
+    "session_timeout": "60s",
+    "session": "client",
+    "on_target_error": "move",
 }
 
 
@@ -183,15 +208,20 @@ def built_in() -> Shared:
 class ListenerTable(Shared):
     """One listener: where it listens, and the targets it forwards to."""
 
-    type: StreamType | None = Field(None, description='What is relayed: "stream" ("tcp" is the same).')
+    type: ListenerType | None = Field(
+        None,
+        description='What is relayed: "stream" ("tcp" is the same), "dgram" ("udp" is the same), or a list of both.',
+    )
     family: Literal["inet", "inet6", "unix"] | None = Field(
         None, description="Address family of the bind. Default: what the bind address is."
     )
     bind: Annotated[list[BindText], BeforeValidator(values.one_or_many(1, values.BINDS_MAX, str))] | None = Field(
-        None, description="Where to listen: host:port, [v6]:port, :port, unix:/path or unix:@name, or a list of them."
+        None,
+        description="Where to listen: host:port, [v6]:port, :port, unix:/path or unix:@name, or a list of them. "
+        "first-last in place of a port is a range of them.",
     )
     targets: Annotated[list[Target], BeforeValidator(values.one_or_many(1, values.TARGETS_MAX, str, dict))] | None = (
-        Field(None, description="Where connections go, in turn (round robin).")
+        Field(None, description="Where clients are sent, in turn (round robin).")
     )
 
 

@@ -233,4 +233,9 @@ def _key_text(token: str) -> str:
         return token[1:-1]
     if not token.startswith('"'):
         return token
-    return str(tomli.loads(f"k={token}")["k"]) if "\\" in token else token[1:-1]
+    if "\\" not in token:
+        return token[1:-1]
+    try:
+        return str(tomli.loads(f"k={token}")["k"])
+    except tomli.TOMLDecodeError:  # nobody asks for places in a text that tomli has refused
+        raise _LostError from None

@@ -6,9 +6,10 @@ Keys that cannot apply to a listener, and options that are at the kernel's own c
 from collections.abc import Iterator
 
 from relayd.address import Family, InetAddress, UnixAddress
+from relayd.config.ports import target_text
 from relayd.config.problems import key_text, quote
 from relayd.config.units import format_duration
-from relayd.spec import Listener, Spec
+from relayd.spec import Datagram, Listener, SessionMode, SocketOptions, Spec, Stream
 
 
 def to_toml(spec: Spec) -> str:
@@ -29,39 +30,62 @@ def to_toml(spec: Spec) -> str:
 
 
 def _listener(listener: Listener) -> Iterator[str]:
-    binding, timeouts = listener.binding, listener.timeouts
-    inet_binds = [address for address in listener.binds if isinstance(address, InetAddress)]
-    yield 'type = "stream"'
-    yield f"bind = {_array([str(address) for address in listener.binds])}"
-    yield f"backlog = {binding.backlog}"
+    binding, stream, datagram = listener.binding, listener.stream, listener.datagram
+    addresses = [bind.address for bind in listener.binds]
+    inet_binds = [address for address in addresses if isinstance(address, InetAddress)]
+    types = [quote(name) for name, how in (("stream", stream), ("dgram", datagram)) if how is not None]
+    yield f"type = {types[0]}" if len(types) == 1 else f"type = [{', '.join(types)}]"
+    yield f"bind = {_array([str(bind) for bind in listener.binds])}"
+    if stream is not None:
+        yield f"backlog = {binding.backlog}"
     if inet_binds:
         if binding.interface is not None:
             yield f"interface = {quote(binding.interface)}"
         if any(address.family is Family.INET6 for address in inet_binds):
             yield f"ipv6_only = {_boolean(binding.ipv6_only)}"
         yield f"freebind = {_boolean(binding.freebind)}"
-        yield f"fast_open = {_boolean(binding.fast_open)}"
-        yield f"defer_accept = {_duration(binding.defer_accept_s)}"
-    if any(isinstance(address, UnixAddress) and not address.abstract for address in listener.binds):
+        if stream is not None:
+            yield f"fast_open = {_boolean(binding.fast_open)}"
+            yield f"defer_accept = {_duration(binding.defer_accept_s)}"
+    if any(isinstance(address, UnixAddress) and not address.abstract for address in addresses):
         yield f'mode = "{binding.mode:04o}"'
         if binding.user_id is not None:
             yield f'user = "{binding.user_id}"'
         if binding.group_id is not None:
             yield f'group = "{binding.group_id}"'
-    yield f"targets = {_array([str(target.address) for target in listener.targets])}"
-    yield f"dial_attempts = {listener.dial_attempts}"
+    ports = max(bind.ports for bind in listener.binds)
+    yield f"targets = {_array([target_text(target, ports) for target in listener.targets])}"
     if isinstance(listener.source, InetAddress):
         yield f"source = {quote(str(listener.source).removesuffix(':0'))}"
+    if stream is not None:
+        yield from _stream(stream)
+        if inet_binds or not all(isinstance(target.address, UnixAddress) for target in listener.targets):
+            yield from _tcp(stream.options)
+    if datagram is not None:
+        yield from _datagram(datagram)
+
+
+def _stream(stream: Stream) -> Iterator[str]:
+    timeouts = stream.timeouts
+    yield f"dial_attempts = {stream.dial_attempts}"
     yield f"connect_timeout = {_duration(timeouts.connect_s)}"
     yield f"idle_timeout = {_duration(timeouts.idle_s)}"
     yield f"half_close_timeout = {_duration(timeouts.half_close_s)}"
     yield f"max_lifetime = {_duration(timeouts.max_lifetime_s)}"
-    if inet_binds or not all(isinstance(target.address, UnixAddress) for target in listener.targets):
-        yield from _tcp(listener)
 
 
-def _tcp(listener: Listener) -> Iterator[str]:
-    options = listener.options
+def _datagram(datagram: Datagram) -> Iterator[str]:
+    if datagram.session is SessionMode.CLIENT:
+        yield f"session_timeout = {_duration(datagram.session_timeout_s)}"
+        if datagram.max_sessions is not None:
+            yield f"max_sessions = {datagram.max_sessions}"
+        if datagram.max_responses is not None:
+            yield f"max_responses = {datagram.max_responses}"
+    yield f"session = {quote(datagram.session.value)}"
+    yield f"on_target_error = {quote(datagram.on_target_error.value)}"
+
+
+def _tcp(options: SocketOptions) -> Iterator[str]:
     keepalive = options.keepalive
     if keepalive:
         idle, interval = _duration(keepalive.idle_s), _duration(keepalive.interval_s)

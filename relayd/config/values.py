@@ -3,18 +3,22 @@
 A wrong value raises what `fault` makes; `str.format` is never applied to anything that came from a file.
 """
 
+import dataclasses
 import datetime
+import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TypeVar
 
 from pydantic_core import PydanticCustomError
 
 from relayd import address
-from relayd.address import AddressError, Family, InetAddress, NameAddress, UnixAddress
+from relayd.address import AddressError, Family, InetAddress, UnixAddress
 from relayd.config import machine
+from relayd.config.ports import BindEntry, TargetEntry, parse_bind, parse_target
 from relayd.config.problems import quote, quote_short
 from relayd.config.units import DurationError, format_duration, parse_duration_ms
+from relayd.spec import PortRule
 
 #: `type` of a pydantic error that this module made.
 FAULT = "relayd"
@@ -26,6 +30,10 @@ USER_TIMEOUT_MAX_MS = 24 * 86_400_000
 #: One block: more is a mistake, and each is a socket or an entry that every worker holds.
 BINDS_MAX = 1024
 TARGETS_MAX = 1024
+#: Sessions of one listener: as many as a process has descriptors at the very most (fs.nr_open of the kernel).
+SESSIONS_MAX = 1024 * 1024
+#: Answers of one session. More is no limit.
+RESPONSES_MAX = 1_000_000
 #: More processes than any machine has use for; each takes some 12 MB.
 WORKERS_MAX = 256
 #: NAME_MAX of interfaces (IFNAMSIZ 16) and of congestion algorithms (TCP_CA_NAME_MAX 16), less the NUL.
@@ -36,16 +44,10 @@ MODE_PATTERN = r"^0?[0-7]{3}$"
 _KERNEL_NAME = re.compile(KERNEL_NAME_PATTERN[:-1] + r"\Z")
 _MODE = re.compile(MODE_PATTERN[:-1] + r"\Z")
 
-_STREAM_TYPES = frozenset({"stream", "tcp"})
-_DATAGRAM_TYPES = frozenset({"dgram", "udp"})
+_TYPES = {"stream": "stream", "tcp": "stream", "dgram": "dgram", "udp": "dgram"}
+_MEANT_TYPES = {"datagram": "dgram", "datagrams": "dgram", "packet": "dgram", "streams": "stream"}
 
-
-@dataclass(frozen=True, slots=True)
-class Bind:
-    """One address of `bind`. `every_host`: written as ":port", so which families it means depends on the machine."""
-
-    address: InetAddress | UnixAddress | NameAddress
-    every_host: bool = False
+Entry = TypeVar("Entry", BindEntry, TargetEntry)
 
 
 def fault(message: str, suggestion: str = "") -> PydanticCustomError:
@@ -144,49 +146,48 @@ def kernel_seconds_or_off(value: object) -> int | str:
     return "off" if value == "off" else kernel_seconds(value)
 
 
-def listener_type(value: object) -> str:
-    """Always "stream"."""
-    names = value if isinstance(value, list) and value else [value]
+def listener_type(value: object) -> tuple[str, ...]:
+    """What is relayed, each once: "stream", "dgram"."""
+    names = value if isinstance(value, list) else [value]
+    if not names:
+        raise fault('is empty: it needs "stream", "dgram" or both')
+    found: dict[str, None] = {}
     for name in names:
         if not isinstance(name, str):
-            raise fault(f"must be {quote('stream')}, not {kind(name)}")
-        if name in _DATAGRAM_TYPES:
-            raise fault(f"{quote(name)}: this version relays streams only", 'help: write "stream", or leave it out')
-        if name not in _STREAM_TYPES:
-            raise fault(f'{quote_short(name)} is not a type: "stream" (or "tcp", the same)')
-    return "stream"
+            raise fault(f'must be "stream" or "dgram", or an array of them, not {kind(name)}')
+        if name not in _TYPES:
+            close = difflib.get_close_matches(name.lower()[:16], [*_TYPES, *_MEANT_TYPES], n=1)
+            meant = _MEANT_TYPES.get(close[0], close[0]) if close else ""
+            message = f'{quote_short(name)} is not a type: "stream" (or "tcp", the same) or "dgram" (or "udp")'
+            raise fault(message, _did_you_mean(meant))
+        found[_TYPES[name]] = None
+    return tuple(found)
 
 
-def is_datagram_type(value: object) -> bool:
-    """True when a `type` asks for datagrams and not for streams as well."""
-    names = value if isinstance(value, list) else [value]
-    words = {name for name in names if isinstance(name, str)}
-    return bool(words & _DATAGRAM_TYPES) and not words & _STREAM_TYPES
-
-
-def bind_address(value: object) -> Bind:
-    """An address to listen at."""
+def bind_address(value: object) -> BindEntry:
+    """An address to listen at, with a port or a range of them."""
     text = _text(value, 'an address such as "0.0.0.0:80"')
     if text.startswith("srv:"):
         raise fault("a bind cannot be a service name", 'help: write "host:port", ":port" or "unix:/path"')
-    return Bind(_parse(text), every_host=text.startswith(":"))
+    return _parsed(text, parse_bind)
 
 
-def target_address(value: object) -> InetAddress | UnixAddress | NameAddress:
-    """An address to dial: a host is named, and a port."""
+def target_address(value: object) -> TargetEntry:
+    """An address to dial: a host is named, and a port, a range, or none to follow that of the bind."""
     text = _text(value, 'an address such as "10.0.0.11:80"')
     if text.startswith(":") and text[1:].isdecimal():
         raise fault("a target needs a host before its port", _did_you_mean(f"127.0.0.1{text}"))
-    parsed = _parse(text)
-    if not isinstance(parsed, UnixAddress) and parsed.port == 0:
+    entry = _parsed(text, parse_target)
+    parsed = entry.address
+    if not isinstance(parsed, UnixAddress) and parsed.port == 0 and entry.rule is PortRule.FIXED:
         raise fault(f"{quote_short(text)}: nothing can be dialled at port 0; it is from 1 to 65535")
     if isinstance(parsed, InetAddress) and parsed.wildcard:
-        here = "127.0.0.1" if parsed.family is Family.INET else "[::1]"
+        here = InetAddress(parsed.family, "127.0.0.1" if parsed.family is Family.INET else "::1", parsed.port)
         raise fault(
             f"{quote_short(text)} is every address, which can be listened at and not dialled",
-            _did_you_mean(f"{here}:{parsed.port}"),
+            _did_you_mean(str(dataclasses.replace(entry, address=here))),
         )
-    return parsed
+    return entry
 
 
 def source_address(value: object) -> InetAddress:
@@ -265,11 +266,11 @@ def _text(value: object, what: str) -> str:
     return value
 
 
-def _parse(text: str) -> InetAddress | UnixAddress | NameAddress:
+def _parsed(text: str, parse: Callable[[str], Entry]) -> Entry:
     if text.startswith(("systemd:", "srv:")):
         raise fault(f"{quote_short(text)}: {text.partition(':')[0]}: addresses are not in this version")
     try:
-        return address.parse(text)
+        return parse(text)
     except AddressError as error:
         raise fault(f"{quote_short(text)}: {error}", _did_you_mean(error.suggestion)) from None
 

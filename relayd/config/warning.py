@@ -41,7 +41,8 @@ def of_binds(listeners: Sequence[Built]) -> Iterator[Problem]:
     looked_at: set[str] = set()
     for built in listeners:
         binding = built.listener.binding
-        for address, index in zip(built.listener.binds, built.sources, strict=True):
+        for bind, index in zip(built.listener.binds, built.sources, strict=True):
+            address = bind.address
             if isinstance(address, InetAddress):
                 if not binding.freebind and not has_address(address.family, address.host, address.scope):
                     message = f"this machine does not have the address {_host(address)} now: it cannot be bound"

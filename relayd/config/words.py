@@ -43,13 +43,17 @@ LISTENER_WORDS = _meant(
         "source": "source_address src bind_source outgoing_address",
         "max_lifetime": "max_age",
         "congestion": "tcp_congestion congestion_control",
+        "session_timeout": "udp_timeout udp_idle_timeout session_ttl ttl",
+        "max_sessions": "max_clients udp_sessions",
+        "max_responses": "proxy_responses responses",
     }
 )
 #: At the top of the file: a table where listeners are meant, or a section by another name.
 _TOP_WORDS = _meant(
     {
         "[listeners.NAME]": "listener frontend frontends server servers service services stream streams forward "
-        "forwards relay relays proxy proxies tcp backend backends upstream upstreams endpoint endpoints listen rules",
+        "forwards relay relays proxy proxies tcp udp dgram backend backends upstream upstreams endpoint "
+        "endpoints listen rules",
         "[daemon]": "global main process settings general",
         "[log]": "logging logs logger",
         "[defaults]": "default",

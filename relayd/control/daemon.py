@@ -74,7 +74,7 @@ class Daemon:
             sockets = ListeningSockets.open(self._spec)
             cleanup.callback(sockets.close)
             say = self._logger.event
-            supervisor = Supervisor(self._spec, sockets.filenos(), say, self._worker_command)
+            supervisor = Supervisor(self._spec, sockets.filenos, say, self._worker_command)
             resolver = Resolver(self._spec.names, supervisor.resolved, say)
             cleanup.callback(resolver.close)
             timers = [asyncio.ensure_future(self._every(TICK_S, lambda: self._tick(supervisor)))]
@@ -100,11 +100,11 @@ class Daemon:
         if not booted.done() or booted.cancelled():
             return False
         booted.result()
-        for bound in sockets.bound:
-            address = str(bound.socket.address)
-            self._logger.event(
-                Event.LISTENING, f"{bound.listener} listens on {address}", listener=bound.listener, address=address
-            )
+        for each in sockets.opened():
+            address = str(each.address)
+            text = f"{each.listener} listens on {address}" + (" for datagrams" if each.datagram else "")
+            kind = "dgram" if each.datagram else "stream"
+            self._logger.event(Event.LISTENING, text, listener=each.listener, address=address, type=kind)
         text = self._serving(supervisor)
         self._logger.event(Event.STARTED, f"started: {text}", workers=self._spec.workers)
         self._status.due(text, clock.monotonic())
@@ -114,7 +114,7 @@ class Daemon:
 
     async def _stop(self, supervisor: Supervisor, sockets: ListeningSockets) -> None:
         """R6. Afterwards every worker has ended."""
-        text = status.stopping(supervisor.totals.active)
+        text = status.stopping(self._active(supervisor))
         self._notifier.stopping(text)
         # Without a number: the one at hand is from the last reports. STATUS follows them until the end.
         drain = f"open connections have {self._spec.drain_timeout_s:g}s to finish"
@@ -139,14 +139,19 @@ class Daemon:
         if not self._ready:
             return
         stopping = self._requests.first.is_set()
-        text = status.stopping(supervisor.totals.active) if stopping else self._serving(supervisor)
+        text = status.stopping(self._active(supervisor)) if stopping else self._serving(supervisor)
         if self._status.due(text, clock.monotonic()):
             self._notifier.status(text)
 
     def _serving(self, supervisor: Supervisor) -> str:
-        return status.serving(
-            len(self._spec.listeners), supervisor.totals.active, self._spec.workers, supervisor.restarting
-        )
+        listeners = len(self._spec.listeners)
+        return status.serving(listeners, self._active(supervisor), self._spec.workers, supervisor.restarting)
+
+    def _active(self, supervisor: Supervisor) -> status.Active:
+        datagrams = any(listener.datagram is not None for listener in self._spec.listeners)
+        streams = any(listener.stream is not None for listener in self._spec.listeners) or not datagrams
+        totals = supervisor.totals
+        return status.Active(totals.active if streams else None, totals.sessions if datagrams else None)
 
     async def _every(self, interval_s: float, action: Callable[[], None]) -> None:
         """Call `action` now and every `interval_s`, one call however late the loop is. A bug in it does not end it."""

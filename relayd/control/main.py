@@ -35,7 +35,7 @@ _NOFILE_UNLIMITED = 1024 * 1024
 
 
 class TooFewDescriptors(RelaydError):
-    """The limit on open files is too low for the control process, or leaves a worker none for connections."""
+    """The limit on open files is too low for the control process, or leaves a worker none for those it serves."""
 
 
 def run(path: Path) -> int:

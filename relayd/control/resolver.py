@@ -97,7 +97,7 @@ class Resolver:
             self._failed(name, OSError("the answer has no address"))
         elif self._names.answered(name, result, clock.monotonic()):
             text = ", ".join(address.host for address in result)
-            self._say(Event.TARGET_RESOLVED, f"{name} is {text}", target=str(name), addresses=text)
+            self._say(Event.TARGET_RESOLVED, f"{_shown(name)} is {text}", target=_shown(name), addresses=text)
             self._on_answer(Resolved(name, result))
         self._note_first_answers()
         self._next()
@@ -108,11 +108,16 @@ class Resolver:
         consequence = f"it stays {', '.join(address.host for address in kept)}" if kept else "it has no address yet"
         self._say(
             Event.TARGET_UNRESOLVED,
-            f"{name} does not resolve ({reason}): {consequence}",
-            target=str(name),
+            f"{_shown(name)} does not resolve ({reason}): {consequence}",
+            target=_shown(name),
             reason=reason,
         )
 
     def _note_first_answers(self) -> None:
         if self._names.all_answered:
             self._first_answers.set()
+
+
+def _shown(name: NameAddress) -> str:
+    """As the file has it: without a port where that follows the port of the bind."""
+    return str(name) if name.port else name.host

@@ -1,18 +1,32 @@
 """The one line that `systemctl status` shows. Pure."""
 
+from dataclasses import dataclass
+
 #: systemd hands STATUS on to every subscriber on the bus; people read it no faster.
 STATUS_INTERVAL_S = 1.0
 
 
-def serving(listeners: int, connections: int, workers: int, restarting: int) -> str:
-    """`3 listeners, 128 connections`, and how many of the workers are missing, if any are."""
-    text = f"{_counted(listeners, 'listener')}, {_counted(connections, 'connection')}"
+@dataclass(frozen=True, slots=True)
+class Active:
+    """What is open now: connections of streams, sessions of datagrams; None where no listener serves that type."""
+
+    connections: int | None
+    sessions: int | None
+
+    def __str__(self) -> str:
+        counts = ((self.connections, "connection"), (self.sessions, "session"))
+        return ", ".join(_counted(count, noun) for count, noun in counts if count is not None)
+
+
+def serving(listeners: int, active: Active, workers: int, restarting: int) -> str:
+    """`3 listeners, 128 connections, 12 sessions`, and how many of the workers are missing, if any are."""
+    text = f"{_counted(listeners, 'listener')}, {active}"
     return f"{text}, {restarting} of {_counted(workers, 'worker')} restarting" if restarting else text
 
 
-def stopping(connections: int) -> str:
+def stopping(active: Active) -> str:
     """`stopping: 12 connections left`."""
-    return f"stopping: {_counted(connections, 'connection')} left"
+    return f"stopping: {active} left"
 
 
 class StatusLine:

@@ -68,7 +68,8 @@ class _Slot:
 
 
 class Supervisor:
-    """The workers of one daemon. `sockets` stay the caller's, who keeps them open until `drain` or `stop`.
+    """The workers of one daemon. `sockets(number)` are the descriptors that worker `number` is sent; they stay the
+    caller's, who keeps them open until `drain` or `stop`.
 
     `say(event, message, **fields)` writes a log line.
     """
@@ -76,7 +77,7 @@ class Supervisor:
     def __init__(
         self,
         spec: Spec,
-        sockets: Sequence[int],
+        sockets: Callable[[int], Sequence[int]],
         say: Callable[..., None],
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
@@ -188,7 +189,7 @@ class Supervisor:
             return
         slot.move(Phase.STARTING)
         slot.heartbeat = Heartbeat()
-        slot.process.send(Configure(self._spec, slot.number), self._sockets)
+        slot.process.send(Configure(self._spec, slot.number), self._sockets(slot.number))
         for answer in self._resolved.values():
             slot.process.send(answer)
 

@@ -1,55 +1,81 @@
-"""The sum of what all workers have counted, those that are dead included: totals never go backwards. Pure."""
+"""The sum of what all workers have counted, those that are dead included: totals never go backwards. Pure.
+
+A listener that serves streams and datagrams has counts of each, and they are kept apart.
+"""
 
 from collections.abc import Iterable
+from typing import Generic, TypeVar
 
-from relayd.counters import ListenerTotals
+from relayd.counters import DatagramTotals, ListenerTotals
 
-_NOTHING: dict[str, ListenerTotals] = {}
+Counts = TypeVar("Counts", ListenerTotals, DatagramTotals)
 
 
 class Totals:
-    """Counts per listener, over the living workers and those that have ended."""
+    """Counts per listener and type, over the living workers and those that have ended."""
 
     def __init__(self) -> None:
-        self._living: dict[int, dict[str, ListenerTotals]] = {}
-        self._ended: dict[str, ListenerTotals] = {}
+        self._streams: _Sums[ListenerTotals] = _Sums()
+        self._datagrams: _Sums[DatagramTotals] = _Sums()
 
-    def report(self, worker: int, listeners: Iterable[ListenerTotals]) -> None:
+    def report(self, worker: int, listeners: Iterable[ListenerTotals | DatagramTotals]) -> None:
         """Worker `worker` has counted this since it began. A listener that is not among them keeps its last counts."""
-        self._living.setdefault(worker, {}).update((totals.listener, totals) for totals in listeners)
+        for totals in listeners:
+            if isinstance(totals, ListenerTotals):
+                self._streams.report(worker, totals)
+            else:
+                self._datagrams.report(worker, totals)
 
     def ended(self, worker: int) -> None:
         """Worker `worker` is gone: what it counted stays, what was active is no more. Its number may come again."""
-        for name, totals in self._living.pop(worker, _NOTHING).items():
-            self._ended[name] = _add(self._ended.get(name), totals, active=False)
+        self._streams.ended(worker)
+        self._datagrams.ended(worker)
 
     @property
     def active(self) -> int:
         """Connections open now, by the last reports."""
-        return sum(totals.active for worker in self._living.values() for totals in worker.values())
+        return self._streams.active
+
+    @property
+    def sessions(self) -> int:
+        """Sessions open now, by the last reports."""
+        return self._datagrams.active
 
     def listeners(self) -> tuple[ListenerTotals, ...]:
-        """The sums, by listener name."""
+        """The sums of streams, by listener name."""
+        return self._streams.sums()
+
+    def datagrams(self) -> tuple[DatagramTotals, ...]:
+        """The sums of datagrams, by listener name."""
+        return self._datagrams.sums()
+
+
+class _Sums(Generic[Counts]):
+    """The counts of one type."""
+
+    def __init__(self) -> None:
+        self._living: dict[int, dict[str, Counts]] = {}
+        self._ended: dict[str, Counts] = {}
+
+    @property
+    def active(self) -> int:
+        return sum(totals.active for worker in self._living.values() for totals in worker.values())
+
+    def report(self, worker: int, totals: Counts) -> None:
+        self._living.setdefault(worker, {})[totals.listener] = totals
+
+    def ended(self, worker: int) -> None:
+        for totals in self._living.pop(worker, {}).values():
+            _add(self._ended, totals.ended())
+
+    def sums(self) -> tuple[Counts, ...]:
         sums = dict(self._ended)
         for worker in self._living.values():
-            for name, totals in worker.items():
-                sums[name] = _add(sums.get(name), totals, active=True)
+            for totals in worker.values():
+                _add(sums, totals)
         return tuple(sums[name] for name in sorted(sums))
 
 
-def _add(before: ListenerTotals | None, more: ListenerTotals, *, active: bool) -> ListenerTotals:
-    if before is None:
-        before = ListenerTotals(more.listener, 0, 0, 0, 0, 0, 0, ())
-    closed = dict(before.closed)
-    for outcome, count in more.closed:
-        closed[outcome] = closed.get(outcome, 0) + count
-    return ListenerTotals(
-        more.listener,
-        before.accepted + more.accepted,
-        before.active + (more.active if active else 0),
-        before.bytes_in + more.bytes_in,
-        before.bytes_out + more.bytes_out,
-        before.dial_failures + more.dial_failures,
-        before.accept_pauses + more.accept_pauses,
-        tuple(closed.items()),
-    )
+def _add(sums: dict[str, Counts], more: Counts) -> None:
+    before = sums.get(more.listener)
+    sums[more.listener] = more if before is None else before + more

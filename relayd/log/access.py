@@ -1,4 +1,4 @@
-"""What is known of a connection when it has ended (O1): the one value behind every access line."""
+"""What is known of a connection or a session when it has ended (O1): the one value behind every access line."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,14 @@ from relayd.outcomes import Outcome, Side
 
 @dataclass(slots=True)
 class AccessRecord:
-    """One ended connection. Milliseconds and bytes; None: it never happened, or is not known of this kind of socket.
+    """One ended connection or session. Milliseconds and bytes; None: it never happened, or is not known of this kind of
+    socket.
 
-    `type` "tcp" or "unix", as the client came. `client` without its port: an address, `unix:/path`, or `unix:` for a
-    Unix client that did not bind; `client_port` 0 for Unix. `local` is where the client arrived, `target` the last one
-    dialled, "" when none was, both as `str(address)`. `start_time` seconds since the epoch. `errno` 0: no error.
-    Not frozen, because a frozen dataclass takes three times as long to make, and one is made per connection.
+    `type` "tcp", "unix", "udp" or "unix_dgram", as the client came. `client` without its port: an address,
+    `unix:/path`, or `unix:` for a Unix client that did not bind; `client_port` 0 for Unix. `local` is where the client
+    arrived, `target` the last one dialled, "" when none was, both as `str(address)`. `start_time` seconds since the
+    epoch. `errno` 0: no error. Not frozen, because a frozen dataclass takes three times as long to make, and one is
+    made per connection.
     """
 
     conn_id: str
@@ -34,3 +36,8 @@ class AccessRecord:
     errno: int
     rtt_ms: float | None
     retrans: int | None
+    #: Of a session only, and None tells a connection from one: what came from the client and from the target, and how
+    #: many of both were not passed on.
+    datagrams_in: int | None = None
+    datagrams_out: int = 0
+    datagrams_dropped: int = 0

@@ -67,7 +67,9 @@ class Event(enum.Enum):
     ACCEPT_PAUSED = ("accept_paused", Level.WARNING, "c3c72ca12e8b21696fc5d4e54c934ce1")
     TARGET_RESOLVED = ("target_resolved", Level.INFO, "d7cf105c00adfe65d4b4955cd0ce8af5")
     TARGET_UNRESOLVED = ("target_unresolved", Level.WARNING, "c0875c1f626f5e92388fe8c8ec62873b")
+    DATAGRAMS_DROPPED = ("datagrams_dropped", Level.WARNING, "ef47ae9fabb14a8ab504d85261ab08ed")
     CONNECTION = ("connection", Level.INFO, "1edb5097ab150bab70637616bd4abbc4", False)
+    SESSION = ("session", Level.INFO, "98bf7f86f3844c899355bb2e63b2c036", False)
     INTERNAL_ERROR = ("internal_error", Level.ERROR, "0fa65bee88cc6d98c7c862edeef45acb")
 
     # The log about itself.

@@ -46,12 +46,21 @@ _JOURNAL_ACCESS = (
     "OUTCOME=%s\nCODE=%s\nSIDE=%s\nERRNO=%d\n%s"
 )
 
+#: The same for a session: it is another kind of line, and has datagrams.
+_TEXT_SESSION = "%s %s -> %s %s %s in=%d out=%d datagrams_in=%d datagrams_out=%d first_byte=%s total=%.1fms%s id=%s"
+_JSON_SESSION = _JSON_ACCESS.replace(f'"{Event.CONNECTION.value}"', f'"{Event.SESSION.value}"').replace(
+    "}\n", ',"datagrams_in":%d,"datagrams_out":%d,"datagrams_dropped":%d}\n'
+)
+_JOURNAL_SESSION = _JOURNAL_ACCESS.replace(Event.CONNECTION.message_id, Event.SESSION.message_id).replace(
+    f"EVENT={Event.CONNECTION.value}\n", f"EVENT={Event.SESSION.value}\n"
+)
+
 
 class Format(Protocol):
     """Makes lines. Each is bytes, complete with what ends it."""
 
     def access(self, record: AccessRecord) -> bytes:
-        """The line of an ended connection."""
+        """The line of an ended connection or session."""
 
     def event(self, wall: float, event: Event, message: str, fields: Mapping[str, Value]) -> bytes:
         """The line of anything else, at `wall` seconds since the epoch."""
@@ -132,6 +141,9 @@ class JsonFormat(_Stamped):
             "null" if rtt is None or rtt - rtt else f"{rtt:.3f}",
             "null" if retrans is None else retrans,
         )
+        if record.datagrams_in is not None:
+            datagrams = (record.datagrams_in, record.datagrams_out, record.datagrams_dropped)
+            return (_JSON_SESSION % (*values, *datagrams)).encode()
         return (_JSON_ACCESS % values).encode()
 
     def event(self, wall: float, event: Event, message: str, fields: Mapping[str, Value]) -> bytes:
@@ -169,6 +181,13 @@ class JournalFormat(_Stamped):
             optional += f"RTT_MS={record.rtt_ms:.3f}\n"
         if record.retrans is not None:
             optional += f"RETRANS={record.retrans}\n"
+        template = _JOURNAL_ACCESS
+        if record.datagrams_in is not None:
+            template = _JOURNAL_SESSION
+            optional += (
+                f"DATAGRAMS_IN={record.datagrams_in}\nDATAGRAMS_OUT={record.datagrams_out}\n"
+                f"DATAGRAMS_DROPPED={record.datagrams_dropped}\n"
+            )
         values = (
             message,
             record.conn_id,
@@ -189,7 +208,7 @@ class JournalFormat(_Stamped):
             record.errno,
             optional,
         )
-        return (_JOURNAL_ACCESS % values).encode()
+        return (template % values).encode()
 
     def event(self, wall: float, event: Event, message: str, fields: Mapping[str, Value]) -> bytes:
         """See `Format`. journald keeps the time itself; `wall` is not used."""
@@ -222,6 +241,24 @@ def _access_text(record: AccessRecord) -> str:
         more += f" rtt={record.rtt_ms:.1f}ms"
     if record.retrans:
         more += f" retrans={record.retrans}"
+    if record.datagrams_in is not None:
+        if record.datagrams_dropped:
+            more = f" dropped={record.datagrams_dropped}{more}"
+        return _TEXT_SESSION % (
+            record.listener,
+            client,
+            record.target or "-",
+            outcome._value_,
+            outcome.code,
+            record.bytes_in,
+            record.bytes_out,
+            record.datagrams_in,
+            record.datagrams_out,
+            "-" if first_byte is None else f"{first_byte:.1f}ms",
+            record.duration_ms,
+            more,
+            record.conn_id,
+        )
     return _TEXT_ACCESS % (
         record.listener,
         client,

@@ -1,10 +1,13 @@
-"""Listening sockets: one call that makes a socket ready to accept, or says what is in the way.
+"""Listening sockets: one call that makes a socket ready to accept, or to receive, or says what is in the way.
 
 Options that accepted connections inherit (tcp(7); the kernel copies them at the handshake) are set here
 once, so that a worker spends no system call on them: TCP_NODELAY, keepalive, TCP_USER_TIMEOUT, TCP_CONGESTION.
 
 A Unix path (S10) goes through a temporary name in the same directory, and is renamed over the final one when mode,
-owner and backlog are as they shall be: a client sees the old file or the finished new one, nothing between.
+owner and backlog are as they shall be: a client sees the old file or the finished new one, nothing between. Not so for
+datagrams: the kernel takes the sender of a reply from bind(2), and a renamed socket would reply from a name that nobody
+has asked and that is gone. There the file is under its own name from the beginning, its creator's alone until it is
+ready.
 """
 
 import contextlib
@@ -13,23 +16,26 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from relayd.address import UNIX_PATH_BYTES_MAX, Family, InetAddress, SocketAddress, UnixAddress, from_sockaddr
+from relayd.address import UNIX_PATH_BYTES_MAX, Family, InetAddress, SocketAddress, UnixAddress
 from relayd.errors import RelaydError, name
 from relayd.net.options import apply_tcp
 from relayd.spec import Binding, SocketOptions
 
-__all__ = ["ListenFailed", "ListeningSocket", "listen"]
+__all__ = ["ListenFailed", "ListeningSocket", "listen", "listen_datagrams"]
 
 #: Not named by the socket module: linux/in.h, linux/in6.h (Linux 4.15).
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 #: A new Unix socket file is its creator's alone until chown and chmod have been done.
 _UMASK_PRIVATE = 0o177
+_MODE_PRIVATE = 0o600
 #: Below this a bind needs CAP_NET_BIND_SERVICE, unless net.ipv4.ip_unprivileged_port_start says otherwise (ip(7)).
 _FREE_PORTS_FROM = 1024
+_ABSTRACT_ADVICE = {errno.EADDRINUSE: "address already in use: another process has this abstract name"}
+_PATH_IN_USE = "address already in use: another process listens on this path"
 
 
 class ListenFailed(RelaydError):
@@ -48,7 +54,9 @@ class _Identity:
 
 
 class ListeningSocket:
-    """A bound, listening, non-blocking, close-on-exec stream socket, and its file where it has one. Owns both."""
+    """A bound, non-blocking, close-on-exec socket, a listening one for streams, and its file where it has one. Owns
+    both.
+    """
 
     def __init__(self, sock: socket.socket, address: SocketAddress, identity: _Identity | None = None) -> None:
         self._sock = sock
@@ -92,12 +100,83 @@ def listen(address: SocketAddress, binding: Binding, options: SocketOptions) -> 
         raise
 
 
-def _listen_inet(
-    sock: socket.socket, address: InetAddress, binding: Binding, options: SocketOptions
-) -> ListeningSocket:
+def listen_datagrams(address: SocketAddress, binding: Binding, copies: int = 1) -> list[ListeningSocket]:
+    """`copies` sockets that receive datagrams at `address`; the caller owns them. Raises ListenFailed, and has then
+    left nothing behind.
+
+    More than one only for inet and inet6: there the kernel gives each datagram to one of them, by a hash of both
+    addresses, and always to the same one as long as all of them are open.
+    """
+    opened: list[ListeningSocket] = []
+    try:
+        while len(opened) < copies:
+            opened.append(
+                _listen_datagrams(opened[0].address if opened else address, binding, copies, first=not opened)
+            )
+    except BaseException:
+        for listening in opened:
+            listening.close()
+        raise
+    return opened
+
+
+def _listen_datagrams(address: SocketAddress, binding: Binding, copies: int, *, first: bool) -> ListeningSocket:
     with _explained(address):
-        if address.port:
-            _allow_restart(sock)
+        sock = socket.socket(address.family.af, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if isinstance(address, InetAddress):
+            return _receive_inet(sock, address, binding, copies, first=first)
+        if address.abstract:
+            with _explained(address, _ABSTRACT_ADVICE):
+                sock.bind(address.sockaddr)
+            return ListeningSocket(sock, address)
+        return _receive_path(sock, address, binding)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _receive_inet(
+    sock: socket.socket, address: InetAddress, binding: Binding, copies: int, *, first: bool
+) -> ListeningSocket:
+    # Never SO_REUSEADDR: for UDP it lets others bind the same address, and the last one gets everything.
+    _set_binding(sock, address, binding)
+    with _explained(address, _bind_advice(address, datagram=True)):
+        # The first copy is bound without SO_REUSEPORT, which finds every other holder of the address, a second daemon
+        # too. Set after the bind (Linux 4.5), it lets the others in.
+        if not first:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address.sockaddr)
+        if first and copies > 1:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return ListeningSocket(sock, _with_port(sock, address))
+
+
+def _receive_path(sock: socket.socket, address: UnixAddress, binding: Binding) -> ListeningSocket:
+    directory, final = os.path.split(address.path)
+    advice = _directory_advice(directory)
+    with _explained(address, advice):
+        directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        stale = _refuse_unless_stale(address)
+        with _explained(address, {errno.EADDRINUSE: _PATH_IN_USE, **advice}):
+            if stale:
+                os.unlink(final, dir_fd=directory_fd)
+            os.fchmod(sock.fileno(), _MODE_PRIVATE)  # bind(2) gives it to the file, less the umask
+            sock.bind(address.path)
+        try:
+            return ListeningSocket(sock, address, _finish_file(address, binding, directory_fd, final))
+        except BaseException:
+            os.unlink(final, dir_fd=directory_fd)
+            raise
+    finally:
+        os.close(directory_fd)
+
+
+def _set_binding(sock: socket.socket, address: InetAddress, binding: Binding) -> None:
+    """What streams and datagrams have in common, before bind(2)."""
+    with _explained(address):
         if address.family is Family.INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, binding.ipv6_only)
         if binding.freebind:
@@ -108,6 +187,22 @@ def _listen_inet(
     if binding.interface is not None:
         with _explained(address, _interface_advice(binding.interface)):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, binding.interface.encode() + b"\0")
+
+
+def _with_port(sock: socket.socket, address: InetAddress) -> InetAddress:
+    """`address` with the port that the kernel picked where 0 was asked for."""
+    if address.port:
+        return address
+    return InetAddress(address.family, address.host, int(sock.getsockname()[1]), address.scope)
+
+
+def _listen_inet(
+    sock: socket.socket, address: InetAddress, binding: Binding, options: SocketOptions
+) -> ListeningSocket:
+    if address.port:
+        with _explained(address):
+            _allow_restart(sock)
+    _set_binding(sock, address, binding)
     with _explained(address, _congestion_advice(options.congestion)):
         apply_tcp(sock, options)
     with _explained(address, _bind_advice(address)):
@@ -122,9 +217,7 @@ def _listen_inet(
             # The value is the number of handshakes that may wait for their last ACK; RFC 7413, section 5.1.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, binding.backlog)
         sock.listen(binding.backlog)
-    bound = from_sockaddr(address.family.af, sock.getsockname())
-    port = bound.port if isinstance(bound, InetAddress) else address.port
-    return ListeningSocket(sock, InetAddress(address.family, address.host, port, address.scope))
+    return ListeningSocket(sock, _with_port(sock, address))
 
 
 def _allow_restart(sock: socket.socket) -> None:
@@ -135,7 +228,7 @@ def _allow_restart(sock: socket.socket) -> None:
 
 
 def _listen_abstract(sock: socket.socket, address: UnixAddress, binding: Binding) -> ListeningSocket:
-    with _explained(address, {errno.EADDRINUSE: "address already in use: another process has this abstract name"}):
+    with _explained(address, _ABSTRACT_ADVICE):
         sock.bind(address.sockaddr)
         sock.listen(binding.backlog)
     return ListeningSocket(sock, address)
@@ -176,7 +269,16 @@ def _bind_private(sock: socket.socket, directory: str, directory_fd: int, tempor
 def _publish(
     sock: socket.socket, address: UnixAddress, binding: Binding, directory_fd: int, temporary: str
 ) -> ListeningSocket:
-    """Owner, mode and backlog, then the final name. The owner first: the mode is for them."""
+    """Owner, mode and backlog, then the final name."""
+    with _explained(address):
+        sock.listen(binding.backlog)
+        identity = _finish_file(address, binding, directory_fd, temporary)
+        os.rename(temporary, os.path.basename(address.path), src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+    return ListeningSocket(sock, address, identity)
+
+
+def _finish_file(address: UnixAddress, binding: Binding, directory_fd: int, file: str) -> _Identity:
+    """Give a socket file its owner and its mode. The owner first: the mode is for them."""
     user = -1 if binding.user_id is None else binding.user_id
     group = -1 if binding.group_id is None else binding.group_id
     if (user, group) != (-1, -1):
@@ -184,22 +286,21 @@ def _publish(
             errno.EPERM: "operation not permitted: user and group of a socket are changed by root only (CAP_CHOWN)"
         }
         with _explained(address, advice):
-            os.chown(temporary, user, group, dir_fd=directory_fd, follow_symlinks=False)
+            os.chown(file, user, group, dir_fd=directory_fd, follow_symlinks=False)
     with _explained(address):
-        os.chmod(temporary, binding.mode, dir_fd=directory_fd)
-        sock.listen(binding.backlog)
-        identity = _identity(os.stat(temporary, dir_fd=directory_fd, follow_symlinks=False))
-        os.rename(temporary, os.path.basename(address.path), src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
-    return ListeningSocket(sock, address, identity)
+        os.chmod(file, binding.mode, dir_fd=directory_fd)
+        return _identity(os.stat(file, dir_fd=directory_fd, follow_symlinks=False))
 
 
-def _refuse_unless_stale(address: UnixAddress) -> None:
-    """Raises ListenFailed when something at the path is worth keeping: any file that is no socket, any live socket."""
+def _refuse_unless_stale(address: UnixAddress) -> bool:
+    """True when a stale socket is at the path, False when nothing is. Raises ListenFailed when something is worth
+    keeping: any file that is no socket, any live socket.
+    """
     with _explained(address, _directory_advice(os.path.dirname(address.path))):
         try:
             status = os.lstat(address.path)
         except FileNotFoundError:
-            return
+            return False
     if not stat.S_ISSOCK(status.st_mode):
         raise ListenFailed(address, "a file that is not a socket is in the way: move it, or choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -207,30 +308,42 @@ def _refuse_unless_stale(address: UnixAddress) -> None:
         answer = probe.connect_ex(address.path)
     # Nobody has the socket open any more, or the file went away meanwhile.
     if answer in (errno.ECONNREFUSED, errno.ENOENT):
-        return
+        return answer == errno.ECONNREFUSED
     # Accepted, backlog full, or a socket of another type: somebody is there.
     if answer in (0, errno.EAGAIN, errno.EPROTOTYPE):
-        raise ListenFailed(address, "address already in use: another process listens on this path")
+        raise ListenFailed(address, _PATH_IN_USE)
     raise ListenFailed(address, f"cannot tell whether the socket at this path is in use: {os.strerror(answer)}")
 
 
-@contextlib.contextmanager
-def _explained(address: SocketAddress, advice: dict[int, str] | None = None) -> Iterator[None]:
-    """Turn an OSError into a ListenFailed, in the words of `advice` where it has some for this errno."""
-    try:
-        yield
-    except OSError as error:
-        number = error.errno or 0
-        usual = f"{os.strerror(number)} ({name(number)})" if number else str(error)
-        raise ListenFailed(address, (advice or {}).get(number, usual)) from error
+class _explained:  # noqa: N801  # reads as a verb: with _explained(address)
+    """Turn an OSError into a ListenFailed, in the words of `advice` where it has some for this errno.
+
+    A class, for a range has thousands of ports: a generator takes three times as long.
+    """
+
+    __slots__ = ("_address", "_advice")
+
+    def __init__(self, address: SocketAddress, advice: Mapping[int, str] | None = None) -> None:
+        self._address = address
+        self._advice = advice
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            number = error.errno or 0
+            usual = f"{os.strerror(number)} ({name(number)})" if number else str(error)
+            raise ListenFailed(self._address, (self._advice or {}).get(number, usual)) from error
 
 
-def _bind_advice(address: InetAddress) -> dict[int, str]:
+def _bind_advice(address: InetAddress, *, datagram: bool = False) -> dict[int, str]:
     low = address.port and address.port < _FREE_PORTS_FROM
     low_port = f"permission denied: ports below {_FREE_PORTS_FROM} need CAP_NET_BIND_SERVICE"
     return {
         errno.EADDRINUSE: (
-            f"address already in use: another process listens there (ss -ltnp 'sport = :{address.port}' names it)"
+            f"address already in use: another process listens there "
+            f"(ss -l{'u' if datagram else 't'}np 'sport = :{address.port}' names it)"
         ),
         errno.EACCES: low_port if low else "permission denied: a security policy of this machine forbids it",
         errno.EADDRNOTAVAIL: (

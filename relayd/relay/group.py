@@ -4,12 +4,12 @@ Every address of a resolved name is a target of its own (T3); a name without an 
 no new round: however often a name resolves to something else, every target has its turn.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress
 from relayd.net.dialing import may_meet_itself
-from relayd.spec import Target
+from relayd.spec import PortRule, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +28,40 @@ class Choice:
 
 
 class Group:
-    """The choices of one listener. Not thread-safe; one per listener and worker."""
+    """The choices of one listener, or of one of its ports. Not thread-safe; one per listener, or port, and worker."""
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    __slots__ = ("_bind_port", "_choices", "_index", "_last", "_resolved", "_stale", "_targets")
+
+    def __init__(self, targets: Sequence[Target], bind_port: int = 0, index: int = 0) -> None:
+        """Choices for clients that come to `bind_port`, the port at position `index` of its bind."""
         self._targets = tuple(targets)
+        self._bind_port = bind_port
+        self._index = index
         self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
         self._choices: list[Choice] = []
         #: Index of the last choice picked; -1 before the first pick.
         self._last = -1
-        self._rebuild()
+        #: `_choices` is still to be made, for the first client: of thousands of ports, most may never see one.
+        self._stale = True
 
     def __len__(self) -> int:
+        if self._stale:
+            self._rebuild()
         return len(self._choices)
 
     def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
         """From now on `name` means `addresses`. The same ones, in whatever order, change nothing."""
         if set(addresses) == set(self._resolved.get(name, ())):
             return
-        if any(target.address == name for target in self._targets):
+        targets = [target for target in self._targets if target.address == name]
+        if targets:
             self._resolved[name] = addresses
-            self._rebuild(addresses)
+            if not self._stale:
+                self._rebuild({self._on_port(target, address) for target in targets for address in addresses})
+
+    def has(self, choice: Choice) -> bool:
+        """True while `choice`, the very object, is one of them."""
+        return any(each is choice for each in self._choices)
 
     def pick(self, tried: Sequence[Choice] = ()) -> Choice | None:
         """The next choice in turn that is not among `tried`; None when there is none."""
@@ -55,25 +69,72 @@ class Group:
         if choices and not tried:  # nearly always
             self._last = at = self._last + 1 if self._last + 1 < len(choices) else 0
             return choices[at]
+        if self._stale:
+            self._rebuild()
+            return self.pick(tried)
         for _ in range(len(choices)):
             self._last = at = self._last + 1 if self._last + 1 < len(choices) else 0
             if choices[at] not in tried:
                 return choices[at]
         return None
 
-    def _rebuild(self, answer: Collection[InetAddress] = ()) -> None:
-        addresses: dict[SocketAddress, None] = {}
-        for target in self._targets:
-            if isinstance(target.address, NameAddress):
-                addresses.update(dict.fromkeys(self._resolved.get(target.address, ())))
-            else:
-                addresses[target.address] = None
+    def _rebuild(self, answer: Collection[SocketAddress] = ()) -> None:
+        self._stale = False
+        addresses = dict.fromkeys(address for target in self._targets for address in self._addresses(target))
         if self._last < 0:
             self._choices = [_choice(address) for address in addresses]  # the first pick is the first of the file
             return
         at = self._last + 1
         self._choices = _requeued(self._choices[at:] + self._choices[:at], addresses, answer)
         self._last = len(self._choices) - 1
+
+    def _addresses(self, target: Target) -> Iterator[SocketAddress]:
+        """What `target` stands for now."""
+        at = target.at(self._bind_port, self._index)
+        if not isinstance(at, NameAddress):
+            yield at
+        elif isinstance(target.address, NameAddress):
+            for address in self._resolved.get(target.address, ()):
+                yield self._on_port(target, address)
+
+    def _on_port(self, target: Target, address: InetAddress) -> InetAddress:
+        """`address`, to which the name of `target` was resolved, with the port that `target` has here."""
+        if target.rule is PortRule.FIXED:
+            return address
+        at = target.at(self._bind_port, self._index)
+        return InetAddress(address.family, address.host, at.port if isinstance(at, NameAddress) else 0, address.scope)
+
+
+class Groups:
+    """The groups of one listener in a worker: one for all its ports, or, where a target's port follows that of the
+    bind, one for each port.
+    """
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = tuple(targets)
+        self._each_port = any(target.rule is not PortRule.FIXED for target in targets)
+        self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
+        self._groups: dict[tuple[int, int], Group] = {}
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self._groups.values())
+
+    def at(self, bind_port: int, index: int) -> Group:
+        """The group for clients that come to `bind_port`, the port at position `index` of its bind."""
+        key = (bind_port, index) if self._each_port else (0, 0)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(self._targets, *key)
+            for name, addresses in self._resolved.items():
+                group.resolved(name, addresses)
+        return group
+
+    def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
+        """From now on `name` means `addresses`."""
+        if any(target.address == name for target in self._targets):
+            self._resolved[name] = addresses
+            for group in self._groups.values():
+                group.resolved(name, addresses)
 
 
 def _requeued(

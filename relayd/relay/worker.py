@@ -2,7 +2,8 @@
 
 FD is its end of the channel. It waits for Configure and the listening sockets, answers Ready, relays, and sends a
 Report every second. Drain and Stop end it; so does the loss of the control process: then it accepts no more, lets its
-connections finish within drain_timeout, and exits, so that the next daemon can have the addresses.
+connections finish within drain_timeout, and exits, so that the next daemon can have the addresses. Those of datagrams
+it lets go of at once: a client is known by its address, and the next daemon takes it up with the next datagram.
 
 Imports the standard library and relayd, nothing else.
 """
@@ -16,20 +17,24 @@ import socket
 import sys
 import traceback
 
+from relayd.address import InetAddress
 from relayd.channel import Channel, ChannelClosed
 from relayd.channel.messages import REPORT_INTERVAL_S, Configure, Drain, Message, Ready, Report, Resolved, Stop
-from relayd.counters import ListenerTotals
+from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.log.events import Event
 from relayd.log.logger import Logger, open_logger
 from relayd.net.pipes import PipePool
 from relayd.net.poller import IN, OUT
 from relayd.outcomes import Outcome
-from relayd.relay.group import Group
+from relayd.relay.datagram.services import DatagramServices
+from relayd.relay.group import Groups
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Actor, Loop
 from relayd.relay.stream.listener import AcceptingSocket, Acceptor
 from relayd.relay.stream.service import StreamService
-from relayd.spec.budget import budget
+from relayd.spec import Listener
+from relayd.spec.budget import budget_of
+from relayd.spec.sockets import Endpoint, endpoints_of, session_share
 
 #: How often a draining worker looks whether its last connection has ended.
 _DRAIN_LOOK_S = 0.02
@@ -43,37 +48,62 @@ _GC_THRESHOLDS = (50_000, 20, 100)
 class Worker:
     """One worker: channel, loop, services. Owns everything that it was sent."""
 
-    def __init__(self, channel: Channel, configure: Configure, sockets: list[AcceptingSocket]) -> None:
+    def __init__(self, channel: Channel, configure: Configure, sockets: list[int]) -> None:
         spec = configure.spec
         self._channel = channel
         self._spec = spec
         self._log: Logger = open_logger(spec.log, worker=configure.worker)
-        self._loop = Loop(self._log.flush)
-        limits = budget(resource.getrlimit(resource.RLIMIT_NOFILE)[0], spec.socket_count)
+        datagrams = any(listener.datagram is not None for listener in spec.listeners)
+        self._loop = Loop(self._flush if datagrams else self._log.flush)
+        limits = budget_of(spec, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._admission = Admission(limits.connections)
         self._pipes = PipePool(limits.pipes)
-        self._services: list[StreamService] = []
+        self._services: dict[str, StreamService] = {}
+        self._stream_groups: dict[str, Groups] = {}
         self._acceptors: list[Acceptor] = []
+        self._datagrams = DatagramServices(self._loop, self._log, limits.sessions) if datagrams else None
         self._drain_until: float | None = None
         self._report_at = self._loop.now + REPORT_INTERVAL_S
-        self._reported: dict[str, ListenerTotals] = {}
+        self._reported: dict[tuple[str, type], ListenerTotals | DatagramTotals] = {}
         self._timer: set[Actor] = set()
         self._backlogs = select.poll()
         #: Connection ids stay unique when a worker is replaced: three random bytes for the life of this one.
         prefix = f"{os.urandom(3).hex()}-"
-        waiting = iter(sockets)
         for number, listener in enumerate(spec.listeners):
-            service = StreamService(
+            id_prefix = f"{prefix}{number}-" if len(spec.listeners) > 1 else prefix
+            self._serve(listener, session_share(listener, spec.workers, configure.worker), id_prefix)
+        for endpoint, fd in zip(endpoints_of(spec, configure.worker), sockets, strict=True):
+            self._attend(endpoint, fd)
+
+    def _serve(self, listener: Listener, session_limit: int | None, id_prefix: str) -> None:
+        """Make what all sockets of `listener` share."""
+        if listener.stream is not None:
+            self._stream_groups[listener.name] = Groups(listener.targets)
+            self._services[listener.name] = StreamService(
                 loop=self._loop,
                 spec=listener,
-                group=Group(listener.targets),
+                stream=listener.stream,
                 log=self._log,
                 admission=self._admission,
                 pipes=self._pipes,
-                id_prefix=f"{prefix}{number}-" if len(spec.listeners) > 1 else prefix,
+                id_prefix=id_prefix,
             )
-            self._services.append(service)
-            self._acceptors += [Acceptor(service, next(waiting), bind) for bind in listener.binds]
+        if listener.datagram is not None and self._datagrams is not None:
+            # Connections and sessions of one listener are counted apart, and their ids shall not meet.
+            self._datagrams.serve(
+                listener, session_limit, f"{id_prefix}d" if listener.stream is not None else id_prefix
+            )
+
+    def _attend(self, endpoint: Endpoint, fd: int) -> None:
+        """Make what serves the listening socket `fd`, which it owns then."""
+        if endpoint.datagram and self._datagrams is not None:
+            self._datagrams.attend(endpoint, socket.socket(endpoint.address.family.af, socket.SOCK_DGRAM, fileno=fd))
+            return
+        name = endpoint.listener.name
+        port = endpoint.address.port if isinstance(endpoint.address, InetAddress) else 0
+        sock = AcceptingSocket(endpoint.address.family.af, socket.SOCK_STREAM, fileno=fd)
+        group = self._stream_groups[name].at(port, endpoint.index)
+        self._acceptors.append(Acceptor(self._services[name], sock, endpoint.address, group))
 
     def run(self, messages: list[Message]) -> None:
         """Relay until told to stop, or until the last connection of a drain has ended. Obeys `messages` first."""
@@ -82,6 +112,8 @@ class Worker:
         for acceptor in self._acceptors:
             acceptor.open()
             self._backlogs.register(acceptor.fileno(), select.POLLIN)
+        if self._datagrams is not None:
+            self._datagrams.open()
         self._send(Ready(os.getpid()))
         self._timer = loop.call_at(self, self._report_at)
         for message in messages:
@@ -90,9 +122,18 @@ class Worker:
         gc.collect()
         gc.freeze()
         loop.run()
-        for service in self._services:
+        for service in self._services.values():
             service.end_all(Outcome.SHUTDOWN)
+        if self._datagrams is not None:
+            self._datagrams.end_all(Outcome.SHUTDOWN)
+        loop.close_ended()
         self._report()
+        self._log.flush()
+
+    def _flush(self) -> None:
+        """The end of a turn, where datagrams are served."""
+        if self._datagrams is not None:
+            self._datagrams.flush()
         self._log.flush()
 
     def on_channel(self, mask: int) -> None:
@@ -111,8 +152,10 @@ class Worker:
     def obey(self, message: Message) -> None:
         """Do what the control process says."""
         if isinstance(message, Resolved):
-            for service in self._services:
-                service.group.resolved(message.name, message.addresses)
+            for groups in self._stream_groups.values():
+                groups.resolved(message.name, message.addresses)
+            if self._datagrams is not None:
+                self._datagrams.resolved(message.name, message.addresses)
         elif isinstance(message, Drain):
             self._drain(message.timeout_s)
         elif isinstance(message, Stop):
@@ -123,11 +166,13 @@ class Worker:
         loop = self._loop
         if loop.now >= self._report_at:
             self._report_at = loop.now + REPORT_INTERVAL_S
+            if self._datagrams is not None:
+                self._datagrams.tell_drops()
             self._report()
             self._look_at_backlogs()
         at = self._report_at
         if self._drain_until is not None:
-            if self._admission.active == 0 or loop.now >= self._drain_until:
+            if self._active == 0 or loop.now >= self._drain_until:
                 loop.running = False
                 return  # `run` closes what is left
             at = min(at, loop.now + _DRAIN_LOOK_S, self._drain_until)
@@ -147,9 +192,16 @@ class Worker:
         self._log.flush()
         os._exit(EXIT_BUG)
 
+    @property
+    def _active(self) -> int:
+        """Connections and sessions that are open."""
+        return self._admission.active + (self._datagrams.active if self._datagrams is not None else 0)
+
     def _drain(self, timeout_s: float) -> None:
         for acceptor in self._acceptors:
             acceptor.close()
+        if self._datagrams is not None:
+            self._datagrams.drain()
         self._report()  # the operator who stops us wants to know now how many are left
         self._drain_until = self._loop.now + timeout_s
         self._timer.discard(self)
@@ -160,6 +212,8 @@ class Worker:
             return
         self._loop.selector.unregister(self._channel)
         self._channel.close()
+        if self._datagrams is not None:
+            self._datagrams.end_all(Outcome.SHUTDOWN)
         self._log.event(
             Event.CONTROL_LOST,
             f"the control process is gone: accepting no more; {self._admission.active} connections have "
@@ -175,12 +229,12 @@ class Worker:
         if self._channel.backlog:  # control does not read: the next report says it all
             self._flush_channel()
             return
-        changed = []
-        for service in self._services:
-            totals = service.counters.snapshot(service.spec.name)
-            if self._reported.get(totals.listener) != totals:
-                self._reported[totals.listener] = totals
-                changed.append(totals)
+        totals: list[ListenerTotals | DatagramTotals] = []
+        totals += (service.counters.snapshot(name) for name, service in self._services.items())
+        if self._datagrams is not None:
+            totals += self._datagrams.totals()
+        changed = [each for each in totals if self._reported.get((each.listener, type(each))) != each]
+        self._reported.update(((each.listener, type(each)), each) for each in changed)
         self._send(Report(tuple(changed)))
 
     def _flush_channel(self) -> None:
@@ -206,9 +260,9 @@ class Worker:
             self._loop.selector.modify(self._channel, wanted, self.on_channel)
 
 
-def receive_configuration(channel: Channel) -> tuple[Configure, list[AcceptingSocket], list[Message]]:
-    """Wait for the Configure message: it, its listening sockets, and whatever came right behind it. Raises
-    ChannelClosed.
+def receive_configuration(channel: Channel) -> tuple[Configure, list[int], list[Message]]:
+    """Wait for the Configure message: it, its listening sockets (the caller owns them), and whatever came right behind
+    it. Raises ChannelClosed.
     """
     poll = select.poll()  # not select(): a daemon with a thousand listeners hands down a descriptor above 1023
     poll.register(channel, select.POLLIN)
@@ -220,7 +274,7 @@ def receive_configuration(channel: Channel) -> tuple[Configure, list[AcceptingSo
         (configure, fds), rest = received[0], [message for message, _ in received[1:]]
         if not isinstance(configure, Configure):
             raise ChannelClosed(f"expected Configure, got {type(configure).__name__}")
-        return configure, [AcceptingSocket(fileno=fd) for fd in fds], rest
+        return configure, fds, rest
 
 
 def main() -> None:

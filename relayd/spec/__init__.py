@@ -4,9 +4,11 @@
 bytes. Every field is what is in force: nothing is left for a reader to fill in.
 """
 
+import enum
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from relayd.address import Address, Family, NameAddress, SocketAddress
+from relayd.address import Address, Family, InetAddress, NameAddress, SocketAddress, UnixAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +60,113 @@ class StreamTimeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Bind:
+    """One element of `bind`: an address, and how many consecutive ports from its port on. 1 for a Unix socket.
+
+    A range has no port 0, and ends at 65535 at the latest.
+    """
+
+    address: SocketAddress
+    ports: int = 1
+
+    def __str__(self) -> str:
+        """As a file has it: `0.0.0.0:27000-27099`."""
+        if isinstance(self.address, UnixAddress) or self.ports == 1:
+            return str(self.address)
+        return f"{self.address}-{self.address.port + self.ports - 1}"
+
+    def addresses(self) -> Iterator[SocketAddress]:
+        """One address for each port, in order."""
+        address = self.address
+        if isinstance(address, UnixAddress):
+            yield address
+            return
+        for port in range(address.port, address.port + self.ports):
+            yield InetAddress(address.family, address.host, port, address.scope)
+
+
+class PortRule(enum.Enum):
+    """How a target's port follows the port that the client came to."""
+
+    FIXED = "fixed"
+    OFFSET = "offset"
+    INDEX = "index"
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """Where to go. A name stands for every address that the control process has resolved it to."""
+    """Where to go. A name stands for every address that the control process has resolved it to.
+
+    FIXED: `address` as it is. OFFSET: the port of the bind plus `offset` (0: the same port); that of `address` is 0.
+    INDEX: the port of `address` plus the position in the bind's range. `offset` is 0 unless OFFSET. Only FIXED goes
+    with Unix addresses, on either side.
+    """
 
     address: Address
+    rule: PortRule = PortRule.FIXED
+    offset: int = 0
+
+    def at(self, bind_port: int, index: int) -> Address:
+        """The address to dial for a client that came to `bind_port`, the port at position `index` of its bind."""
+        address = self.address
+        if self.rule is PortRule.FIXED or isinstance(address, UnixAddress):
+            return address
+        port = bind_port + self.offset if self.rule is PortRule.OFFSET else address.port + index
+        if isinstance(address, NameAddress):
+            return NameAddress(address.host, port)
+        return InetAddress(address.family, address.host, port, address.scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """How a listener serves streams. `dial_attempts` and `timeouts` as rules S6 and S7 say."""
+
+    dial_attempts: int
+    options: SocketOptions
+    timeouts: StreamTimeouts
+
+
+class SessionMode(enum.Enum):
+    """What belongs together: all datagrams of a client (D1), or each datagram is on its own (D7)."""
+
+    CLIENT = "client"
+    DATAGRAM = "datagram"
+
+
+class OnTargetError(enum.Enum):
+    """What becomes of a session whose target cannot be reached (D5)."""
+
+    MOVE = "move"
+    CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class Datagram:
+    """How a listener serves datagrams. `max_sessions` counts all workers together, and `None` leaves it to the file
+    descriptor budget; `max_responses` None is no limit. With SessionMode.DATAGRAM both are None.
+    """
+
+    session_timeout_s: float
+    max_sessions: int | None
+    max_responses: int | None
+    session: SessionMode
+    on_target_error: OnTargetError
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One `[listeners.NAME]` block of type stream. `binds` are distinct and in the order of the file."""
+    """One `[listeners.NAME]` block. `binds` are distinct and in the order of the file.
+
+    `stream` is None where it serves no streams, `datagram` where it serves no datagrams; never both.
+    """
 
     name: str
-    binds: tuple[SocketAddress, ...]
+    binds: tuple[Bind, ...]
     binding: Binding
     targets: tuple[Target, ...]
-    dial_attempts: int
     source: SocketAddress | None
-    options: SocketOptions
-    timeouts: StreamTimeouts
+    stream: Stream | None
+    datagram: Datagram | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +188,6 @@ class Spec:
     listeners: tuple[Listener, ...]
 
     @property
-    def socket_count(self) -> int:
-        """Listening sockets that all listeners need."""
-        return sum(len(listener.binds) for listener in self.listeners)
-
-    @property
     def names(self) -> frozenset[NameAddress]:
         """Every host name that some target needs resolved."""
         return frozenset(
@@ -113,13 +199,19 @@ class Spec:
 
 
 __all__ = [
+    "Bind",
     "Binding",
+    "Datagram",
     "Family",
     "Keepalive",
     "Listener",
     "Log",
+    "OnTargetError",
+    "PortRule",
+    "SessionMode",
     "SocketOptions",
     "Spec",
+    "Stream",
     "StreamTimeouts",
     "Target",
 ]

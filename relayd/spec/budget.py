@@ -1,13 +1,15 @@
 """The file descriptor budget (F2): what RLIMIT_NOFILE is spent on, in a worker and in the control process. Pure.
 
-Both hold every listening socket, and both have the same limit. To a worker, a connection costs two sockets. A pipe
-(two more descriptors) is taken only while bulk data moves, and without one the relay copies; so pipes get a bounded
-share, and connections the rest. The control process has no connections, but some descriptors for each of its workers.
+Both have the same limit. The control process holds every listening socket, a worker those that it serves. To a worker,
+a connection costs two sockets, a session one. A pipe (two more descriptors) is taken only while bulk data moves, and
+without one the relay copies; so pipes get a bounded share, and connections and sessions the rest: half each where both
+are served. The control process has none of these, but some descriptors for each of its workers.
 """
 
 from dataclasses import dataclass
 
 from relayd.spec import Spec
+from relayd.spec.sockets import socket_count, worker_socket_count
 
 #: Descriptors of either process that are counted nowhere else: stdio, epoll, the log. Of a worker its channel; of
 #: control the pair by which signals wake it, a socket for a notification, and 5 for a moment when a worker is started.
@@ -27,29 +29,47 @@ LOOKUP_FDS = 4
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How the descriptors of one worker are spent. `connections` is the limit that the worker enforces; 0: too few
-    fds.
+    """How the descriptors of one worker that serves `streams`, `datagrams` or both are spent. `connections` and
+    `sessions` are the limits that the worker enforces, over all its listeners; both 0: too few fds.
     """
 
     nofile: int
     listening: int
+    streams: bool
+    datagrams: bool
     pipes: int
     connections: int
+    sessions: int
 
     def __str__(self) -> str:
+        served, each, pipes = [], [], ""
+        if self.streams:
+            served.append(f"{self.connections} connections")
+            each.append("2 for each connection")
+            pipes = f"{2 * self.pipes} for {self.pipes} pipes, "
+        if self.datagrams:
+            served.append(f"{self.sessions} sessions")
+            each.append("1 for each session")
         return (
-            f"{self.connections} connections a worker: {self.nofile} file descriptors less {RESERVE_FDS} in reserve, "
-            f"{self.listening} listening, {2 * self.pipes} for {self.pipes} pipes, then 2 for each connection"
+            f"{' and '.join(served)} a worker: {self.nofile} file descriptors less {RESERVE_FDS} in reserve, "
+            f"{self.listening} listening, {pipes}then {' and '.join(each)}"
         )
+
+    @property
+    def enough(self) -> bool:
+        """True when a worker can serve somebody."""
+        return bool(self.connections or self.sessions)
 
     @property
     def shortage(self) -> str:
         """Why a worker cannot do with its limit; "" when it can."""
-        if self.connections:
+        if self.enough:
             return ""
+        served = (("connection", self.streams), ("session", self.datagrams))
+        kinds = " or ".join(kind for kind, is_served in served if is_served)
         return (
-            f"too few file descriptors for a single connection: a worker may open {self.nofile} (RLIMIT_NOFILE), and "
-            f"{RESERVE_FDS} are in reserve, {self.listening} listening"
+            f"too few file descriptors for a single {kinds}: a worker may open {self.nofile} "
+            f"(RLIMIT_NOFILE), and {RESERVE_FDS} are in reserve, {self.listening} listening"
         )
 
 
@@ -87,19 +107,34 @@ class ControlBudget:
         return f"{parts}, {LOOKUP_FDS * self.lookups} to look up host names" if self.lookups else parts
 
 
-def budget(nofile: int, listening: int) -> Budget:
+def budget(nofile: int, listening: int, *, streams: bool = True, datagrams: bool = False) -> Budget:
     """The budget of a worker with a soft limit of `nofile` descriptors and `listening` listening sockets."""
     free = max(0, nofile - RESERVE_FDS - listening)
+    if not streams:
+        return Budget(nofile, listening, streams, datagrams, 0, 0, free if datagrams else 0)
     pipes = min(PIPES_MAX, free // 8)
-    return Budget(nofile, listening, pipes, (free - 2 * pipes) // 2)
+    rest = free - 2 * pipes
+    sessions = rest // 2 if datagrams else 0
+    connections = (rest - sessions) // 2
+    return Budget(nofile, listening, streams, datagrams, pipes, connections, sessions if connections else 0)
+
+
+def budget_of(spec: Spec, nofile: int) -> Budget:
+    """The budget of the worker of `spec` that has most listening sockets."""
+    return budget(
+        nofile,
+        worker_socket_count(spec),
+        streams=any(listener.stream is not None for listener in spec.listeners),
+        datagrams=any(listener.datagram is not None for listener in spec.listeners),
+    )
 
 
 def control_budget(nofile: int, spec: Spec) -> ControlBudget:
     """The budget of the control process of `spec` with a soft limit of `nofile` descriptors."""
-    return ControlBudget(nofile, spec.socket_count, spec.workers, min(len(spec.names), LOOKUPS_MAX))
+    return ControlBudget(nofile, socket_count(spec), spec.workers, min(len(spec.names), LOOKUPS_MAX))
 
 
 def shortages(nofile: int, spec: Spec) -> tuple[str, ...]:
     """Why `spec` cannot be run with a limit of `nofile` descriptors in each process: nothing, when it can."""
-    found = (control_budget(nofile, spec).shortage, budget(nofile, spec.socket_count).shortage)
+    found = (control_budget(nofile, spec).shortage, budget_of(spec, nofile).shortage)
     return tuple(shortage for shortage in found if shortage)

@@ -12,6 +12,7 @@ DEADLINE_S, and a wait that fails shows all that was said.
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -149,10 +150,11 @@ class Daemon:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return sorted(int(pid) for pid in children.split())
 
-    def address(self, listener: str, index: int = 0) -> SocketAddress:
-        """What the index-th bind of `listener` is bound to, with its real port."""
-        bound = [line["address"] for line in self.events("listening") if line["listener"] == listener]
-        address = parse(bound[index])
+    def address(self, listener: str, index: int = 0, kind: str = "stream") -> SocketAddress:
+        """What the index-th bind of `listener` is bound to for `kind`, with its real port; the first of a range."""
+        lines = [line for line in self.events("listening") if line["listener"] == listener and line["type"] == kind]
+        text = lines[index]["address"]
+        address = parse(text if text.startswith("unix:") else re.sub(r"-[0-9]+\Z", "", text))
         assert not isinstance(address, NameAddress)
         return address
 

@@ -25,6 +25,15 @@ bind = ["127.0.0.1:8080", "[::]:80", ":81", "unix:@a", "unix:/nonexistent/b"]
 mode = "0660"
 targets = ["10.0.0.11:80", {address = "[2001:db8::1]:80"}, "app.example.com:80", '''unix:/c''']
 source = "10.0.0.1"
+[listeners.game]
+type = ["dgram", "tcp"]
+bind = ["127.0.0.1:27000-27099", "[::1]:5000-5099", "app.example.com:1-100"]
+targets = ["10.0.0.9:37000-37099", "10.0.0.9:+10000", "[2001:db8::1]:+0", "a.example.com"]
+session_timeout = "10s"
+max_sessions = 5
+max_responses = 1
+session = "client"
+on_target_error = "move"
 [listeners."a.b"]
 bind.nope = 2026-01-01 07:32:00
 targets = \"\"\"x\"\"\"
@@ -32,6 +41,9 @@ targets = \"\"\"x\"\"\"
 
 scalars = st.one_of(
     st.text(max_size=20).map(lambda text: '"' + text.encode("unicode_escape").decode().replace('"', "'") + '"'),
+    st.sampled_from(
+        ['"a:5-9"', '"[::1]:9-5"', '":0-70000"', '"a:+5"', '"a:+99999"', '"a"', '"datagram"', '["tcp", "dgram"]']
+    ),
     st.sampled_from(
         ['"off"', '"auto"', '"5s"', '"0s"', '"tcp"', '"udp"', '"::1"', '"[::1]:0"', '":0"', '"unix:@"', '"/"']
     ),

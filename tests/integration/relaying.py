@@ -40,7 +40,7 @@ from relayd.relay.stream.connection import Connection, Phase
 from relayd.relay.stream.listener import AcceptingSocket, Acceptor
 from relayd.relay.stream.pump import Pump
 from relayd.relay.stream.service import StreamService
-from relayd.spec import Binding, Listener, SocketOptions, StreamTimeouts
+from relayd.spec import Bind, Binding, Listener, SocketOptions, Stream, StreamTimeouts
 from relayd.spec import Target as TargetSpec
 
 #: Far more than anything takes here; a wait that fails takes this long.
@@ -169,13 +169,12 @@ class Relay:
         self.address = from_sockaddr(listening.family, listening.getsockname())
         spec = Listener(
             name="web",
-            binds=(self.address,),
+            binds=(Bind(self.address),),
             binding=BINDING,
             targets=tuple(TargetSpec(target) for target in targets),
-            dial_attempts=dial_attempts,
             source=source,
-            options=options,
-            timeouts=timeouts,
+            stream=(stream := Stream(dial_attempts, options, timeouts)),
+            datagram=None,
         )
         self.log = CollectedLog()
         self.loop = Loop(self.log.flush)
@@ -186,7 +185,7 @@ class Relay:
         self.service = StreamService(
             loop=self.loop,
             spec=spec,
-            group=self.group,
+            stream=stream,
             log=self.log,
             admission=Admission(limit),
             pipes=self.pipes if splice else None,
@@ -194,7 +193,7 @@ class Relay:
         )
         #: Connections whose record a test has spoilt.
         self.unlogged = 0
-        self.acceptor = Acceptor(self.service, listening, self.address)
+        self.acceptor = Acceptor(self.service, listening, self.address, self.group)
         self._errors: list[Exception] = []
         self._seen = 0
         self._calls: deque[Callable[[], None]] = deque()

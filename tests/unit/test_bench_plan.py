@@ -52,7 +52,28 @@ def test_a_relay_may_be_there_for_some_cases_only() -> None:
         "bulk1",
         "bulk4",
         "latency",
+        *(case.name for case in CASES if case.datagrams and case.name != "udp-memory"),
     }
+
+
+def test_only_relays_of_datagrams_run_their_cases_and_those_with_few_processes_the_large_ones() -> None:
+    plan = Plan([(relay, relay.name) for relay in RELAYS], CASES, ["quiet"], 1, 1.0)
+    ran = {(case, name) for _, _, case, name in _order(plan)}
+    for case in CASES:
+        if case.datagrams:
+            large = case.name.startswith("udp500-")
+            relays = {"relayd", "nginx"} if large else {"relayd", "nginx", "socat"}
+            assert {name for at, name in ran if at == case.name} - {"none"} == relays
+
+
+@pytest.mark.parametrize("relay", [relay for relay in RELAYS if relay.datagrams], ids=lambda relay: relay.name)
+def test_a_configuration_for_datagrams_says_so(relay: Relay, tmp_path: Path) -> None:
+    argv = relay.command("/bin/program", Setup(1111, 2222, False, tmp_path, datagrams=True))
+    text = "\n".join([*argv, *(path.read_text() for path in tmp_path.iterdir())])
+    assert "1111" in text
+    assert "2222" in text
+    assert any(word in text for word in ('type = "dgram"', "listen 127.0.0.1:1111 udp", "UDP4-LISTEN:1111"))
+    assert "TCP4" not in text
 
 
 @pytest.mark.parametrize("relay", RELAYS, ids=lambda relay: relay.name)
@@ -122,11 +143,52 @@ def test_cost_must_stay_within_its_bound(found: float, held: bool) -> None:
     assert Verdict(Budget("request", "cpu_us", 1.0, "haproxy"), "quiet", found).held == held
 
 
+def _lost(case: str, relay: str, *percents: float) -> list[Sample]:
+    return [_sample(number, relay, case, lost_percent=percent) for number, percent in enumerate(percents)]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "found", "held"),
+    [
+        ((0.0, 0.0), (0.0, 0.0), 0.0, True),
+        ((0.0, 0.2, 0.0), (0.0, 0.0, 0.0), 0.2, False),  # the worst round counts, not the median
+        ((0.0, 0.2), (0.0, 0.1), 0.0, True),  # where nginx loses, so may relayd
+        ((), (0.0, 0.0), None, False),
+    ],
+)
+def test_nothing_is_lost_where_nginx_loses_nothing(
+    ours: tuple[float, ...], theirs: tuple[float, ...], found: float | None, held: bool
+) -> None:
+    samples = [*_lost("udp-bulk", "relayd", *ours), *_lost("udp-bulk", "nginx", *theirs)]
+    (verdict,) = judge(samples, ["quiet"], ["udp-bulk"], ["relayd", "nginx"])
+    assert (verdict.found, verdict.held) == (found, held)
+    assert "udp-bulk lost_percent <= 0 where nginx is: " in str(verdict)
+
+
+def test_loss_is_not_judged_where_nginx_always_loses_and_fails_without_its_figures() -> None:
+    ours = _lost("udp-bulk", "relayd", 0.2)
+    assert judge([*ours, *_lost("udp-bulk", "nginx", 0.1)], ["quiet"], ["udp-bulk"], ["relayd", "nginx"]) == []
+    (verdict,) = judge(ours, ["quiet"], ["udp-bulk"], ["relayd", "nginx"])
+    assert not verdict.held
+
+
+def test_a_ratio_may_be_to_another_case_of_the_same_round() -> None:
+    samples = [
+        *(_sample(number, "relayd", "udp-bulk", gbit_s=value) for number, value in enumerate((1.0, 2.0, 3.0))),
+        *(_sample(number, "relayd", "udp-bulk-gso", gbit_s=value) for number, value in enumerate((4.0, 6.0, 6.0))),
+    ]
+    (verdict,) = judge(samples, ["quiet"], ["udp-bulk", "udp-bulk-gso"], ["relayd"])
+    assert str(verdict) == "PASS  quiet  udp-bulk-gso gbit_s >= 3 x relayd udp-bulk: 3 x"
+    assert judge(samples, ["quiet"], ["udp-bulk-gso"], ["relayd"]) == []
+
+
 def test_every_budget_is_of_a_figure_and_a_relay_that_exist() -> None:
-    relays = {relay.name for relay in RELAYS}
+    relays = {relay.name: relay for relay in RELAYS}
     for budget in BUDGETS:
-        assert budget.key in {column.key for column in _BY_NAME[budget.case].columns}
-        assert budget.peer is None or budget.peer in relays
+        for name in (budget.case, budget.peer_case or budget.case):
+            assert budget.key in {column.key for column in _BY_NAME[name].columns}
+        if budget.peer is not None:
+            assert relays[budget.peer].runs(budget.case, datagrams=_BY_NAME[budget.case].datagrams)
 
 
 def test_without_matplotlib_there_is_no_plot_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

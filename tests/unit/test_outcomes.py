@@ -1,6 +1,6 @@
 import re
 
-from relayd.outcomes import Outcome, Side
+from relayd.outcomes import Drop, Outcome, Side
 
 
 def test_names_and_codes_have_one_form() -> None:
@@ -23,3 +23,11 @@ def test_a_lower_case_letter_is_a_timeout() -> None:
     for outcome in Outcome:
         late = "timeout" in outcome.value or outcome is Outcome.MAX_LIFETIME
         assert outcome.code[0].islower() == late
+
+
+def test_reasons_have_the_same_form() -> None:
+    for reason in Drop:
+        assert reason.value == reason.name.lower()
+        assert reason.meaning
+        assert reason.meaning[0].islower() or reason.meaning.startswith("relayd")
+    assert len({reason.value for reason in Drop}) == len(Drop)

@@ -29,7 +29,7 @@ from relayd.net.options import apply_keepalive
 from relayd.net.poller import ENDING, ERR, HUP, IN, OUT
 from relayd.net.tcp import path_info, reset_at_close, unacknowledged
 from relayd.outcomes import Outcome, Side
-from relayd.relay.group import Choice
+from relayd.relay.group import Choice, Group
 from relayd.relay.loop import Actor
 from relayd.relay.stream.pump import Flow, Pump
 from relayd.relay.stream.service import StreamService
@@ -72,13 +72,15 @@ _NO_TIMER: set[Actor] = set()  # shared by all that have no timer yet; nobody is
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What all connections of one listening socket have in common, for the log.
+    """What all connections of one listening socket have in common.
 
-    `af` of the clients; `local` the address that they came to, None on a wildcard, where each connection is asked.
+    `af` of the clients; `local` the address that they came to, None on a wildcard, where each connection is asked;
+    `group` the targets that they go to.
     """
 
     af: int
     local: str | None
+    group: Group
 
 
 class Connection:
@@ -157,15 +159,14 @@ class Connection:
 
     def _dial_next(self) -> None:
         """Dial the next target in turn, until one is under way or none is left."""
-        service = self._service
-        spec = service.spec
-        while self._attempts < spec.dial_attempts:
-            choice = service.group.pick(self._tried)
+        stream = self._service.stream
+        while self._attempts < stream.dial_attempts:
+            choice = self._arrival.group.pick(self._tried)
             if choice is None:
                 break
             self._choice = choice
             self._attempts += 1
-            self._deadline = self.loop.now + spec.timeouts.connect_s
+            self._deadline = self.loop.now + stream.timeouts.connect_s
             if self._dial(choice):
                 return
         self._close(self._outcome or Outcome.NO_TARGET, self._errno)
@@ -199,7 +200,7 @@ class Connection:
             # EAGAIN is the full backlog of a Unix socket (connect(2)): it makes no event when it has room again.
             self._errno = number
             now = self.loop.now
-            waited_s = now - (self._deadline - service.spec.timeouts.connect_s)
+            waited_s = now - (self._deadline - service.stream.timeouts.connect_s)
             self._set_timer(min(self._deadline, now + max(_DIAL_RETRY_S, waited_s / 4)))
             return True
         self._dial_failed(number)
@@ -317,7 +318,7 @@ class Connection:
             self.sink_failed(pump, error.errno or 0)
             return
         self.active_at = self.loop.now
-        half_close_s = self._service.spec.timeouts.half_close_s
+        half_close_s = self._service.stream.timeouts.half_close_s
         if half_close_s is not None and self.active_at + half_close_s < self._timer_at:
             self._set_timer(self.active_at + half_close_s)
 
@@ -409,11 +410,11 @@ class Connection:
 
     def _look_at_timeouts(self, now: float) -> None:
         self.guard()
-        spec, timeouts = self._service.spec, self._service.spec.timeouts
+        options, timeouts = self._service.stream.options, self._service.stream.timeouts
         if self._keepalive_pending and self._target is not None:
             self._keepalive_pending = False
-            if spec.options.keepalive is not None:
-                apply_keepalive(self._target, spec.options.keepalive)
+            if options.keepalive is not None:
+                apply_keepalive(self._target, options.keepalive)
         half_closed = self._first_fin is not None and timeouts.half_close_s is not None
         silence_s = timeouts.half_close_s if half_closed else timeouts.idle_s
         at, outcome = _NEVER, Outcome.IDLE_TIMEOUT

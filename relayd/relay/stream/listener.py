@@ -11,6 +11,7 @@ from relayd import address, errors
 from relayd.errors import ACCEPT_RETRY, OUT_OF_RESOURCES, TRANSIENT
 from relayd.log.events import Event
 from relayd.net.poller import IN, LISTENING
+from relayd.relay.group import Group
 from relayd.relay.limits import ACCEPT_PAUSE_S
 from relayd.relay.stream.connection import Arrival, Connection
 from relayd.relay.stream.service import StreamService
@@ -42,8 +43,10 @@ class AcceptingSocket(socket.socket):
 class Acceptor:
     """Accepts on one listening socket. Owns the socket."""
 
-    def __init__(self, service: StreamService, sock: AcceptingSocket, bind: address.SocketAddress) -> None:
-        """Takes `sock`, which listens on `bind`. `open` begins to accept."""
+    def __init__(
+        self, service: StreamService, sock: AcceptingSocket, bind: address.SocketAddress, group: Group
+    ) -> None:
+        """Takes `sock`, which listens on `bind` and whose clients go to `group`. `open` begins to accept."""
         sock.setblocking(False)
         self._service = service
         self._sock = sock
@@ -54,7 +57,7 @@ class Acceptor:
         unix = isinstance(bind, address.UnixAddress)
         bound = bind if unix else address.from_sockaddr(sock.family, sock.getsockname())
         wildcard = isinstance(bound, address.InetAddress) and bound.wildcard
-        self._arrival = Arrival(int(sock.family), None if wildcard else str(bound))
+        self._arrival = Arrival(int(sock.family), None if wildcard else str(bound), group)
 
     def open(self) -> None:
         """Begin to accept."""

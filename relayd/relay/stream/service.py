@@ -11,10 +11,9 @@ from relayd.log.logger import Logger
 from relayd.net.options import Setting, tcp_settings
 from relayd.net.pipes import PipePool
 from relayd.outcomes import Outcome
-from relayd.relay.group import Group
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Actor, Loop
-from relayd.spec import Listener
+from relayd.spec import Listener, Stream
 
 #: The first look at a connection's timeouts comes this soon, and sets keepalive on its dialled socket: a connection
 #: that ends before never pays for it.
@@ -38,7 +37,7 @@ class StreamService:
 
     loop: Loop
     spec: Listener
-    group: Group
+    stream: Stream
     log: Logger
     admission: Admission
     pipes: PipePool | None
@@ -51,11 +50,11 @@ class StreamService:
     _look_turn: int = -1
 
     def __post_init__(self) -> None:
-        timeouts, keepalive = self.spec.timeouts, self.spec.options.keepalive
+        timeouts, keepalive = self.stream.timeouts, self.stream.options.keepalive
         probing_s = keepalive.idle_s / 2 if keepalive is not None else None
         looks_s = (self.first_look_s, timeouts.connect_s, timeouts.idle_s, timeouts.max_lifetime_s, probing_s)
         self.first_look_s = min(look_s for look_s in looks_s if look_s is not None)
-        self.settings = tcp_settings(self.spec.options)
+        self.settings = tcp_settings(self.stream.options)
 
     def begin(self, connection: Endable) -> int:
         """Count `connection` in; its number, the second half of its id."""

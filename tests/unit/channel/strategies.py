@@ -4,9 +4,24 @@ from hypothesis import strategies as st
 
 from relayd.address import Family, InetAddress, NameAddress, UnixAddress
 from relayd.channel.messages import Configure, Drain, Ready, Report, Resolved, Stop
-from relayd.counters import ListenerTotals
-from relayd.outcomes import Outcome
-from relayd.spec import Binding, Keepalive, Listener, Log, SocketOptions, Spec, StreamTimeouts, Target
+from relayd.counters import DatagramTotals, ListenerTotals
+from relayd.outcomes import Drop, Outcome
+from relayd.spec import (
+    Bind,
+    Binding,
+    Datagram,
+    Keepalive,
+    Listener,
+    Log,
+    OnTargetError,
+    PortRule,
+    SessionMode,
+    SocketOptions,
+    Spec,
+    Stream,
+    StreamTimeouts,
+    Target,
+)
 
 numbers = st.integers(min_value=-(2**70), max_value=2**70)
 seconds = st.floats(allow_nan=False)
@@ -46,16 +61,23 @@ bindings = st.builds(
     optional(numbers),
 )
 timeouts = st.builds(StreamTimeouts, seconds, optional(seconds), optional(seconds), optional(seconds))
+datagrams = st.builds(
+    Datagram,
+    seconds,
+    optional(numbers),
+    optional(numbers),
+    st.sampled_from(SessionMode),
+    st.sampled_from(OnTargetError),
+)
 listeners = st.builds(
     Listener,
     texts,
-    tuples_of(socket_addresses),
+    tuples_of(st.builds(Bind, socket_addresses, numbers)),
     bindings,
-    tuples_of(st.builds(Target, addresses)),
-    numbers,
+    tuples_of(st.builds(Target, addresses, st.sampled_from(PortRule), numbers)),
     optional(socket_addresses),
-    options,
-    timeouts,
+    optional(st.builds(Stream, numbers, options, timeouts)),
+    optional(datagrams),
 )
 specs = st.builds(Spec, numbers, seconds, st.builds(Log, texts, texts, booleans), tuples_of(listeners))
 totals = st.builds(
@@ -69,11 +91,18 @@ totals = st.builds(
     numbers,
     tuples_of(st.tuples(st.sampled_from(Outcome), numbers)),
 )
+datagram_totals = st.builds(
+    DatagramTotals,
+    texts,
+    *[numbers] * 7,
+    tuples_of(st.tuples(st.sampled_from(Outcome), numbers)),
+    tuples_of(st.tuples(st.sampled_from(Drop), numbers)),
+)
 messages = st.one_of(
     st.builds(Configure, specs, numbers),
     st.builds(Resolved, names, tuples_of(inet_addresses)),
     st.builds(Drain, seconds),
     st.just(Stop()),
     st.builds(Ready, numbers),
-    st.builds(Report, tuples_of(totals)),
+    st.builds(Report, tuples_of(totals | datagram_totals)),
 )

@@ -1,6 +1,7 @@
 import array
 import errno
 import os
+import resource
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -207,3 +208,40 @@ def test_a_failing_receive_loses_nothing(number: int) -> None:
     assert received(receiver) == [Stop()]
     sender.close()
     receiver.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: drops to a user whom the limit holds")
+def test_descriptors_that_the_user_may_not_have_on_the_way_wait() -> None:
+    """The kernel counts descriptors that nobody has received against RLIMIT_NOFILE (unix(7), ETOOMANYREFS). In a child,
+    which gives up its privileges for good."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        said = "nothing"
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
+            os.setresuid(65534, 65534, 65534)
+            said = _three_times_253(write)
+        finally:
+            os.write(write, said.encode())
+            os._exit(0)
+    os.close(write)
+    with open(read, "rb") as answer:
+        said = answer.read().decode()
+    os.waitpid(child, 0)
+    assert said == "backlog 1, not blocked; then 253 253 253, backlog 0"
+
+
+def _three_times_253(fd: int) -> str:
+    sender, receiver = pair()
+    for number in range(3):
+        sender.send(Ready(number), [fd] * 253)
+    text = f"backlog {sender.backlog}, {'blocked' if sender.blocked else 'not blocked'}; then"
+    for _ in range(2):
+        for _, fds in receiver.receive():
+            text += f" {len(fds)}"
+            for received_fd in fds:
+                os.close(received_fd)
+        sender.flush()
+    return f"{text}, backlog {sender.backlog}"

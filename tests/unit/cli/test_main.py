@@ -46,6 +46,25 @@ def test_check(file: Path) -> None:
     assert lines[4] == f"{file}: ok"
 
 
+def test_check_with_types_and_ranges(file: Path) -> None:
+    game = '[listeners.game]\ntype = "udp"\nbind = "[::]:27000-27099"\n'
+    game += 'targets = ["10.0.0.9:+5", "[2001:db8::1]", "a:1-100"]\n'
+    file.write_text(
+        WEB + game + '[listeners.dns]\ntype = ["udp", "tcp"]\nbind = "127.0.0.1:53"\ntargets = "10.0.0.53"\n'
+    )
+    lines = run("check", "-c", file).stdout.splitlines()
+    assert lines[0] == "web   stream        127.0.0.1:8080 -> 10.0.0.11:80, 10.0.0.12:80"
+    assert lines[1] == "game  dgram         [::]:27000-27099 -> 10.0.0.9:+5, [2001:db8::1], a:1-100"
+    assert lines[2] == "dns   stream+dgram  127.0.0.1:53 -> 10.0.0.53"
+    found = json.loads(run("check", "--json", "-c", file).stdout)
+    assert [listener["types"] for listener in found["listeners"]] == [["stream"], ["dgram"], ["stream", "dgram"]]
+    assert (found["listeners"][1]["binds"], found["listeners"][1]["targets"][0]) == (
+        ["[::]:27000-27099"],
+        "10.0.0.9:+5",
+    )
+    assert found["budget"]["sessions_per_worker"] > 0
+
+
 def test_check_with_errors(file: Path) -> None:
     file.write_text(WEB + "listen = 5")
     done = run("check", "-c", file)
@@ -68,7 +87,7 @@ def test_check_as_json(file: Path) -> None:
     assert found["ok"] is True
     assert found["listeners"][0] == {
         "name": "web",
-        "type": "stream",
+        "types": ["stream"],
         "binds": ["127.0.0.1:8080"],
         "targets": ["10.0.0.11:80", "10.0.0.12:80"],
     }

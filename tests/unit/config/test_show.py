@@ -1,5 +1,6 @@
 """`to_toml` writes what loads to an equal Spec."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,22 @@ from relayd.address import Family, InetAddress, NameAddress, SocketAddress, Unix
 from relayd.config import load
 from relayd.config.model import built_in
 from relayd.config.show import to_toml
-from relayd.spec import Binding, Keepalive, Listener, Log, SocketOptions, Spec, StreamTimeouts, Target
+from relayd.spec import (
+    Bind,
+    Binding,
+    Datagram,
+    Keepalive,
+    Listener,
+    Log,
+    OnTargetError,
+    PortRule,
+    SessionMode,
+    SocketOptions,
+    Spec,
+    Stream,
+    StreamTimeouts,
+    Target,
+)
 
 optional_seconds = st.none() | st.integers(1, 10**9).map(lambda milliseconds: milliseconds / 1000)
 kernel_seconds = st.integers(1, 32_767)
@@ -42,12 +58,37 @@ timeouts = st.builds(
     max_lifetime_s=optional_seconds,
 )
 BUILT_IN_OPTIONS = SocketOptions(True, Keepalive(60, 10, 6), None, None)
+datagrams = st.builds(
+    Datagram,
+    st.integers(1, 10**9).map(lambda milliseconds: milliseconds / 1000),
+    st.none() | st.integers(1, 2**20),
+    st.none() | st.integers(1, 1_000_000),
+    st.just(SessionMode.CLIENT),
+    st.sampled_from(OnTargetError),
+) | st.builds(
+    Datagram,
+    st.just(60.0),
+    st.none(),
+    st.none(),
+    st.just(SessionMode.DATAGRAM),
+    st.sampled_from(OnTargetError),
+)
+
+
+@st.composite
+def followers(draw: st.DrawFn, ports: int) -> Target:
+    """A target whose port follows binds of `ports` ports below 10,000."""
+    address = draw(targets.filter(lambda address: not isinstance(address, UnixAddress)))
+    assert not isinstance(address, UnixAddress)
+    if ports > 1 and draw(st.booleans()):
+        return Target(address, PortRule.INDEX)
+    return Target(replace(address, port=0), PortRule.OFFSET, draw(st.integers(0, 50_000)))
 
 
 @st.composite
 def listeners(draw: st.DrawFn, number: int) -> Listener:
     """A listener that meets no other: its port and its path are its number's. What cannot apply is as built in."""
-    port = 1000 + number
+    port = 1000 + 1000 * number
     candidates: list[SocketAddress] = [
         InetAddress(Family.INET, "127.0.0.1", port),
         InetAddress(Family.INET, "192.0.2.9", port),
@@ -56,33 +97,41 @@ def listeners(draw: st.DrawFn, number: int) -> Listener:
         UnixAddress(f"/nonexistent/bind/{number}"),
         UnixAddress(f'@bind-{number} \x1f"\\é'),
     ]
+    streams, datagram = draw(st.sampled_from([(True, False), (False, True), (True, True)]))
+    if streams and datagram:  # a path is one socket
+        candidates = [address for address in candidates if not str(address).startswith("unix:/")]
     binds = draw(st.lists(st.sampled_from(candidates), min_size=1, max_size=3, unique=True))
-    to = draw(st.lists(targets, min_size=1, max_size=3))
     inet = any(isinstance(bind, InetAddress) for bind in binds)
     inet6 = any(bind.family is Family.INET6 for bind in binds)
+    unix = any(isinstance(bind, UnixAddress) for bind in binds)
     path = any(isinstance(bind, UnixAddress) and not bind.abstract for bind in binds)
+    ports = 1 if unix else draw(st.integers(1, 999))
+    to = draw(st.lists(targets.map(Target) if unix else targets.map(Target) | followers(ports), min_size=1, max_size=3))
+    to_unix = all(isinstance(one.address, UnixAddress) for one in to)
     source = draw(st.none() | sources)
-    if source and not any(isinstance(one, NameAddress) or one.family is source.family for one in to):
+    if source and not any(isinstance(one.address, NameAddress) or one.address.family is source.family for one in to):
         source = None
+    tcp = inet or not to_unix
     return Listener(
         name=f"{draw(st.from_regex(r'[A-Za-z0-9_.-]{1,59}', fullmatch=True))}{number:05}",
-        binds=tuple(binds),
+        binds=tuple(Bind(address, ports) for address in binds),
         binding=Binding(
-            backlog=draw(st.integers(1, 65_535)),
+            backlog=draw(st.integers(1, 65_535)) if streams else 4096,
             ipv6_only=inet6 and draw(st.booleans()),
             interface=draw(st.none() | kernel_names) if inet else None,
             freebind=inet and draw(st.booleans()),
-            fast_open=inet and draw(st.booleans()),
-            defer_accept_s=draw(st.none() | kernel_seconds) if inet else None,
+            fast_open=streams and inet and draw(st.booleans()),
+            defer_accept_s=draw(st.none() | kernel_seconds) if streams and inet else None,
             mode=draw(st.integers(0, 0o777)) if path else built_in().mode or 0,
             user_id=draw(st.none() | st.integers(0, 2**32 - 2)) if path else None,
             group_id=draw(st.none() | st.integers(0, 2**32 - 2)) if path else None,
         ),
-        targets=tuple(map(Target, to)),
-        dial_attempts=draw(st.integers(1, 100)),
+        targets=tuple(to),
         source=source,
-        options=draw(options) if inet or not all(isinstance(one, UnixAddress) for one in to) else BUILT_IN_OPTIONS,
-        timeouts=draw(timeouts),
+        stream=draw(st.builds(Stream, st.integers(1, 100), options if tcp else st.just(BUILT_IN_OPTIONS), timeouts))
+        if streams
+        else None,
+        datagram=draw(datagrams) if datagram else None,
     )
 
 
@@ -122,4 +171,24 @@ def test_what_it_looks_like(tmp_path: Path) -> None:
         'targets = ["10.0.0.1:1"]\ndial_attempts = 3\n'
         'connect_timeout = "5s"\nidle_timeout = "1h"\nhalf_close_timeout = "1m"\nmax_lifetime = "off"\n'
         'keepalive = { idle = "1m", interval = "10s", probes = 6 }\ntcp_user_timeout = "off"\nnodelay = true\n'
+    )
+
+
+def test_types_and_ranges(tmp_path: Path) -> None:
+    path = tmp_path / "relay.toml"
+    path.write_text(
+        '[listeners.game]\ntype = "udp"\nbind = "127.0.0.1:27000-27099"\n'
+        'targets = ["10.0.0.1:1-100", "10.0.0.2:+1", "[2001:db8::1]:+0", "a.example.com"]\nmax_sessions = 7\n'
+        '[listeners.log]\ntype = ["dgram", "tcp"]\nbind = "unix:@log"\ntargets = "unix:@to"\nsession = "datagram"\n'
+    )
+    _, _, game, log = to_toml(load(path).spec).split("\n\n")
+    assert game == (
+        '[listeners.game]\ntype = "dgram"\nbind = ["127.0.0.1:27000-27099"]\nfreebind = false\n'
+        'targets = [\n    "10.0.0.1:1-100",\n    "10.0.0.2:+1",\n    "[2001:db8::1]",\n    "a.example.com",\n]\n'
+        'session_timeout = "1m"\nmax_sessions = 7\nsession = "client"\non_target_error = "move"'
+    )
+    assert log == (
+        '[listeners.log]\ntype = ["stream", "dgram"]\nbind = ["unix:@log"]\nbacklog = 4096\n'
+        'targets = ["unix:@to"]\ndial_attempts = 3\nconnect_timeout = "5s"\nidle_timeout = "1h"\n'
+        'half_close_timeout = "1m"\nmax_lifetime = "off"\nsession = "datagram"\non_target_error = "move"\n'
     )

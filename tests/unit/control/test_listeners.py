@@ -1,4 +1,6 @@
+import random
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,29 +8,42 @@ import pytest
 
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
 from relayd.control.listeners import BindFailed, ListeningSockets
-from relayd.spec import Binding, Listener, Log, SocketOptions, Spec, StreamTimeouts
+from relayd.spec import (
+    Bind,
+    Binding,
+    Datagram,
+    Listener,
+    Log,
+    OnTargetError,
+    SessionMode,
+    SocketOptions,
+    Spec,
+    Stream,
+    StreamTimeouts,
+)
 
 BINDING = Binding(16, False, None, False, False, None, 0o660, None, None)
-LISTENER = Listener(
-    "web", (), BINDING, (), 3, None, SocketOptions(True, None, None, None), StreamTimeouts(5.0, None, None, None)
-)
+STREAM = Stream(3, SocketOptions(True, None, None, None), StreamTimeouts(5.0, None, None, None))
+LISTENER = Listener("web", (), BINDING, (), None, STREAM, None)
 ANY_PORT = InetAddress(Family.INET, "127.0.0.1", 0)
 
 
 def spec_of(**binds: tuple[SocketAddress, ...]) -> Spec:
-    listeners = tuple(replace(LISTENER, name=name, binds=addresses) for name, addresses in binds.items())
+    listeners = tuple(
+        replace(LISTENER, name=name, binds=tuple(map(Bind, addresses))) for name, addresses in binds.items()
+    )
     return Spec(1, 30.0, Log("info", "auto", access=False), listeners)
 
 
 def test_sockets_stand_in_the_order_of_the_spec(tmp_path: Path) -> None:
     path = UnixAddress(str(tmp_path / "a.sock"))
     sockets = ListeningSockets.open(spec_of(web=(ANY_PORT, path), other=(ANY_PORT,)))
-    assert [bound.listener for bound in sockets.bound] == ["web", "web", "other"]
+    assert [bound.endpoint.listener.name for bound in sockets.bound] == ["web", "web", "other"]
     assert sockets.bound[1].socket.address == path
-    assert len(set(sockets.filenos())) == 3
+    assert len(set(sockets.filenos(1))) == 3
     sockets.close()
     sockets.close()
-    assert sockets.filenos() == [-1, -1, -1]
+    assert sockets.filenos(1) == [-1, -1, -1]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -44,3 +59,103 @@ def test_every_problem_is_told_and_nothing_stays_open(tmp_path: Path) -> None:
     assert second.startswith("listeners.pg: unix:/nowhere/at/all.sock: the directory /nowhere/at does not exist")
     assert str(failure.value) == f"{first}\n{second}"
     assert not path.exists()
+
+
+# Datagrams and ranges.
+
+DATAGRAM = Datagram(60.0, None, None, SessionMode.CLIENT, OnTargetError.MOVE)
+
+
+def free_range(ports: int) -> int:
+    """First of `ports` ports on 127.0.0.1 that nobody has, below those that the kernel gives to others."""
+    for first in random.sample(range(11_000, 32_000 - ports), 200):
+        try:
+            for port in range(first, first + ports):
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    with socket.socket(socket.AF_INET, kind) as probe:
+                        probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise AssertionError(f"no {ports} free ports")
+
+
+def datagram_spec(workers: int, *binds: Bind, stream: Stream | None = None) -> Spec:
+    listener = Listener("game", binds, BINDING, (), None, stream, DATAGRAM)
+    return Spec(workers, 30.0, Log("info", "auto", access=False), (listener,))
+
+
+def ports_of(sockets: ListeningSockets) -> list[int]:
+    found = []
+    for bound in sockets.bound:
+        assert isinstance(bound.socket.address, InetAddress)
+        found.append(bound.socket.address.port)
+    return found
+
+
+def test_a_port_has_a_socket_for_streams_and_one_for_each_workers_datagrams() -> None:
+    spec = datagram_spec(3, Bind(replace(ANY_PORT, port=free_range(1))), stream=STREAM)
+    sockets = ListeningSockets.open(spec)
+    try:
+        shared, *owned = [bound.socket.fileno() for bound in sockets.bound]
+        assert [sockets.filenos(worker) for worker in (1, 2, 3)] == [[shared, fd] for fd in owned]
+        assert [str(each.address) for each in sockets.opened()] == [str(sockets.bound[0].socket.address)] * 2
+        assert [each.datagram for each in sockets.opened()] == [False, True]
+    finally:
+        sockets.close()
+
+
+def test_copies_of_a_port_of_the_kernels_choice_have_the_same_one() -> None:
+    sockets = ListeningSockets.open(datagram_spec(3, Bind(ANY_PORT)))
+    try:
+        (port,) = set(ports_of(sockets))
+        assert port > 0
+        assert [str(each.address) for each in sockets.opened()] == [f"127.0.0.1:{port}"]
+    finally:
+        sockets.close()
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_a_second_daemon_is_refused(theirs: int, ours: int) -> None:
+    first = ListeningSockets.open(datagram_spec(theirs, Bind(ANY_PORT)))
+    try:
+        address = first.bound[0].socket.address
+        with pytest.raises(BindFailed, match="address already in use"):
+            ListeningSockets.open(datagram_spec(ours, Bind(address)))
+    finally:
+        first.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ten_thousand_ports(workers: int) -> None:
+    """One socket for each, dealt to the workers; a second daemon has one line about those that it cannot have."""
+    first = free_range(10_000)
+    bind = Bind(replace(ANY_PORT, port=first), 10_000)
+    spec = datagram_spec(workers, bind)
+    before = time.process_time()
+    sockets = ListeningSockets.open(spec)
+    try:
+        assert time.process_time() - before < 2.0
+        assert ports_of(sockets) == list(range(first, first + 10_000))
+        assert [len(sockets.filenos(worker)) for worker in range(1, workers + 1)] == [10_000 // workers] * workers
+        assert [str(each.address) for each in sockets.opened()] == [str(bind)]
+        few = Bind(replace(ANY_PORT, port=first + 5), 3)
+        with pytest.raises(BindFailed) as failure:
+            ListeningSockets.open(datagram_spec(workers, few))
+        (problem,) = failure.value.problems
+        assert problem.startswith("listeners.game: 127.0.0.1:")
+        assert problem.endswith(" (and 2 more of this bind)")
+    finally:
+        sockets.close()
+
+
+def test_each_type_has_its_own_problem() -> None:
+    both = ListeningSockets.open(datagram_spec(1, Bind(replace(ANY_PORT, port=free_range(1))), stream=STREAM))
+    try:
+        with pytest.raises(BindFailed) as failure:
+            ListeningSockets.open(datagram_spec(1, Bind(both.bound[0].socket.address), stream=STREAM))
+        streams, datagrams = failure.value.problems
+        assert "(ss -ltnp " in streams
+        assert "(ss -lunp " in datagrams
+    finally:
+        both.close()

@@ -29,7 +29,7 @@ class Bench:
         self.said: list[tuple[Event, dict[str, Any]]] = []
         self._more = asyncio.Event()
         spec = Spec(workers, 30.0, Log("info", "auto", access=False), ())
-        self.supervisor = Supervisor(spec, sockets, self._say, (sys.executable, "-S", str(FAKE), fault))
+        self.supervisor = Supervisor(spec, lambda _: sockets, self._say, (sys.executable, "-S", str(FAKE), fault))
 
     def _say(self, event: Event, message: str, **fields: Any) -> None:
         self.said.append((event, {"message": message, **fields}))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.control.totals import Totals
-from relayd.counters import ListenerCounters, ListenerTotals
+from relayd.counters import DatagramCounters, ListenerCounters, ListenerTotals
 from relayd.outcomes import Outcome
 
 
@@ -43,6 +43,19 @@ def test_a_worker_that_ended_before_its_first_report_changes_nothing() -> None:
     totals = Totals()
     totals.ended(1)
     assert totals.listeners() == ()
+
+
+def test_a_listener_of_both_types_has_both_counts() -> None:
+    totals = Totals()
+    sessions = DatagramCounters(accepted=9, active=3, datagrams_in=20, bytes_in=200).snapshot("dns")
+    totals.report(1, [counted("dns", 5, 2), sessions])
+    totals.report(2, [sessions])
+    assert (totals.active, totals.sessions) == (2, 6)
+    totals.ended(1)
+    assert (totals.active, totals.sessions) == (0, 3)
+    assert totals.listeners() == (counted("dns", 5, 0),)
+    (sum_of_both,) = totals.datagrams()
+    assert (sum_of_both.accepted, sum_of_both.active, sum_of_both.bytes_in) == (18, 3, 400)
 
 
 @given(

@@ -23,7 +23,7 @@ records = st.builds(
     AccessRecord,
     conn_id=st.text(),
     listener=st.text(max_size=2000),
-    type=st.sampled_from(["tcp", "unix"]),
+    type=st.sampled_from(["tcp", "unix", "udp", "unix_dgram"]),
     client=st.text(),
     client_port=st.integers(0, 65535),
     local=st.text(),
@@ -40,6 +40,9 @@ records = st.builds(
     errno=st.integers(0, 200),
     rtt_ms=optional_floats,
     retrans=st.none() | counts,
+    datagrams_in=st.none() | counts,
+    datagrams_out=counts,
+    datagrams_dropped=counts,
 )
 #: Text with what hurts: quotes, escapes, control characters, lone surrogates, and much of it.
 nasty = st.text() | st.text(alphabet='"\\\n\r\x1b\0\ud800\u2028é…', max_size=6000)
@@ -76,6 +79,48 @@ def test_the_access_line_in_text_of_a_failed_dial_from_ipv6(access_record: Acces
 def test_the_access_line_in_text_of_an_unnamed_unix_client_without_target(access_record: AccessRecord) -> None:
     record = dataclasses.replace(access_record, type="unix", client="unix:", client_port=0, target="")
     assert b" web unix: -> - normal " in TextFormat(None).access(record)
+
+
+@pytest.fixture
+def session_record(access_record: AccessRecord) -> AccessRecord:
+    """A session that answered one of two questions."""
+    return dataclasses.replace(
+        access_record,
+        type="udp",
+        connect_ms=None,
+        outcome=Outcome.SESSION_TIMEOUT,
+        side=Side.RELAY,
+        datagrams_in=2,
+        datagrams_out=1,
+    )
+
+
+def test_the_line_of_a_session_in_text(session_record: AccessRecord) -> None:
+    assert TextFormat(3).access(session_record) == (
+        b"2026-11-22T12:01:02.125Z web 127.0.0.1:51234 -> 127.0.0.1:8081 session_timeout iD in=78 out=1234 "
+        b"datagrams_in=2 datagrams_out=1 first_byte=0.4ms total=3.4ms id=a1b2c3-42\n"
+    )
+    lost = dataclasses.replace(session_record, datagrams_dropped=3, attempts=2)
+    assert b"total=3.4ms dropped=3 attempts=2 id=" in TextFormat(3).access(lost)
+
+
+def test_the_line_of_a_session_in_json_is_that_of_a_connection_and_more(
+    access_record: AccessRecord, session_record: AccessRecord
+) -> None:
+    connection, session = (json.loads(JsonFormat(3).access(each)) for each in (access_record, session_record))
+    assert (connection["event"], session["event"]) == ("connection", "session")
+    assert set(session) - set(connection) == {"datagrams_in", "datagrams_out", "datagrams_dropped"}
+    assert (session["datagrams_in"], session["datagrams_out"], session["datagrams_dropped"]) == (2, 1, 0)
+    assert session["connect_ms"] is None
+
+
+def test_the_line_of_a_session_in_the_journal_has_an_id_of_its_own(session_record: AccessRecord) -> None:
+    found = journal_fields(JournalFormat(3).access(session_record))
+    assert (found["EVENT"], found["MESSAGE_ID"]) == ("session", Event.SESSION.message_id)
+    in_json = json.loads(JsonFormat(3).access(session_record))
+    assert {name.lower() for name in found} == {"message", "message_id", "priority", "syslog_identifier"} | {
+        name for name, value in in_json.items() if value is not None and name not in ("time", "level")
+    }
 
 
 def test_the_access_line_in_json_has_the_keys_of_o1(access_record: AccessRecord) -> None:
@@ -160,7 +205,7 @@ def test_any_record_is_one_printable_line_of_text_that_fits_a_pipe(record: Acces
 @given(records)
 def test_no_record_can_add_a_field_to_its_journal_entry(record: AccessRecord) -> None:
     found = JournalFormat(1).access(record).decode()[:-1].split("\n")
-    assert len(found) == 21 + sum(
+    assert len(found) == 21 + 3 * (record.datagrams_in is not None) + sum(
         value is not None for value in (record.connect_ms, record.first_byte_ms, record.rtt_ms, record.retrans)
     )
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.address import Address, Family, InetAddress, NameAddress, UnixAddress
-from relayd.relay.group import Choice, Group
-from relayd.spec import Target
+from relayd.relay.group import Choice, Group, Groups
+from relayd.spec import PortRule, Target
 
 NAME = NameAddress("app.example.com", 80)
 
@@ -154,3 +154,42 @@ def test_what_dialling_needs_is_worked_out() -> None:
         (Family.UNIX.af, "/run/app.sock", "unix:/run/app.sock"),
         (Family.UNIX.af, b"\0app", "unix:@app"),
     ]
+
+
+# Ports that follow the bind.
+
+
+def test_fixed_targets_have_one_group_for_all_ports() -> None:
+    groups = Groups([Target(inet(1)), Target(inet(2))])
+    assert groups.at(5000, 0) is groups.at(5001, 1)
+    assert len(list(groups)) == 1
+    assert [labels(groups.at(port, 0), 1) for port in (1, 2, 3)] == [
+        ["192.0.2.1:80"],
+        ["192.0.2.2:80"],
+        ["192.0.2.1:80"],
+    ]
+
+
+def test_each_port_has_its_own_choices_and_its_own_turn() -> None:
+    by_offset = Target(InetAddress(Family.INET, "192.0.2.1", 0), PortRule.OFFSET, 100)
+    by_index = Target(InetAddress(Family.INET6, "fe80::1", 7000, "lo"), PortRule.INDEX)
+    groups = Groups([by_offset, by_index, Target(UnixAddress("@a"))])
+    assert groups.at(5000, 0) is groups.at(5000, 0)
+    assert labels(groups.at(5003, 3), 4) == ["192.0.2.1:5103", "[fe80::1%lo]:7003", "unix:@a", "192.0.2.1:5103"]
+    assert labels(groups.at(5000, 0), 2) == ["192.0.2.1:5100", "[fe80::1%lo]:7000"]
+    assert len(groups.at(5009, 9)) == 3
+
+
+def test_a_name_has_the_port_of_each_bind() -> None:
+    name = NameAddress("app.example.com", 0)
+    groups = Groups([Target(name, PortRule.OFFSET), Target(NAME)])
+    before = groups.at(5000, 0)
+    assert len(before) == 0
+    groups.resolved(name, (InetAddress(Family.INET, "192.0.2.1", 0), InetAddress(Family.INET6, "2001:db8::1", 0)))
+    assert labels(before, 2) == ["192.0.2.1:5000", "[2001:db8::1]:5000"]
+    # A port that was not asked for before knows what has been resolved.
+    assert labels(groups.at(5001, 1), 2) == ["192.0.2.1:5001", "[2001:db8::1]:5001"]
+    groups.resolved(NAME, (inet(9),))
+    assert labels(before, 3) == ["192.0.2.1:5000", "[2001:db8::1]:5000", "192.0.2.9:80"]
+    groups.resolved(NameAddress("other", 0), (inet(1),))
+    assert len(before) == 3

@@ -1,8 +1,22 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.address import Family, InetAddress, NameAddress
-from relayd.spec import Binding, Listener, Log, SocketOptions, Spec, StreamTimeouts, Target
+from relayd.spec import (
+    Bind,
+    Binding,
+    Datagram,
+    Listener,
+    Log,
+    OnTargetError,
+    SessionMode,
+    SocketOptions,
+    Spec,
+    Stream,
+    StreamTimeouts,
+    Target,
+)
 from relayd.spec.budget import (
     LOOKUP_FDS,
     LOOKUPS_MAX,
@@ -10,46 +24,56 @@ from relayd.spec.budget import (
     RESERVE_FDS,
     WORKER_FDS,
     budget,
+    budget_of,
     control_budget,
     shortages,
 )
 
+STREAM = Stream(3, SocketOptions(True, None, None, None), StreamTimeouts(5.0, None, None, None))
+DATAGRAM = Datagram(60.0, None, None, SessionMode.CLIENT, OnTargetError.MOVE)
 
-def spec(workers: int, listening: int, names: int = 0) -> Spec:
-    """So many workers and listening sockets, and targets with so many host names."""
+
+def spec(
+    workers: int, ports: int, names: int = 0, *, stream: Stream | None = STREAM, datagram: Datagram | None = None
+) -> Spec:
+    """So many workers, ports to listen at, and targets with so many host names."""
     listener = Listener(
         name="web",
-        binds=tuple(InetAddress(Family.INET, "127.0.0.1", port + 1) for port in range(listening)),
+        binds=tuple(Bind(InetAddress(Family.INET, "127.0.0.1", port + 1)) for port in range(ports)),
         binding=Binding(16, False, None, False, False, None, 0o660, None, None),
         targets=tuple(Target(NameAddress(f"host{number}.test", 80)) for number in range(names)),
-        dial_attempts=3,
         source=None,
-        options=SocketOptions(True, None, None, None),
-        timeouts=StreamTimeouts(5, None, None, None),
+        stream=stream,
+        datagram=datagram,
     )
-    return Spec(workers, 30, Log("info", "auto", access=False), (listener,))
+    return Spec(workers, 30.0, Log("info", "auto", access=False), (listener,))
 
 
-@given(st.integers(0, 2**20), st.integers(0, 5000))
-def test_the_budget_is_never_overspent(nofile: int, listening: int) -> None:
+@given(st.integers(0, 2**20), st.integers(0, 5000), st.sampled_from([(True, False), (False, True), (True, True)]))
+def test_the_budget_is_never_overspent(nofile: int, listening: int, served: tuple[bool, bool]) -> None:
     # F2
-    limits = budget(nofile, listening)
-    spent = RESERVE_FDS + listening + 2 * limits.pipes + 2 * limits.connections
+    streams, datagrams = served
+    limits = budget(nofile, listening, streams=streams, datagrams=datagrams)
+    spent = RESERVE_FDS + listening + 2 * limits.pipes + 2 * limits.connections + limits.sessions
     assert limits.connections >= 0
+    assert limits.sessions >= 0
     assert 0 <= limits.pipes <= PIPES_MAX
-    if limits.connections:
+    if limits.enough:
+        assert (limits.connections > 0, limits.sessions > 0) == (streams, datagrams)
         assert spent <= nofile
         assert nofile - spent < 2  # and nothing is left lying about
 
 
 def test_too_few_descriptors_are_no_connections() -> None:
     assert budget(RESERVE_FDS, 0).connections == 0
-    assert budget(40, 100).connections == 0
+    assert not budget(40, 100).enough
+    assert not budget(40, 100, streams=False, datagrams=True).enough
+    assert not budget(RESERVE_FDS + 2, 0, datagrams=True).enough
 
 
 def test_of_256_most_are_for_connections() -> None:
     limits = budget(256, 1)
-    assert (limits.pipes, limits.connections) == (27, 84)
+    assert (limits.pipes, limits.connections, limits.sessions) == (27, 84, 0)
     assert str(limits) == (
         "84 connections a worker: 256 file descriptors less 32 in reserve, 1 listening, 54 for 27 pipes, then 2 for "
         "each connection"
@@ -83,8 +107,58 @@ def test_who_does_not_fit_is_told() -> None:
     )
 
 
+def test_control_holds_the_sockets_of_all_workers_and_a_worker_its_own() -> None:
+    # Each worker has its own datagram socket of a port, and all have the one for streams.
+    plan = spec(4, 10, datagram=DATAGRAM)
+    assert control_budget(1024, plan).listening == 50
+    assert budget_of(plan, 1024).listening == 20
+    assert shortages(93, plan) == (
+        "too few file descriptors for the control process: it may open 93 (RLIMIT_NOFILE), and needs 94: "
+        "32 in reserve, 50 listening, 12 for 4 workers",
+    )
+    assert shortages(94, plan) == ()
+
+
+@pytest.mark.parametrize(
+    ("stream", "datagram", "listening", "kinds"),
+    [
+        (STREAM, None, 1, "connection"),
+        (None, DATAGRAM, 1, "session"),
+        (STREAM, DATAGRAM, 2, "connection or session"),
+    ],
+)
+def test_a_worker_lacks_descriptors_for_what_it_serves(
+    stream: Stream | None, datagram: Datagram | None, listening: int, kinds: str
+) -> None:
+    plan = spec(1, 1, stream=stream, datagram=datagram)
+    nofile = RESERVE_FDS + listening
+    assert shortages(nofile, plan)[1:] == (
+        f"too few file descriptors for a single {kinds}: a worker may open {nofile} (RLIMIT_NOFILE), and 32 are in "
+        f"reserve, {listening} listening",
+    )
+    words = str(budget_of(plan, nofile)).partition(" a worker")[0]
+    assert words == " and ".join(f"0 {kind}s" for kind in kinds.split(" or "))
+
+
 def test_the_budget_of_control_in_words() -> None:
     assert str(control_budget(1024, spec(1, 4))) == (
         "the control process needs 39 of 1024 file descriptors: 32 in reserve, 4 listening, 3 for 1 worker"
     )
     assert str(control_budget(1024, spec(2, 4, names=40))).endswith("6 for 2 workers, 128 to look up host names")
+
+
+def test_a_session_costs_one() -> None:
+    limits = budget(256, 1, streams=False, datagrams=True)
+    assert (limits.pipes, limits.connections, limits.sessions) == (0, 0, 223)
+    assert str(limits) == (
+        "223 sessions a worker: 256 file descriptors less 32 in reserve, 1 listening, then 1 for each session"
+    )
+
+
+def test_connections_and_sessions_have_half_each() -> None:
+    limits = budget(256, 2, datagrams=True)
+    assert (limits.pipes, limits.connections, limits.sessions) == (27, 42, 84)
+    assert str(limits) == (
+        "42 connections and 84 sessions a worker: 256 file descriptors less 32 in reserve, 2 listening, "
+        "54 for 27 pipes, then 2 for each connection and 1 for each session"
+    )

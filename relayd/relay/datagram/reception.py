@@ -1,0 +1,48 @@
+"""One receiving socket, as its sessions know it: where they find each other, where replies leave, how its clients are
+shown."""
+
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+from relayd.address import InetAddress, from_sockaddr
+from relayd.net.boxes import Outbox
+from relayd.net.datagrams import Layout
+from relayd.relay.datagram.service import DatagramService
+from relayd.relay.group import Group
+
+_ANY: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+
+
+@dataclass(slots=True, eq=False)
+class Reception:
+    """`local` is the address of the socket, None on a wildcard; `port` its port, 0 for Unix. `home` finds the session
+    of a key. `sock` belongs to the receiver.
+    """
+
+    service: DatagramService
+    sock: socket.socket
+    layout: Layout
+    outbox: Outbox
+    group: Group
+    local: str | None
+    port: int
+    home: dict[bytes, Any] = field(default_factory=dict)
+
+    def replied(self, datagrams: int, size: int) -> None:
+        """Count what has come from targets."""
+        counters = self.service.counters
+        counters.datagrams_out += datagrams
+        counters.bytes_out += size
+
+    def client_text(self, key: bytes) -> tuple[str, int]:
+        """Address and port of a client, for the log; a Unix client has port 0, and "unix:" when it has no name."""
+        client = from_sockaddr(self.layout.af, self.layout.client(key))
+        return (client.host, client.port) if isinstance(client, InetAddress) else (str(client), 0)
+
+    def local_text(self, key: bytes) -> str:
+        """The address that a client sent to, for the log; that of the bind where it is not known."""
+        if self.local is not None:
+            return self.local
+        af = self.layout.af
+        return str(from_sockaddr(af, (self.layout.local(key) or _ANY[af], self.port)))

@@ -1,0 +1,66 @@
+"""What the log says about a session that has ended."""
+
+import socket
+from typing import Protocol
+
+from relayd import clock
+from relayd.log.access import AccessRecord
+from relayd.outcomes import Outcome
+from relayd.relay.datagram.reception import Reception
+from relayd.relay.group import Choice
+
+#: Ends that an errno explains.
+_FAILURES = frozenset({Outcome.TARGET_REFUSED, Outcome.TARGET_UNREACHABLE, Outcome.RESOURCE_EXHAUSTED})
+
+
+class Recorded(Protocol):
+    """What a session knows about itself. Times are monotonic seconds; `first_reply_at` 0: it got none."""
+
+    @property
+    def receiver(self) -> Reception:
+        """Where its client came to."""
+
+    key: bytes
+    number: int
+    choice: Choice
+    attempts: int
+    errno: int
+    started_at: float
+    first_reply_at: float
+    datagrams_in: int
+    datagrams_out: int
+    bytes_in: int
+    bytes_out: int
+    dropped: int
+
+
+def session_record(session: Recorded, outcome: Outcome, now: float) -> AccessRecord:
+    """The record of `session`, which ends with `outcome`."""
+    receiver = session.receiver
+    service = receiver.service
+    client, port = receiver.client_text(session.key)
+    first = session.first_reply_at
+    return AccessRecord(
+        conn_id=f"{service.id_prefix}{session.number}",
+        listener=service.spec.name,
+        type="unix_dgram" if receiver.layout.af == socket.AF_UNIX else "udp",
+        client=client,
+        client_port=port,
+        local=receiver.local_text(session.key),
+        target=session.choice.label,
+        attempts=session.attempts,
+        start_time=clock.wall() - (now - session.started_at),
+        connect_ms=None,
+        first_byte_ms=(first - session.started_at) * 1000 if first else None,
+        duration_ms=(now - session.started_at) * 1000,
+        bytes_in=session.bytes_in,
+        bytes_out=session.bytes_out,
+        outcome=outcome,
+        side=outcome.side,
+        errno=session.errno if outcome in _FAILURES else 0,
+        rtt_ms=None,
+        retrans=None,
+        datagrams_in=session.datagrams_in,
+        datagrams_out=session.datagrams_out,
+        datagrams_dropped=session.dropped,
+    )

@@ -1,0 +1,338 @@
+"""The datagram half of the data plane in this process: a loop in a thread, and both ends in the test's hands.
+
+    with DatagramTarget("inet", tmp_path) as target, DatagramRelay([target.address]) as relay:
+        client = relay.client()
+        client.send(b"question")
+        session = target.receive()            # the datagram, and the session that it came from
+        session.reply(b"answer")
+        record = relay.ended()                # the access record of the next session that has ended
+
+Everything that is handed out is closed at the end. Nothing here sleeps: every wait is for a socket or for a record, and
+is bounded by DEADLINE_S.
+"""
+
+import contextlib
+import gc
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from relayd.address import Address, InetAddress, NameAddress, SocketAddress, UnixAddress, from_sockaddr, parse
+from relayd.counters import DatagramCounters
+from relayd.log.access import AccessRecord
+from relayd.log.events import Event
+from relayd.net.datagrams import ask_for_local_address
+from relayd.net.poller import IN
+from relayd.outcomes import Drop, Outcome
+from relayd.relay.datagram.services import DatagramServices
+from relayd.relay.datagram.session import Session
+from relayd.relay.datagram.sessions import STEP_S
+from relayd.relay.loop import Loop
+from relayd.spec import Bind, Datagram, Listener, OnTargetError, SessionMode
+from relayd.spec import Target as TargetSpec
+from relayd.spec.sockets import Endpoint
+from tests.integration.relaying import BINDING, DEADLINE_S, CollectedLog, free_address, parse_inet
+
+DATAGRAM = Datagram(
+    session_timeout_s=60.0,
+    max_sessions=None,
+    max_responses=None,
+    session=SessionMode.CLIENT,
+    on_target_error=OnTargetError.MOVE,
+)
+Result = TypeVar("Result")
+
+
+@dataclass
+class Received:
+    """A datagram that a target has received."""
+
+    data: bytes
+    sender: object
+    _sock: socket.socket
+
+    def reply(self, data: bytes) -> None:
+        """Answer the session that it came from."""
+        self._sock.sendto(data, self.sender)  # type: ignore[call-overload]  # as recvfrom gave it
+
+
+class DatagramTarget:
+    """A bound socket of one kind. Closes it."""
+
+    def __init__(self, kind: str, directory: Path, *, address: SocketAddress | None = None) -> None:
+        self.address = address or free_address(kind, directory)
+        self.sock = socket.socket(self.address.family.af, socket.SOCK_DGRAM)
+        self.sock.settimeout(DEADLINE_S)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self.sock.bind(self.address.sockaddr)
+        if not isinstance(self.address, UnixAddress):
+            self.address = from_sockaddr(self.sock.family, self.sock.getsockname())
+
+    def receive(self) -> Received:
+        """The next datagram."""
+        data, sender = self.sock.recvfrom(70_000)
+        return Received(data, sender, self.sock)
+
+    def waiting(self) -> list[bytes]:
+        """What is there now."""
+        found = []
+        self.sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(self.sock.recv(70_000))
+        self.sock.settimeout(DEADLINE_S)
+        return found
+
+    def close(self) -> None:
+        """Close it, and remove its file. Idempotent."""
+        self.sock.close()
+        if isinstance(self.address, UnixAddress) and not self.address.abstract:
+            Path(self.address.path).unlink(missing_ok=True)
+
+    def __enter__(self) -> "DatagramTarget":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def dead_address() -> Iterator[InetAddress]:
+    """An address where nobody receives, and where nobody is given a port by chance."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as keeper:
+        keeper.bind(("127.0.0.99", 0))
+        yield parse_inet(f"127.0.0.1:{keeper.getsockname()[1]}")
+
+
+class DatagramRelay:
+    """One listener, relayed by a loop in a thread. Inside `with` it relays; afterwards nothing of it is left."""
+
+    def __init__(
+        self,
+        targets: Sequence[Address | TargetSpec],
+        *,
+        bind: str = "127.0.0.1:0",
+        ports: int = 1,
+        fast: bool = True,
+        datagram: Datagram = DATAGRAM,
+        source: SocketAddress | None = None,
+        limit: int = 1000,
+        share: int | None = None,
+        resolved: Mapping[NameAddress, tuple[InetAddress, ...]] | None = None,
+    ) -> None:
+        self.log = CollectedLog()
+        self.loop = Loop(self._flush)
+        self.services = DatagramServices(self.loop, self.log, limit, fast=fast)
+        self._sockets = [_receiving_socket(bind) for _ in range(ports)]
+        self.addresses = [from_sockaddr(sock.family, sock.getsockname()) for sock in self._sockets]
+        spec = Listener(
+            name="web",
+            binds=tuple(Bind(address) for address in self.addresses),
+            binding=BINDING,
+            targets=tuple(target if isinstance(target, TargetSpec) else TargetSpec(target) for target in targets),
+            source=source,
+            stream=None,
+            datagram=datagram,
+        )
+        self.services.serve(spec, share, "t-")
+        for bound, sock in zip(spec.binds, self._sockets, strict=True):
+            self.services.attend(Endpoint(spec, bound, 0, bound.address, True, 1), sock)
+        for name, addresses in (resolved or {}).items():
+            self.services.resolved(name, addresses)
+        self.service = self.services.services["web"]
+        self._errors: list[Exception] = []
+        self._seen = 0
+        self._calls: deque[Callable[[], None]] = deque()
+        self._wake, self._woken = socket.socketpair()
+        self._woken.setblocking(False)
+        self._clients: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.thread_clock = 0
+
+    @property
+    def address(self) -> SocketAddress:
+        """That of the first socket."""
+        return self.addresses[0]
+
+    @property
+    def counters(self) -> DatagramCounters:
+        """Those of the listener."""
+        return self.service.counters
+
+    def __enter__(self) -> "DatagramRelay":
+        self.loop.selector.register(self._woken, IN, self.on_wake)
+        self.services.open()
+        self._thread.start()
+        self.thread_clock = time.pthread_getcpuclockid(self._thread.ident or 0)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for client in self._clients:
+            client.close()
+        with contextlib.suppress(OSError):  # the loop has died: its error is raised below
+            self.call(self._stop)
+        self._thread.join(DEADLINE_S)
+        alive = self._thread.is_alive()
+        watched = [key for key in self.loop.selector.get_map().values() if key.fileobj is not self._woken]
+        for sock in (self._wake, self._woken, *self._sockets):
+            sock.close()
+        self.loop.close()
+        for address in self.addresses:
+            if isinstance(address, UnixAddress) and not address.abstract:
+                Path(address.path).unlink(missing_ok=True)
+        assert not alive, "the loop does not stop"
+        if self._errors:
+            raise self._errors[0]
+        if raised[0] is None:
+            assert not watched, watched
+            self._assert_nothing_left()
+
+    # from the test's thread -------------------------------------------------------------------------------------
+
+    def client(self, to: str | None = None, *, bind: SocketAddress | None = None, port: int = 0) -> socket.socket:
+        """A new client with a timeout, connected to the relay, so that it takes replies from there only. `to` is a host
+        that the relay's wildcard bind stands for. A Unix client is autobound, unless `bind` says otherwise.
+        """
+        address = self.addresses[port]
+        if isinstance(address, InetAddress):
+            host = to or address.host
+            family, sockaddr = (socket.AF_INET6 if ":" in host else socket.AF_INET), (host, address.port)
+            client = socket.socket(family, socket.SOCK_DGRAM)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+            if bind is not None:
+                client.bind(bind.sockaddr)
+            client.connect(sockaddr)
+        else:
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            client.bind(bind.sockaddr if bind is not None else "")
+            client.connect(address.sockaddr)
+        client.settimeout(DEADLINE_S)
+        self._clients.append(client)
+        return client
+
+    def ended(self, timeout_s: float = DEADLINE_S) -> AccessRecord:
+        """The record of the next session that has ended, in the order of their ends."""
+        self._seen += 1
+        self._wait(lambda: len(self.log.records) >= self._seen, "the end of a session", timeout_s)
+        return self.log.records[self._seen - 1]
+
+    def wait_event(self, event: Event) -> tuple[str, Mapping[str, str | int | float]]:
+        """Message and fields of the first event of this kind, seen already or still to come."""
+        self._wait(lambda: any(each[0] is event for each in self.log.events), f"event {event}", DEADLINE_S)
+        return next((message, fields) for each, message, fields in self.log.events if each is event)
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """Run `function` in the loop's thread, between turns, and return its result."""
+        done = threading.Event()
+        results: list[Result] = []
+
+        def run() -> None:
+            try:
+                results.append(function())
+            finally:
+                done.set()
+
+        self._calls.append(run)
+        self._wake.send(b".")
+        assert done.wait(DEADLINE_S), f"the loop does not turn: {self._errors}"
+        return results[0]
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until `condition`, asked in the loop's thread between turns, holds."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not self.call(condition):
+            assert time.monotonic() < deadline, f"not seen: {what}; {self.counters}"
+
+    def until_dropped(self, reason: Drop, count: int) -> None:
+        """Wait until so many datagrams have been dropped for this reason."""
+        self.until(lambda: self.counters.dropped[reason] >= count, f"{count} dropped as {reason}")
+        assert self.counters.dropped[reason] == count
+
+    def pass_step(self) -> None:
+        """Let the time pass in which the table does not note a second use."""
+        began = self.call(lambda: self.loop.now)
+        self.until(lambda: self.loop.now > began + 2 * STEP_S, "a step of time")
+
+    def outcomes(self, count: int) -> set[Outcome]:
+        """How the next `count` sessions ended."""
+        return {self.ended().outcome for _ in range(count)}
+
+    def dropped_line(self) -> tuple[str, Mapping[str, str | int | float]]:
+        """Message and fields of the line about lost datagrams that the worker now writes, as it does every second."""
+        self.call(self.services.tell_drops)
+        return self.wait_event(Event.DATAGRAMS_DROPPED)
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the loop's thread has used."""
+        return time.clock_gettime(self.thread_clock)
+
+    def _wait(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+        with self.log.said:
+            if not self.log.said.wait_for(condition, timeout_s):
+                raise AssertionError(f"not seen in {timeout_s:g} s: {what}\n{self.log.records}\n{self.log.events}")
+
+    # in the loop's thread ---------------------------------------------------------------------------------------
+
+    def on_wake(self, mask: int) -> None:
+        """Handler of the wake-up socket."""
+        self._woken.recv(4096)
+        while self._calls:
+            self._calls.popleft()()
+
+    def crashed(self, error: Exception) -> None:
+        """A test's own mistake."""
+        self._errors.append(error)
+
+    def _flush(self) -> None:
+        self.services.flush()
+        self.log.flush()
+
+    def _run(self) -> None:
+        try:
+            self.loop.run()
+        except Exception as error:
+            self._errors.append(error)
+        finally:
+            self._wake.close()
+
+    def _stop(self) -> None:
+        self.services.end_all(Outcome.SHUTDOWN)
+        self.loop.running = False
+
+    def _assert_nothing_left(self) -> None:
+        counters, records = self.counters, self.log.records
+        assert counters.active == self.services.active == 0
+        assert not self.service.table
+        assert counters.accepted == sum(counters.closed.values()) == len(records)
+        bugs = [event for event in self.log.events if event[0] is Event.INTERNAL_ERROR]
+        assert not bugs, bugs[0][2]["traceback"]
+        # What came in belongs to a session, or was dropped before there was one; and every answer to a session.
+        if self.service.datagram.session is SessionMode.CLIENT:
+            in_sessions = sum(record.datagrams_in or 0 for record in records)
+            assert in_sessions <= counters.datagrams_in <= in_sessions + sum(counters.dropped.values())
+            assert counters.datagrams_out == sum(record.datagrams_out for record in records)
+            assert counters.bytes_out == sum(record.bytes_out for record in records)
+        left = [each for each in transients() if each._service is self.service]
+        assert not left, left
+
+
+def transients() -> list[Session]:
+    """Everything of a session that lives in this process: freed by reference counting, for the collector is off."""
+    return [each for each in gc.get_objects() if isinstance(each, Session)]
+
+
+def _receiving_socket(bind: str) -> socket.socket:
+    address = parse(bind)
+    assert not isinstance(address, NameAddress)
+    sock = socket.socket(address.family.af, socket.SOCK_DGRAM)
+    if address.family.af == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    if isinstance(address, InetAddress) and address.wildcard:
+        ask_for_local_address(sock, address.family.af)
+    sock.bind(address.sockaddr)
+    return sock

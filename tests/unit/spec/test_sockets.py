@@ -1,0 +1,158 @@
+"""Which worker has which listening socket."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relayd.address import Family, InetAddress, UnixAddress
+from relayd.spec import (
+    Bind,
+    Binding,
+    Datagram,
+    Listener,
+    Log,
+    OnTargetError,
+    SessionMode,
+    SocketOptions,
+    Spec,
+    Stream,
+    StreamTimeouts,
+)
+from relayd.spec.budget import budget_of
+from relayd.spec.sockets import Endpoint, endpoints, endpoints_of, session_share, socket_count, worker_socket_count
+
+BINDING = Binding(16, False, None, False, False, None, 0o660, None, None)
+STREAM = Stream(3, SocketOptions(True, None, None, None), StreamTimeouts(5.0, None, None, None))
+DATAGRAM = Datagram(60.0, None, None, SessionMode.CLIENT, OnTargetError.MOVE)
+ONE = Bind(InetAddress(Family.INET, "127.0.0.1", 53))
+RANGE = Bind(InetAddress(Family.INET6, "::1", 5000), 10)
+UNIX = Bind(UnixAddress("@a"))
+
+
+def listener(name: str, *binds: Bind, streams: bool = False, max_sessions: int | None = None) -> Listener:
+    return Listener(
+        name, binds, BINDING, (), None, STREAM if streams else None, replace(DATAGRAM, max_sessions=max_sessions)
+    )
+
+
+def spec(workers: int, *listeners: Listener) -> Spec:
+    return Spec(workers, 30.0, Log("info", "auto", access=True), listeners)
+
+
+binds = st.one_of(st.builds(Bind, st.sampled_from([ONE.address, RANGE.address]), st.integers(1, 20)), st.just(UNIX))
+listeners = st.builds(
+    Listener,
+    st.uuids().map(str),
+    st.lists(binds, min_size=1, max_size=4, unique=True).map(tuple),
+    st.just(BINDING),
+    st.just(()),
+    st.none(),
+    st.sampled_from([STREAM, None]),
+    st.none() | st.builds(replace, st.just(DATAGRAM), max_sessions=st.none() | st.integers(1, 5000)),
+)
+specs = st.builds(
+    Spec,
+    st.integers(1, 9),
+    st.just(30.0),
+    st.just(Log("info", "auto", True)),
+    st.lists(listeners, max_size=3).map(tuple),
+)
+
+
+def shown(endpoint: Endpoint) -> str:
+    return f"{endpoint.address} {'dgram' if endpoint.datagram else 'stream'} {endpoint.worker}"
+
+
+def test_one_port_is_a_socket_for_each_worker() -> None:
+    found = list(endpoints(spec(3, listener("a", ONE, streams=True))))
+    assert list(map(shown, found)) == [
+        "127.0.0.1:53 stream None",
+        "127.0.0.1:53 dgram 1",
+        "127.0.0.1:53 dgram 2",
+        "127.0.0.1:53 dgram 3",
+    ]
+    assert list(map(shown, endpoints_of(spec(3, listener("a", ONE, streams=True)), 2))) == [
+        "127.0.0.1:53 stream None",
+        "127.0.0.1:53 dgram 2",
+    ]
+
+
+def test_with_one_worker_everything_is_its_own() -> None:
+    alone = spec(1, listener("a", ONE, RANGE, UNIX, streams=True))
+    found = list(endpoints(alone))
+    assert list(endpoints_of(alone, 1)) == found
+    assert len(found) == 24
+    assert {endpoint.worker for endpoint in found if endpoint.datagram} == {1}
+
+
+def test_ports_of_a_range_are_dealt_in_turn() -> None:
+    workers = [endpoint.worker for endpoint in endpoints(spec(3, listener("a", RANGE, UNIX)))]
+    assert len(workers) == 11
+    assert all(one is not None and other == one % 3 + 1 for one, other in pairwise(workers))
+
+
+def test_the_deal_depends_on_nothing_else_in_the_file() -> None:
+    mine = listener("mine", RANGE, UNIX)
+    alone = list(endpoints(spec(4, mine)))
+    among = spec(4, listener("x", UNIX), mine, listener("y", RANGE))
+    assert [endpoint for endpoint in endpoints(among) if endpoint.listener is mine] == alone
+
+
+def test_first_workers_differ_by_name() -> None:
+    many = spec(4, *(listener(f"l{number}", UNIX) for number in range(100)))
+    dealt = Counter(endpoint.worker for endpoint in endpoints(many))
+    assert set(dealt) == {1, 2, 3, 4}
+    assert min(dealt.values()) > 10
+
+
+@given(specs)
+def test_every_socket_has_its_place(spec: Spec) -> None:
+    """Streams belong to all, each datagram socket to one worker; control and workers count alike; order is kept."""
+    everything = list(endpoints(spec))
+    assert len(everything) == socket_count(spec)
+    per_worker = [list(endpoints_of(spec, worker)) for worker in range(1, spec.workers + 1)]
+    for worker, owned in enumerate(per_worker, 1):
+        assert owned == [one for one in everything if one.worker in (None, worker)]
+    assert sum(one.datagram for one in everything) == sum(one.datagram for owned in per_worker for one in owned)
+    assert worker_socket_count(spec) == max(map(len, per_worker))
+    assert budget_of(spec, 20_000).listening == max(map(len, per_worker))
+    for one in everything:
+        assert 0 <= one.index < one.bind.ports
+        assert list(one.bind.addresses())[one.index] == one.address
+        if one.datagram:
+            copies = spec.workers if one.bind.ports == 1 and isinstance(one.address, InetAddress) else 1
+            same = [other for other in everything if replace(other, worker=one.worker) == one]
+            assert len({other.worker for other in same}) == len(same) == copies
+        else:
+            assert one.worker is None
+
+
+@given(specs)
+def test_shares_of_sessions_add_up(spec: Spec) -> None:
+    for one in spec.listeners:
+        shares = [session_share(one, spec.workers, worker) for worker in range(1, spec.workers + 1)]
+        limit = one.datagram.max_sessions if one.datagram else None
+        if limit is None:
+            assert set(shares) == {None}
+            continue
+        counts = [share for share in shares if share is not None]
+        assert len(counts) == spec.workers
+        assert limit <= sum(counts) < limit + spec.workers
+        alone = replace(spec, listeners=(one,))
+        for worker, share in enumerate(counts, 1):
+            assert (share > 0) == any(endpoint.datagram for endpoint in endpoints_of(alone, worker))
+
+
+def test_shares_of_sessions() -> None:
+    def shares(workers: int, *binds: Bind) -> list[int | None]:
+        one = listener("a", *binds, max_sessions=4096)
+        return [session_share(one, workers, worker) for worker in range(1, workers + 1)]
+
+    assert shares(1, ONE) == [4096]
+    assert shares(2, ONE) == [2048, 2048]
+    assert sorted(share or 0 for share in shares(2, UNIX)) == [0, 4096]
+    assert shares(2, RANGE) == [2048, 2048]
+    assert session_share(listener("a", ONE), 2, 1) is None
