@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from relayd.address import Family, InetAddress, NameAddress, SocketAddress, UnixAddress
-from relayd.config import load
+from relayd.config import ConfigError, load
 from relayd.config.model import built_in
 from relayd.config.show import to_toml
 from relayd.spec import (
@@ -154,7 +154,12 @@ specs = st.builds(
 def test_loads_to_an_equal_spec(tmp_path_factory: pytest.TempPathFactory, spec: Spec) -> None:
     path = tmp_path_factory.getbasetemp() / "shown.toml"
     path.write_text(to_toml(spec))
-    assert load(path).spec == spec
+    try:
+        loaded = load(path)
+    except ConfigError as error:  # drawn by chance: a listener whose target is its own bind
+        assume("itself" not in str(error))
+        raise
+    assert loaded.spec == spec
 
 
 def test_what_it_looks_like(tmp_path: Path) -> None:
