@@ -19,6 +19,7 @@ class Batches:
         self._incoming = Slots()
         self._inboxes: dict[Layout, Inbox] = {}
         self._outboxes: dict[Layout, Outbox] = {}
+        self._made: list[Outbox] = []
 
     @property
     def fast(self) -> bool:
@@ -39,18 +40,19 @@ class Batches:
             fast = self._mmsg if layout.af != socket.AF_UNIX else None
             make = fast.MmsgOutbox if fast is not None else Outbox
             self._outboxes[layout] = make(layout, Slots())
+            self._made.append(self._outboxes[layout])
         return self._outboxes[layout]
 
     def flush(self) -> None:
         """Send what waits in any outbox. To be called before a turn of the loop ends."""
-        for outbox in self._outboxes.values():
+        for outbox in self._made:
             if outbox.sizes:
                 outbox.flush()
 
     def trim(self) -> None:
         """Give back the memory that large datagrams have taken."""
         self._incoming.trim()
-        for outbox in self._outboxes.values():
+        for outbox in self._made:
             outbox.trim()
 
 

@@ -68,10 +68,13 @@ class Addressee(Protocol):
 
 
 class Slots:
-    """Room for a batch. Memory that no datagram has reached is not there: anonymous pages come with the first byte."""
+    """Room for a batch. Memory that no datagram has reached is not there: anonymous pages come with the first byte.
+
+    Private, for a shared mapping keeps its pages through MADV_DONTNEED (madvise(2)).
+    """
 
     def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, BATCH * SLOT_BYTES)
+        self.memory = mmap.mmap(-1, BATCH * SLOT_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         whole = memoryview(self.memory)
         self.views = tuple(whole[at : at + SLOT_BYTES] for at in range(0, BATCH * SLOT_BYTES, SLOT_BYTES))
 

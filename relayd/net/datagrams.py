@@ -22,6 +22,8 @@ IPV6_PKTINFO = 50
 UDP_SEGMENT = 103  # Linux 4.18
 UDP_GRO = 104  # Linux 5.0
 SOL_UDP = 17
+IP_RECVERR = 11
+IPV6_RECVERR = 25
 SO_MEMINFO = 55  # asm-generic/socket.h, Linux 4.12
 
 #: A slot takes every datagram of inet and inet6 (65,507 and 65,527 bytes), and what UDP_GRO joins (one IP packet). A
@@ -264,6 +266,9 @@ def open_session_socket(af: int, target: Sockaddr, source: SocketAddress | None)
     """A non-blocking socket connected to `target`, so that it gets the target's datagrams and errors and no others. The
     caller owns it. Raises OSError and has then left nothing open.
 
+    The kernel tells all errors, by ICMP and of its own queues, and not only that a port is closed (IP_RECVERR, ip(7)):
+    whoever goes on with the socket after one calls `forget_errors`.
+
     `source` is bound first where it has the family of the socket. A Unix socket gets an abstract name of the kernel's
     choice (autobind, unix(7)): without one, nobody could answer.
     """
@@ -271,10 +276,21 @@ def open_session_socket(af: int, target: Sockaddr, source: SocketAddress | None)
     try:
         if af == socket.AF_UNIX:
             sock.bind("")
-        elif source is not None and source.family.af == af:
+        elif af == socket.AF_INET:
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+        if af != socket.AF_UNIX and source is not None and source.family.af == af:
             sock.bind(source.sockaddr)
         sock.connect(target)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def forget_errors(sock: socket.SocketType) -> None:
+    """Empty the queue of errors, which have been told: a selector would go on telling of them."""
+    with suppress(OSError):
+        while True:
+            sock.recvmsg(1, 0, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)

@@ -132,6 +132,8 @@ class MmsgInbox(Inbox):
             for count in range(BATCH + 1)
         )
         self._key_at = layout.key_at
+        self._first_key = slice(layout.key_at, layout.key_at + layout.key_bytes)
+        self._control_bytes = layout.control_bytes
         self._most = BATCH
         self._plain = layout.plain_control_bytes
 
@@ -144,13 +146,19 @@ class MmsgInbox(Inbox):
             if number == errno.EAGAIN:
                 return 0
             raise OSError(number, os.strerror(number))
-        self.sizes = messages.lengths[:count].tolist()
-        self.keys = self._unpack[count](self._records, self._key_at)
         if self.segments:
             self.segments.clear()
-        controls = messages.controls[:count].tolist()
-        if controls.count(self._plain) != count:
-            self._look_closer(controls)
+        controls = messages.controls
+        if count == 1 and controls[0] == self._plain:  # without load, nearly always
+            self.sizes = (messages.lengths[0],)
+            self.keys = (self._records[self._first_key],)
+            controls[0] = self._control_bytes
+            return 1
+        self.sizes = messages.lengths[:count].tolist()
+        self.keys = self._unpack[count](self._records, self._key_at)
+        used = controls[:count].tolist()
+        if used.count(self._plain) != count:
+            self._look_closer(used)
             # Joined datagrams fill their slots: with fewer of them, what is copied stays in the cache.
             self._most = _FEW if self.segments else BATCH
         elif self._most != BATCH:
@@ -186,6 +194,8 @@ class MmsgOutbox(Outbox):
         self._reading = _Messages(CONNECTED, slots, named=False, control_bytes=CONNECTED.control_bytes)
         headers, iovecs = self._messages.headers, self._messages.iovecs
         self._stride = self._messages.records.stride
+        self._records = self._messages.records.memory
+        self._first_record = slice(0, self._stride)
         self._lengths = iovecs.column(_Iovec.length.offset, "L")
         self._iovs = headers.column(_Header.iov.offset, "L")
         self._own_iovs = array("L", self._iovs.tolist())
@@ -240,12 +250,21 @@ class MmsgOutbox(Outbox):
         if self._bulk or receiver is None:
             super().flush()
             return
+        sizes, owners = self.sizes, self.owners
         try:
-            receiver.replied(count, sum(self.sizes))
-            self._lengths[:count] = array("L", self.sizes)
-            self._send(receiver, self.owners, self.views, self.sizes)
+            if count == 1:  # without load, nearly always
+                receiver.replied(1, sizes[0])
+                self._lengths[0] = sizes[0]
+                self._records[self._first_record] = owners[0].reply_to
+                if _sendmmsg(receiver.sock.fileno(), self._messages.addresses[0], _COUNTS[1], _DONTWAIT) != 1:
+                    owners[0].undelivered(_get_errno(), self.views[0][: sizes[0]])
+                return
+            receiver.replied(count, sum(sizes))
+            self._lengths[:count] = array("L", sizes)
+            self._send(receiver, owners, self.views, sizes)
         finally:
-            self._clear()
+            sizes.clear()
+            owners.clear()
 
     def _send_by_receiver(self) -> None:
         self._lengths[: len(self.sizes)] = array("L", self.sizes)
@@ -267,7 +286,7 @@ class MmsgOutbox(Outbox):
     ) -> None:
         """sendmmsg(2): the headers from the first on, one for each owner."""
         count = len(owners)
-        self._messages.records.memory[: count * self._stride] = b"".join([owner.reply_to for owner in owners])
+        self._records[: count * self._stride] = b"".join([owner.reply_to for owner in owners])
         fd, addresses = receiver.sock.fileno(), self._messages.addresses
         at = 0
         while at < count:

@@ -167,7 +167,7 @@ class Worker:
         if loop.now >= self._report_at:
             self._report_at = loop.now + REPORT_INTERVAL_S
             if self._datagrams is not None:
-                self._datagrams.tell_drops()
+                self._datagrams.look()
             self._report()
             self._look_at_backlogs()
         at = self._report_at

@@ -69,6 +69,8 @@ class DatagramTarget:
         self.sock = socket.socket(self.address.family.af, socket.SOCK_DGRAM)
         self.sock.settimeout(DEADLINE_S)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        if address is not None:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # see dead_address
         self.sock.bind(self.address.sockaddr)
         if not isinstance(self.address, UnixAddress):
             self.address = from_sockaddr(self.sock.family, self.sock.getsockname())
@@ -103,9 +105,13 @@ class DatagramTarget:
 
 @contextlib.contextmanager
 def dead_address() -> Iterator[InetAddress]:
-    """An address where nobody receives, and where nobody is given a port by chance."""
+    """An address where nobody receives, and that nobody is given by chance: the socket that keeps it is connected, and
+    so takes nobody's datagrams. A DatagramTarget may be put there.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as keeper:
-        keeper.bind(("127.0.0.99", 0))
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        keeper.connect(("127.0.0.99", 9))
         yield parse_inet(f"127.0.0.1:{keeper.getsockname()[1]}")
 
 
@@ -264,7 +270,7 @@ class DatagramRelay:
 
     def dropped_line(self) -> tuple[str, Mapping[str, str | int | float]]:
         """Message and fields of the line about lost datagrams that the worker now writes, as it does every second."""
-        self.call(self.services.tell_drops)
+        self.call(self.services.look)
         return self.wait_event(Event.DATAGRAMS_DROPPED)
 
     def cpu_s(self) -> float:
@@ -332,6 +338,8 @@ def _receiving_socket(bind: str) -> socket.socket:
     sock = socket.socket(address.family.af, socket.SOCK_DGRAM)
     if address.family.af == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    if isinstance(address, InetAddress) and address.port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # see dead_address
     if isinstance(address, InetAddress) and address.wildcard:
         ask_for_local_address(sock, address.family.af)
     sock.bind(address.sockaddr)

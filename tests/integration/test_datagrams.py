@@ -428,6 +428,28 @@ def test_close_ends_the_session_and_the_next_one_goes_to_the_next_target(fast: b
         relay.until_dropped(Drop.TARGET_FAILED, 1)
 
 
+def test_what_comes_behind_a_datagram_that_ends_the_last_session_is_whole(fast: bool, tmp_path: Path) -> None:
+    # D4, D5: all in one batch, whose memory is not to be touched before it has been dealt with
+    datagram = dataclasses.replace(DATAGRAM, on_target_error=OnTargetError.CLOSE)
+    with (
+        dead_address() as dead,
+        DatagramTarget("inet", tmp_path) as target,
+        DatagramRelay([dead, target.address], fast=fast, datagram=datagram) as relay,
+    ):
+        client = relay.client()
+        sent = [pattern(number, 3000) for number in range(10)]
+
+        def send_all() -> None:
+            for data in sent:
+                client.send(data)
+
+        relay.call(send_all)
+        assert [target.receive().data for _ in sent[1:]] == sent[1:]
+        relay.until_dropped(Drop.TARGET_FAILED, 1)
+        relay.call(lambda: relay.services.end_all(Outcome.SHUTDOWN))
+        relay.call(relay.services.look)  # now it is given back
+
+
 def test_an_address_that_cannot_be_connected_to_is_passed_over(fast: bool, tmp_path: Path) -> None:
     # D5: connect(2) itself fails, with EACCES, before there is a session
     broadcast = parse("255.255.255.255:9")
@@ -833,7 +855,7 @@ def test_what_the_kernel_had_to_drop_is_counted(fast: bool, tmp_path: Path) -> N
 
         relay.call(overrun)
         relay.until(lambda: relay.loop.selector.select(0) == [], "all is read")
-        relay.call(relay.services.tell_drops)
+        relay.call(relay.services.look)
         counters = relay.counters
         assert counters.dropped[Drop.RELAY_FULL] > 0
         assert counters.datagrams_in + counters.dropped[Drop.RELAY_FULL] == count

@@ -153,20 +153,23 @@ class SessionReceiver(Receiver):
     def __init__(self, service: DatagramService, sock: socket.socket, group: Group) -> None:
         super().__init__(service, sock, group)
         self._newcomers = Newcomers()
-        #: How many sessions may still begin in this turn, and datagrams of this batch whose clients have none.
-        self._may_begin = BEGUN_PER_TURN
+        #: How many sessions may still begin in the turn of this time, and datagrams of this batch whose clients have
+        #: none.
+        self._may_begin = 0
+        self._turn = -1.0
         self._strangers = 0
         self._admitting = False
 
-    def on_readable(self, mask: int) -> None:
+    def on_readable(self, mask: int) -> None:  # noqa: ARG002  # a handler takes the event bits
         """Handler of the socket: one batch; under a flood of new clients more, for they cost little."""
-        del mask
-        if not self._newcomers:
-            self._may_begin = BEGUN_PER_TURN
-        for _ in range(BATCHES_PER_TURN):
-            self._strangers = 0
-            if not self._receiving or self.receive() < BATCH or 2 * self._strangers < BATCH:
-                break
+        self._strangers = 0
+        if self._receiving and self.receive() == BATCH:
+            for _ in range(1, BATCHES_PER_TURN):
+                if 2 * self._strangers < BATCH or not self._receiving:
+                    break
+                self._strangers = 0
+                if self.receive() < BATCH:
+                    break
 
     def close(self) -> None:
         """See `Receiver`."""
@@ -203,6 +206,9 @@ class SessionReceiver(Receiver):
     def _meet(self, key: bytes, data: memoryview) -> None:
         """A datagram of a client without a session: begin one, or let it wait."""
         self._strangers += 1
+        now = self._service.loop.now
+        if self._turn != now:
+            self._turn, self._may_begin = now, BEGUN_PER_TURN
         if self._may_begin > 0 and not self._newcomers:
             self._may_begin -= 1
             self._deliver(key, data)
@@ -215,7 +221,7 @@ class SessionReceiver(Receiver):
     def _admit(self) -> None:
         """Once in a turn, while clients wait."""
         self._admitting = False
-        self._may_begin = BEGUN_PER_TURN
+        self._turn, self._may_begin = self._service.loop.now, BEGUN_PER_TURN
         newcomers = self._newcomers
         while newcomers and self._may_begin > 0:
             self._may_begin -= 1

@@ -121,8 +121,6 @@ class DatagramService:
         self.counters.active -= 1
         self.counters.closed[outcome] += 1
         self._room.active -= 1
-        if not self._room.active:
-            self.batches.trim()
 
     def access(self, record: AccessRecord) -> None:
         """Log one ended session."""

@@ -1,6 +1,7 @@
 """Everything about datagrams in one worker: what the worker itself says to it, and nothing more."""
 
 import socket
+from collections.abc import Callable
 
 from relayd.address import InetAddress, NameAddress
 from relayd.counters import DatagramTotals
@@ -22,10 +23,13 @@ class DatagramServices:
     def __init__(self, loop: Loop, log: Logger, limit: int, *, fast: bool = True) -> None:
         """`limit` sessions at most, over all listeners. `fast` False uses no batched system calls."""
         self.batches = Batches(fast=fast)
+        #: Sends what waits for clients. To be called at the end of every turn of the loop.
+        self.flush: Callable[[], None] = self.batches.flush
         self.services: dict[str, DatagramService] = {}
         self._loop = loop
         self._log = log
         self._room = SessionRoom(limit)
+        self._idle = True
         self._groups: dict[str, Groups] = {}
         self._spreaders: dict[Group, Spreader] = {}
         self._receivers: list[Receiver] = []
@@ -75,12 +79,15 @@ class DatagramServices:
         for spreader in self._spreaders.values():
             spreader.prune()
 
-    def flush(self) -> None:
-        """Send what waits for clients. At the end of every turn of the loop."""
-        self.batches.flush()
-
-    def tell_drops(self) -> None:
-        """Say what was lost, if anything was. Once a second."""
+    def look(self) -> None:
+        """Once a second, between two handlers: say what was lost, if anything was, and give back memory that nobody
+        uses.
+        """
+        if self._room.active:
+            self._idle = False
+        elif not self._idle:
+            self._idle = True
+            self.batches.trim()
         for receiver in self._receivers:
             receiver.count_lost()
         for service in self.services.values():

@@ -25,6 +25,7 @@ from relayd.errors import OUT_OF_RESOURCES, REFUSED
 from relayd.net.datagrams import (
     BATCH,
     GSO_REFUSED,
+    forget_errors,
     join_segments,
     lost_in_kernel,
     open_session_socket,
@@ -280,6 +281,8 @@ class Session(LiveSession):
             most = min(most, responses - self.datagrams_out)
         read = self._outbox.fill(self, self._sock, most) if self.key else self._discard(most)
         datagrams, size, number = read
+        if self.phase is _CLOSED:
+            return  # the outbox was full, and was sent
         if datagrams:
             self._service.table.used(self, self._loop.now)
             self.kept = None
@@ -295,8 +298,7 @@ class Session(LiveSession):
                 self._joined = self._joined or join_segments(self._sock)
         elif number == errno.EAGAIN and datagrams < 2:
             self._read_most = 1
-        if self.phase is not _CLOSED:
-            self._watch()
+        self._watch()
         if datagrams and self.datagrams_out >= self._look_at:
             self._look()
         if number:
@@ -317,8 +319,19 @@ class Session(LiveSession):
 
     def _not_read(self, number: int) -> None:
         """Reading has ended with errno `number`: nothing there (or only what had a wrong checksum), or an error."""
-        if number not in (errno.EAGAIN, errno.EINTR) and number not in _NO_MEMORY and self.phase is not _CLOSED:
+        if number in (errno.EAGAIN, errno.EINTR) or number in _NO_MEMORY or self.phase is _CLOSED:
+            return
+        if number == errno.EMSGSIZE:
+            self._path_narrowed()
+        else:
             self.failed(number)
+
+    def _path_narrowed(self) -> None:
+        """ICMP has told that a datagram was too large for the way to the target. From now on the kernel fragments
+        them.
+        """
+        forget_errors(self._sock)
+        self.drop(Drop.TOO_LARGE)
 
     def undelivered(self, number: int, data: memoryview) -> None:
         """The kernel did not take `data` for the client, with errno `number`. A Unix client may have room later."""
@@ -378,15 +391,14 @@ class Session(LiveSession):
         """The kernel did not take `data`, with errno `number`. True: that has been dealt with, and `data` counts as
         sent. False: the session has ended, and `data` is still to be sent.
         """
-        if number == errno.EMSGSIZE:  # or an ICMP message about an earlier one, which the kernel now knows about
+        if number == errno.EMSGSIZE:  # told of this datagram, or of an earlier one: then this one passes
+            self._path_narrowed()
             try:
                 self._sock.send(data)
             except OSError as error:
                 number = error.errno or errno.EIO
-            else:
-                return True
             if number == errno.EMSGSIZE:
-                self.drop(Drop.TOO_LARGE)
+                forget_errors(self._sock)
                 return True
         if number == errno.EAGAIN:
             self.send = self._wait
@@ -441,7 +453,7 @@ class Session(LiveSession):
             return True
         self.drop(Drop.TARGET_FAILED, lost)
         self._waiting = None
-        if self.errno in OUT_OF_RESOURCES:
+        if self.errno in OUT_OF_RESOURCES or self.errno in _NO_PORT:
             self.end(Outcome.RESOURCE_EXHAUSTED)
         else:
             self.end(Outcome.TARGET_REFUSED if self.errno in REFUSED else Outcome.TARGET_UNREACHABLE)

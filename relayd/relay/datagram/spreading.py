@@ -8,7 +8,7 @@ import errno
 import socket
 
 from relayd.net.boxes import Inbox
-from relayd.net.datagrams import open_session_socket
+from relayd.net.datagrams import forget_errors, open_session_socket
 from relayd.net.dialing import met_itself
 from relayd.net.poller import IN
 from relayd.outcomes import Drop
@@ -43,8 +43,12 @@ class Way:
                 self.sock.recv(1)
             except BlockingIOError:
                 return
-            except OSError:
-                self._spreader.failed(self)
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:  # the kernel knows now, and fragments
+                    forget_errors(self.sock)
+                    self._spreader.service.drop(Drop.TOO_LARGE)
+                else:
+                    self._spreader.failed(self)
                 return
             self._spreader.service.counters.datagrams_out += 1
             self._spreader.service.drop(Drop.NO_REPLY_PATH)
@@ -95,7 +99,9 @@ class Spreader:
                 number = error.errno or errno.EIO
                 if number in _FULL:
                     break
-                if number != errno.EMSGSIZE and way is not None:
+                if number == errno.EMSGSIZE and way is not None:
+                    forget_errors(way.sock)
+                elif way is not None:
                     self.failed(way)
             else:
                 if self._moves and choice.af != socket.AF_UNIX:
@@ -110,6 +116,7 @@ class Spreader:
             # It says so at once, so nothing is lost; and when somebody is there again, that is another socket.
             self.close_way(way)
             return
+        forget_errors(way.sock)
         kept, way.kept = way.kept, None
         if kept is not None:
             self.send(kept, way.kept_tried)

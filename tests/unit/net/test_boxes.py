@@ -393,3 +393,16 @@ def test_what_is_wrong_with_the_socket_is_raised(receiver: Receiver) -> None:
     receiver.sock.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         receiver.inbox.receive(receiver.sock)
+
+
+def test_memory_is_given_back_but_not_while_something_waits(receiver: Receiver, clients: list[socket.socket]) -> None:
+    clients[0].send(b"hello")
+    owner = Owner(receiver, receiver.taken(receiver.receive())[0][0])
+    outbox = receiver.outbox
+    outbox.views[0][:4] = b"keep"
+    outbox.put(owner, 4)
+    outbox.trim()
+    outbox.flush()
+    assert clients[0].recv(10) == b"keep"
+    outbox.trim()
+    assert bytes(outbox.views[0][:4]) == bytes(4)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import select
 import socket
 import struct
 
@@ -9,9 +10,12 @@ import pytest
 
 from relayd.net.datagrams import (
     IP_PKTINFO,
+    IP_RECVERR,
     IPV6_PKTINFO,
+    IPV6_RECVERR,
     Layout,
     asked_address,
+    forget_errors,
     join_segments,
     lost_in_kernel,
     open_session_socket,
@@ -144,6 +148,27 @@ def test_a_session_socket_of_unix_can_be_answered() -> None:
         assert data == b"question"
         target.sendto(b"answer", sender)
         assert sock.recv(100) == b"answer"
+        sock.close()
+
+
+def test_a_session_socket_tells_all_errors_and_forgets_them_when_told_to() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as dead:
+        dead.bind(("127.0.0.1", 0))
+        sock = open_session_socket(socket.AF_INET, dead.getsockname(), None)
+    assert sock.getsockopt(socket.IPPROTO_IP, IP_RECVERR)
+    sock.send(b"x")
+    with pytest.raises(ConnectionRefusedError):
+        sock.recv(1)
+    poll = select.poll()
+    poll.register(sock, 0)
+    assert poll.poll(0) == [(sock.fileno(), select.POLLERR)]
+    forget_errors(sock)
+    assert poll.poll(0) == []
+    sock.close()
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as target:
+        target.bind(("::1", 0))
+        sock = open_session_socket(socket.AF_INET6, target.getsockname(), None)
+        assert sock.getsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR)
         sock.close()
 
 
