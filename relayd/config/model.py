@@ -165,7 +165,8 @@ class Shared(Table):
         "on open files allows.",
     )
     max_responses: Annotated[int, Field(ge=1, le=values.RESPONSES_MAX)] | None = Field(
-        None, description="A session ends once this many datagrams have come back. Default: no limit."
+        None,
+        description="A session ends once so many datagrams came back, and as many as were sent. Default: no limit.",
     )
     session: Literal["client", "datagram"] | None = Field(
         None,

@@ -263,14 +263,18 @@ class Session(LiveSession):
             self._read(max(self._read_most, 2))
 
     def _look(self) -> None:
-        """Once in a while: was that the first answer, or the last one allowed? And is there another one waiting?"""
+        """Once in a while: was that the first answer, or the last one (D3)? And is there another one waiting?"""
         count, most = self.datagrams_out, self._service.datagram.max_responses
         if not self.first_reply_at:
             self.first_reply_at = self._loop.now
-        if most is not None and count >= most:
-            self.end(Outcome.MAX_RESPONSES)
-            return
-        self._look_at = count + PROBE_EVERY if most is None else min(count + PROBE_EVERY, most)
+        if most is None:
+            self._look_at = count + PROBE_EVERY
+        else:
+            most = max(most, self.datagrams_in)
+            if count >= most:
+                self.end(Outcome.MAX_RESPONSES)
+                return
+            self._look_at = min(count + PROBE_EVERY, most)
         if count >= PROBE_EVERY and self._read_most == 1:
             self._read(2)
 
@@ -278,7 +282,7 @@ class Session(LiveSession):
         """Read up to `most` datagrams, and learn from their number how many to ask for the next time."""
         responses = self._service.datagram.max_responses
         if responses is not None:
-            most = min(most, responses - self.datagrams_out)
+            most = min(most, max(responses, self.datagrams_in) - self.datagrams_out)
         read = self._outbox.fill(self, self._sock, most) if self.key else self._discard(most)
         datagrams, size, number = read
         if self.phase is _CLOSED:
