@@ -9,7 +9,6 @@ Everything happens in one asyncio loop, and systemd's watchdog is fed from that 
 import asyncio
 import contextlib
 import signal
-import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -175,8 +174,7 @@ class Daemon:
         )
 
     def _report_bug(self, error: BaseException | None, message: str = "") -> None:
-        text = "".join(traceback.format_exception(error)) if error is not None else ""
-        self._logger.event(Event.INTERNAL_ERROR, f"a bug in the control process: {error or message}", traceback=text)
+        self._logger.bug("met the control process", error or RuntimeError(message))
 
 
 async def _both(*wanted: Coroutine[Any, Any, None]) -> None:

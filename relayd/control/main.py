@@ -5,7 +5,6 @@ import gc
 import os
 import resource
 import sys
-import traceback
 from pathlib import Path
 
 from relayd import config
@@ -62,8 +61,7 @@ def run(path: Path) -> int:
     except RelaydError as error:
         return _not_started(logger, error)
     except Exception as error:
-        text = "".join(traceback.format_exception(error))
-        logger.event(Event.INTERNAL_ERROR, f"a bug ended the control process: {error!r}", traceback=text)
+        logger.bug("ended the control process", error)
         return EXIT_INTERNAL
     finally:
         logger.close()

@@ -14,6 +14,7 @@ lines go again, one line says how many there were.
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 
 from relayd import clock
@@ -80,6 +81,12 @@ class Logger:
             return
         self._hold(self._format.event(self._wall(), event, message, fields))
         self.flush()
+
+    def bug(self, what: str, error: BaseException, /, **fields: Value) -> None:
+        """Write what a bug did, with its traceback (F3). `what` goes on from "a bug in relayd "."""
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        message = f"a bug in relayd {what}: {error!r}; please report this"
+        self.event(Event.INTERNAL_ERROR, message, **fields, traceback=trace)
 
     def access(self, record: AccessRecord) -> None:
         """Keep the line of an ended connection for the next `flush`. Does not ask `access_enabled`: the caller has."""

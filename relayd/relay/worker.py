@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 import sys
-import traceback
 
 from relayd.address import InetAddress
 from relayd.channel import Channel, ChannelClosed
@@ -187,8 +186,7 @@ class Worker:
 
     def crashed(self, error: Exception) -> None:
         """A bug in the worker itself: there is no connection to end, so this process ends, and is replaced."""
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self._log.event(Event.INTERNAL_ERROR, f"a bug in relayd ends this worker: {error!r}", traceback=trace)
+        self._log.bug("ends this worker", error)
         self._log.flush()
         os._exit(EXIT_BUG)
 

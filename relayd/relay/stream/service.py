@@ -1,12 +1,10 @@
 """What the connections of one listener share in a worker: its spec, its targets, its counters, the pipes, the log."""
 
-import traceback
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from relayd.counters import ListenerCounters
 from relayd.log.access import AccessRecord
-from relayd.log.events import Event
 from relayd.log.logger import Logger
 from relayd.net.options import Setting, tcp_settings
 from relayd.net.pipes import PipePool
@@ -95,13 +93,7 @@ class StreamService:
 
     def report_crash(self, error: Exception) -> None:
         """Log a bug with its traceback."""
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self.log.event(
-            Event.INTERNAL_ERROR,
-            f"a bug in relayd ended a connection of listener {self.spec.name}: {error!r}; please report this",
-            listener=self.spec.name,
-            traceback=trace,
-        )
+        self.log.bug(f"ended a connection of listener {self.spec.name}", error, listener=self.spec.name)
 
     def end_all(self, outcome: Outcome) -> None:
         """End every connection."""
