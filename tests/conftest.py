@@ -32,6 +32,7 @@ def _nothing_left_behind() -> Iterator[None]:
     fds_before, children_before = _open_fds(), _children()
     yield
     gc.collect()  # what only a cycle keeps open is closed now, with a ResourceWarning, which is an error
+    gc.freeze()  # what is left stays: to look at it again after each test would take half of the whole run
     fds_after = _open_fds()
     left = {fd: path for fd, path in fds_after.items() if fd not in fds_before}
     gone = {fd: path for fd, path in fds_before.items() if fd not in fds_after}
