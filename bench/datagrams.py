@@ -6,6 +6,7 @@ a loss, and the client goes on with the next: what comes later is known by its n
 clock runs each client in turn has a probe sent back, so that a relay makes its sessions one after the other.
 """
 
+import abc
 import contextlib
 import itertools
 import math
@@ -71,7 +72,7 @@ def _dial(port: int) -> tuple[socket.socket, int]:
         raise
 
 
-class _Client:
+class _Client(abc.ABC):
     """One connected socket and what it has on its way. Numbers only grow, over all runs: what is late has a lower one.
 
     `sent_at` is when the last one left; infinity when nothing is awaited.
@@ -84,13 +85,13 @@ class _Client:
         self.sent_at = math.inf
         self.whole = 0
 
+    @abc.abstractmethod
     def send(self) -> None:
         """Send the next one."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def take(self) -> bool:
         """Read an answer: True when it is the one to what was sent last, False when it is late. WrongDataError else."""
-        raise NotImplementedError
 
 
 class _Tripper(_Client):

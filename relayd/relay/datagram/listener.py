@@ -5,6 +5,7 @@ batch in one turn, and what is left comes in the next (S5). Nothing that a clien
 itself fails, it pauses on a timer (F1).
 """
 
+import abc
 import errno
 import socket
 from collections import deque
@@ -32,7 +33,7 @@ BATCHES_PER_TURN = 16
 _BULK_SAMPLE, _BULK_CLIENTS = 8, 3
 
 
-class Receiver:
+class Receiver(abc.ABC):
     """Reads one datagram socket, and owns it. What becomes of a batch is the subclass's."""
 
     def __init__(self, service: DatagramService, sock: socket.socket, group: Group) -> None:
@@ -96,9 +97,9 @@ class Receiver:
             self._take(inbox, count)
         return count
 
+    @abc.abstractmethod
     def _take(self, inbox: Inbox, count: int) -> None:
         """Pass on what is in the first `count` slots."""
-        raise NotImplementedError
 
     def expire(self) -> None:
         """The pause is over: try again."""

@@ -2,7 +2,7 @@
 timer.
 """
 
-import traceback
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -27,14 +27,14 @@ DROP_LINE_INTERVAL_S = 10.0
 _EXPECTED = frozenset({Drop.NO_REPLY_PATH, Drop.DRAINING})
 
 
-class LiveSession(Entry):
+class LiveSession(Entry, abc.ABC):
     """A session, as the service knows it."""
 
     __slots__ = ()
 
+    @abc.abstractmethod
     def end(self, outcome: Outcome) -> None:
         """End it now. Idempotent."""
-        raise NotImplementedError
 
 
 class SessionRoom:
@@ -190,13 +190,7 @@ class DatagramService:
 
     def report_crash(self, error: Exception) -> None:
         """Log a bug with its traceback."""
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self.log.event(
-            Event.INTERNAL_ERROR,
-            f"a bug in relayd met a session of listener {self.spec.name}: {error!r}; please report this",
-            listener=self.spec.name,
-            traceback=trace,
-        )
+        self.log.bug(f"met a session of listener {self.spec.name}", error, listener=self.spec.name)
 
     def crashed(self, error: Exception) -> None:
         """A bug in the timer: the sessions live on, and it is set again."""
