@@ -9,7 +9,8 @@ import pytest
 
 from relayd.address import InetAddress
 from tests.e2e.daemon import Daemon
-from tests.e2e.test_ranges import READY_S, config, cpu_s, free_range
+from tests.e2e.test_ranges import READY_S, config, cpu_s
+from tests.ports import free_range
 
 CANNOT_START = 4
 

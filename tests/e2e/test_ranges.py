@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,23 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Daemon
+from tests.ports import free_range
 
 #: Seconds to READY=1 with 10,000 ports in one listener, on a machine that does nothing else.
 READY_S = 2.0
-
-
-def free_range(ports: int) -> int:
-    """First of `ports` ports that nobody has on 127.0.0.1, below those that the kernel gives to others."""
-    for first in random.sample(range(11_000, 32_000 - ports), 200):
-        try:
-            for port in range(first, first + ports):
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    with socket.socket(socket.AF_INET, kind) as probe:
-                        probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise AssertionError(f"no {ports} free ports")
 
 
 def config(bind: str, targets: str, workers: int = 2, kind: str = "stream") -> str:

@@ -14,38 +14,24 @@ is bounded by DEADLINE_S.
 import contextlib
 import gc
 import socket
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from relayd.address import Address, InetAddress, NameAddress, SocketAddress, UnixAddress, from_sockaddr, parse
 from relayd.counters import DatagramCounters
-from relayd.log.access import AccessRecord
 from relayd.log.events import Event
 from relayd.net.datagrams import ask_for_local_address
-from relayd.net.poller import IN
 from relayd.outcomes import Drop, Outcome
 from relayd.relay.datagram.services import DatagramServices
 from relayd.relay.datagram.session import Session
 from relayd.relay.datagram.sessions import STEP_S
-from relayd.relay.loop import Loop
-from relayd.spec import Bind, Datagram, Listener, OnTargetError, SessionMode
+from relayd.spec import Bind, Datagram, Listener, SessionMode
 from relayd.spec import Target as TargetSpec
 from relayd.spec.sockets import Endpoint
-from tests.integration.relaying import BINDING, DEADLINE_S, CollectedLog, free_address, parse_inet
-
-DATAGRAM = Datagram(
-    session_timeout_s=60.0,
-    max_sessions=None,
-    max_responses=None,
-    session=SessionMode.CLIENT,
-    on_target_error=OnTargetError.MOVE,
-)
-Result = TypeVar("Result")
+from tests.integration.loop_thread import DEADLINE_S, LoopThread, remove_file
+from tests.integration.relaying import free_address, parse_inet
+from tests.specs import BINDING, DATAGRAM
 
 
 @dataclass
@@ -115,7 +101,7 @@ def dead_address() -> Iterator[InetAddress]:
         yield parse_inet(f"127.0.0.1:{keeper.getsockname()[1]}")
 
 
-class DatagramRelay:
+class DatagramRelay(LoopThread):
     """One listener, relayed by a loop in a thread. Inside `with` it relays; afterwards nothing of it is left."""
 
     def __init__(
@@ -131,8 +117,7 @@ class DatagramRelay:
         share: int | None = None,
         resolved: Mapping[NameAddress, tuple[InetAddress, ...]] | None = None,
     ) -> None:
-        self.log = CollectedLog()
-        self.loop = Loop(self._flush)
+        super().__init__(self._flush)
         self.services = DatagramServices(self.loop, self.log, limit, fast=fast)
         self._sockets = [_receiving_socket(bind) for _ in range(ports)]
         self.addresses = [from_sockaddr(sock.family, sock.getsockname()) for sock in self._sockets]
@@ -151,14 +136,6 @@ class DatagramRelay:
         for name, addresses in (resolved or {}).items():
             self.services.resolved(name, addresses)
         self.service = self.services.services["web"]
-        self._errors: list[Exception] = []
-        self._seen = 0
-        self._calls: deque[Callable[[], None]] = deque()
-        self._wake, self._woken = socket.socketpair()
-        self._woken.setblocking(False)
-        self._clients: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.thread_clock = 0
 
     @property
     def address(self) -> SocketAddress:
@@ -171,32 +148,11 @@ class DatagramRelay:
         return self.service.counters
 
     def __enter__(self) -> "DatagramRelay":
-        self.loop.selector.register(self._woken, IN, self.on_wake)
-        self.services.open()
-        self._thread.start()
-        self.thread_clock = time.pthread_getcpuclockid(self._thread.ident or 0)
+        self.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for client in self._clients:
-            client.close()
-        with contextlib.suppress(OSError):  # the loop has died: its error is raised below
-            self.call(self._stop)
-        self._thread.join(DEADLINE_S)
-        alive = self._thread.is_alive()
-        watched = [key for key in self.loop.selector.get_map().values() if key.fileobj is not self._woken]
-        for sock in (self._wake, self._woken, *self._sockets):
-            sock.close()
-        self.loop.close()
-        for address in self.addresses:
-            if isinstance(address, UnixAddress) and not address.abstract:
-                Path(address.path).unlink(missing_ok=True)
-        assert not alive, "the loop does not stop"
-        if self._errors:
-            raise self._errors[0]
-        if raised[0] is None:
-            assert not watched, watched
-            self._assert_nothing_left()
+        self.stop(failed=raised[0] is not None)
 
     # from the test's thread -------------------------------------------------------------------------------------
 
@@ -221,39 +177,6 @@ class DatagramRelay:
         self._clients.append(client)
         return client
 
-    def ended(self, timeout_s: float = DEADLINE_S) -> AccessRecord:
-        """The record of the next session that has ended, in the order of their ends."""
-        self._seen += 1
-        self._wait(lambda: len(self.log.records) >= self._seen, "the end of a session", timeout_s)
-        return self.log.records[self._seen - 1]
-
-    def wait_event(self, event: Event) -> tuple[str, Mapping[str, str | int | float]]:
-        """Message and fields of the first event of this kind, seen already or still to come."""
-        self._wait(lambda: any(each[0] is event for each in self.log.events), f"event {event}", DEADLINE_S)
-        return next((message, fields) for each, message, fields in self.log.events if each is event)
-
-    def call(self, function: Callable[[], Result]) -> Result:
-        """Run `function` in the loop's thread, between turns, and return its result."""
-        done = threading.Event()
-        results: list[Result] = []
-
-        def run() -> None:
-            try:
-                results.append(function())
-            finally:
-                done.set()
-
-        self._calls.append(run)
-        self._wake.send(b".")
-        assert done.wait(DEADLINE_S), f"the loop does not turn: {self._errors}"
-        return results[0]
-
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until `condition`, asked in the loop's thread between turns, holds."""
-        deadline = time.monotonic() + DEADLINE_S
-        while not self.call(condition):
-            assert time.monotonic() < deadline, f"not seen: {what}; {self.counters}"
-
     def until_dropped(self, reason: Drop, count: int) -> None:
         """Wait until so many datagrams have been dropped for this reason."""
         self.until(lambda: self.counters.dropped[reason] >= count, f"{count} dropped as {reason}")
@@ -264,53 +187,34 @@ class DatagramRelay:
         began = self.call(lambda: self.loop.now)
         self.until(lambda: self.loop.now > began + 2 * STEP_S, "a step of time")
 
-    def outcomes(self, count: int) -> set[Outcome]:
-        """How the next `count` sessions ended."""
-        return {self.ended().outcome for _ in range(count)}
-
     def dropped_line(self) -> tuple[str, Mapping[str, str | int | float]]:
         """Message and fields of the line about lost datagrams that the worker now writes, as it does every second."""
         self.call(self.services.look)
         return self.wait_event(Event.DATAGRAMS_DROPPED)
 
-    def cpu_s(self) -> float:
-        """CPU seconds that the loop's thread has used."""
-        return time.clock_gettime(self.thread_clock)
-
-    def _wait(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
-        with self.log.said:
-            if not self.log.said.wait_for(condition, timeout_s):
-                raise AssertionError(f"not seen in {timeout_s:g} s: {what}\n{self.log.records}\n{self.log.events}")
-
     # in the loop's thread ---------------------------------------------------------------------------------------
 
-    def on_wake(self, mask: int) -> None:
-        """Handler of the wake-up socket."""
-        self._woken.recv(4096)
-        while self._calls:
-            self._calls.popleft()()
+    def open(self) -> None:
+        """See `LoopThread`."""
+        self.services.open()
 
-    def crashed(self, error: Exception) -> None:
-        """A test's own mistake."""
-        self._errors.append(error)
+    def end(self) -> None:
+        """See `LoopThread`."""
+        self.services.end_all(Outcome.SHUTDOWN)
+
+    def close(self) -> None:
+        """See `LoopThread`."""
+        for sock in self._sockets:
+            sock.close()
+        for address in self.addresses:
+            remove_file(address)
 
     def _flush(self) -> None:
         self.services.flush()
         self.log.flush()
 
-    def _run(self) -> None:
-        try:
-            self.loop.run()
-        except Exception as error:
-            self._errors.append(error)
-        finally:
-            self._wake.close()
-
-    def _stop(self) -> None:
-        self.services.end_all(Outcome.SHUTDOWN)
-        self.loop.running = False
-
-    def _assert_nothing_left(self) -> None:
+    def check(self) -> None:
+        """See `LoopThread`."""
         counters, records = self.counters, self.log.records
         assert counters.active == self.services.active == 0
         assert not self.service.table

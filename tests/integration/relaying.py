@@ -18,47 +18,29 @@ import selectors
 import socket
 import struct
 import termios
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from relayd.address import Address, InetAddress, NameAddress, SocketAddress, UnixAddress, from_sockaddr, parse
-from relayd.log.access import AccessRecord
-from relayd.log.events import Event
-from relayd.log.logger import Logger
+from relayd.address import Address, InetAddress, NameAddress, SocketAddress, from_sockaddr, parse
 from relayd.net.options import apply_tcp
 from relayd.net.pipes import Pipe, PipePool
-from relayd.net.poller import IN
 from relayd.outcomes import Outcome
 from relayd.relay.group import Group
 from relayd.relay.limits import Admission
-from relayd.relay.loop import Loop
 from relayd.relay.stream.connection import Connection, Phase
 from relayd.relay.stream.listener import AcceptingSocket, Acceptor
 from relayd.relay.stream.pump import Pump
 from relayd.relay.stream.service import StreamService
-from relayd.spec import Bind, Binding, Listener, SocketOptions, Stream, StreamTimeouts
+from relayd.spec import Bind, Listener, SocketOptions, Stream, StreamTimeouts
 from relayd.spec import Target as TargetSpec
+from tests.integration.loop_thread import DEADLINE_S, LoopThread, remove_file
+from tests.specs import BINDING
 
-#: Far more than anything takes here; a wait that fails takes this long.
-DEADLINE_S = 10.0
 KINDS = ("inet", "inet6", "unix", "abstract")
 TIMEOUTS = StreamTimeouts(connect_s=10.0, idle_s=None, half_close_s=60.0, max_lifetime_s=None)
 OPTIONS = SocketOptions(nodelay=True, keepalive=None, user_timeout_ms=None, congestion=None)
-BINDING = Binding(
-    backlog=64,
-    ipv6_only=False,
-    interface=None,
-    freebind=False,
-    fast_open=False,
-    defer_accept_s=None,
-    mode=0o666,
-    user_id=None,
-    group_id=None,
-)
 _RESET = struct.pack("ii", 1, 0)
 #: What must not outlive a connection, by reference counting alone.
 _TRANSIENT = (Connection, Pump, Pipe)
@@ -69,34 +51,6 @@ Result = TypeVar("Result")
 def transients() -> list[object]:
     """Everything of a connection that lives in this process."""
     return [each for each in gc.get_objects() if isinstance(each, _TRANSIENT)]
-
-
-class CollectedLog(Logger):
-    """A logger whose lines are lists."""
-
-    def __init__(self) -> None:
-        self.access_enabled = True
-        self.records: list[AccessRecord] = []
-        self.events: list[tuple[Event, str, Mapping[str, str | int | float]]] = []
-        self.said = threading.Condition()
-
-    def event(self, event: Event, message: str, /, **fields: str | int | float) -> None:
-        """Keep it."""
-        with self.said:
-            self.events.append((event, message, fields))
-            self.said.notify_all()
-
-    def access(self, record: AccessRecord) -> None:
-        """Keep it."""
-        with self.said:
-            self.records.append(record)
-            self.said.notify_all()
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class Target:
@@ -142,7 +96,7 @@ class Target:
         self.close()
 
 
-class Relay:
+class Relay(LoopThread):
     """One listener, relayed by a loop in a thread. Inside `with` it relays; afterwards nothing of it is left."""
 
     def __init__(
@@ -176,8 +130,7 @@ class Relay:
             stream=(stream := Stream(dial_attempts, options, timeouts)),
             datagram=None,
         )
-        self.log = CollectedLog()
-        self.loop = Loop(self.log.flush)
+        super().__init__(self._flush)
         self.pipes = PipePool(64)
         self.group = Group(spec.targets)
         for name, addresses in (resolved or {}).items():
@@ -194,45 +147,16 @@ class Relay:
         #: Connections whose record a test has spoilt.
         self.unlogged = 0
         self.acceptor = Acceptor(self.service, listening, self.address, self.group)
-        self._errors: list[Exception] = []
-        self._seen = 0
-        self._calls: deque[Callable[[], None]] = deque()
-        self._wake, self._woken = socket.socketpair()
-        self._woken.setblocking(False)
-        self._clients: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.thread_clock = 0
+        #: Those of other tests in this process, which pytest may still hold.
+        self._before: set[int] = set()
 
     def __enter__(self) -> "Relay":
-        #: Those of other tests in this process, which pytest may still hold.
         self._before = {id(each) for each in transients()}
-        self.loop.selector.register(self._woken, IN, self.on_wake)
-        self.acceptor.open()
-        self._thread.start()
-        self.thread_clock = time.pthread_getcpuclockid(self._thread.ident or 0)
+        self.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for client in self._clients:
-            client.close()
-        with contextlib.suppress(OSError):  # the loop has died: its error is raised below
-            self.call(self._stop)
-        self._thread.join(DEADLINE_S)
-        alive = self._thread.is_alive()
-        watched = [key for key in self.loop.selector.get_map().values() if key.fileobj is not self._woken]
-        for sock in (self._wake, self._woken):
-            sock.close()
-        self.acceptor.close()
-        self.pipes.close()
-        self.loop.close()
-        if isinstance(self.address, UnixAddress) and not self.address.abstract:
-            Path(self.address.path).unlink(missing_ok=True)
-        assert not alive, "the loop does not stop"
-        if self._errors:
-            raise self._errors[0]
-        if raised[0] is None:
-            assert not watched, watched
-            self._assert_nothing_left()
+        self.stop(failed=raised[0] is not None)
 
     # from the test's thread -------------------------------------------------------------------------------------
 
@@ -252,9 +176,7 @@ class Relay:
         """A new client, and the connection that `target` has accepted for it. The relay knows that it is connected."""
         client = self.connect()
         accepted = target.accept()
-        deadline = time.monotonic() + DEADLINE_S
-        while not self.call(self._nobody_dials):
-            assert time.monotonic() < deadline
+        self.until(self._nobody_dials, "the end of the dial")
         return client, accepted
 
     def turned_away(self) -> bool:
@@ -264,88 +186,38 @@ class Relay:
         except ConnectionResetError:
             return True
 
-    def ended(self, timeout_s: float = DEADLINE_S) -> AccessRecord:
-        """The record of the next connection that has ended, in the order of their ends."""
-        self._seen += 1
-        self._wait(lambda: len(self.log.records) >= self._seen, "the end of a connection", timeout_s)
-        return self.log.records[self._seen - 1]
-
-    def outcomes(self, count: int) -> set[Outcome]:
-        """How the next `count` connections ended."""
-        return {self.ended().outcome for _ in range(count)}
-
-    def wait_event(self, event: Event) -> tuple[str, Mapping[str, str | int | float]]:
-        """Message and fields of the first event of this kind, seen already or still to come."""
-        self._wait(lambda: any(each[0] is event for each in self.log.events), f"event {event}", DEADLINE_S)
-        return next((message, fields) for each, message, fields in self.log.events if each is event)
-
-    def call(self, function: Callable[[], Result]) -> Result:
-        """Run `function` in the loop's thread, between turns, and return its result."""
-        done = threading.Event()
-        results: list[Result] = []
-
-        def run() -> None:
-            try:
-                results.append(function())
-            finally:
-                done.set()
-
-        self._calls.append(run)
-        self._wake.send(b".")
-        assert done.wait(DEADLINE_S), f"the loop does not turn: {self._errors}"
-        return results[0]
-
-    def cpu_s(self) -> float:
-        """CPU seconds that the loop's thread has used."""
-        return time.clock_gettime(self.thread_clock)
-
     def wait_active(self, count: int) -> None:
         """Wait until `count` connections are open."""
-        deadline = time.monotonic() + DEADLINE_S
-        while self.call(lambda: self.service.counters.active) != count:
-            assert time.monotonic() < deadline, f"{self.service.counters.active} connections, not {count}"
+        self.until(lambda: self.service.counters.active == count, f"{count} open connections")
 
     def settled(self) -> None:
         """Return when the loop has had nothing to do for one turn."""
-        deadline = time.monotonic() + DEADLINE_S
-        while self.call(lambda: bool(self.loop._again) or len(self.loop.selector._epoll.poll(0)) > 1):
-            assert time.monotonic() < deadline
+        self.until(lambda: not self.loop._again and len(self.loop.selector._epoll.poll(0)) <= 1, "a turn of rest")
 
-    def _wait(self, condition: Callable[[], bool], what: str, timeout_s: float) -> None:
-        with self.log.said:
-            if not self.log.said.wait_for(condition, timeout_s):
-                raise AssertionError(f"not seen in {timeout_s:g} s: {what}\n{self.log.records}\n{self.log.events}")
+    def open(self) -> None:
+        """See `LoopThread`."""
+        self.acceptor.open()
 
-    # in the loop's thread ---------------------------------------------------------------------------------------
+    def end(self) -> None:
+        """See `LoopThread`."""
+        self.acceptor.close()
+        self.service.end_all(Outcome.SHUTDOWN)
 
-    def on_wake(self, mask: int) -> None:
-        """Handler of the wake-up socket."""
-        self._woken.recv(4096)
-        while self._calls:
-            self._calls.popleft()()
+    def close(self) -> None:
+        """See `LoopThread`."""
+        self.acceptor.close()
+        self.pipes.close()
+        remove_file(self.address)
 
     def _nobody_dials(self) -> bool:
         phases = [connection.phase for connection in self.service.connections if isinstance(connection, Connection)]
         return Phase.DIALING not in phases
 
-    def crashed(self, error: Exception) -> None:
-        """A test's own mistake."""
-        self._errors.append(error)
+    def _flush(self) -> None:
+        self.log.flush()
 
-    def _run(self) -> None:
-        try:
-            self.loop.run()
-        except Exception as error:
-            self._errors.append(error)
-        finally:
-            self._wake.close()
-
-    def _stop(self) -> None:
-        self.acceptor.close()
-        self.service.end_all(Outcome.SHUTDOWN)
-        self.loop.running = False
-
-    def _assert_nothing_left(self) -> None:
+    def check(self) -> None:
+        """See `LoopThread`."""
         counters = self.service.counters
         assert counters.active == 0
         assert self.service.admission.active == 0

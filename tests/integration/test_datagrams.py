@@ -20,8 +20,9 @@ from relayd.outcomes import Drop, Outcome, Side
 from relayd.relay.datagram.session import Session
 from relayd.relay.datagram.waiting import WAITING_MAX
 from relayd.spec import OnTargetError
-from tests.integration.datagram_relaying import DATAGRAM, DatagramRelay, DatagramTarget, dead_address
-from tests.integration.relaying import DEADLINE_S
+from tests.integration.datagram_relaying import DatagramRelay, DatagramTarget, dead_address
+from tests.integration.loop_thread import DEADLINE_S
+from tests.specs import DATAGRAM
 
 KINDS = ("inet", "inet6", "unix", "abstract")
 BINDS = {"inet": "127.0.0.1:0", "inet6": "[::1]:0"}
@@ -280,6 +281,24 @@ def test_a_session_ends_with_the_last_response_allowed(fast: bool, most: int, tm
             assert [client.recv(10) for _ in range(most)] == [b"%d" % number for number in range(most)]
             record = relay.ended()
             assert (record.outcome, record.datagrams_out) == (Outcome.MAX_RESPONSES, most)
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_every_question_that_is_under_way_is_answered(fast: bool, most: int, tmp_path: Path) -> None:
+    # D3: a resolver asks many questions from one port before the first answer comes
+    datagram = dataclasses.replace(DATAGRAM, max_responses=most)
+    with (
+        DatagramTarget("inet", tmp_path) as target,
+        DatagramRelay([target.address], fast=fast, datagram=datagram) as relay,
+    ):
+        client = relay.client()
+        for number in range(100):
+            client.send(b"%d" % number)
+        for received in [target.receive() for _ in range(100)]:
+            received.reply(received.data)
+        assert [client.recv(10) for _ in range(100)] == [b"%d" % number for number in range(100)]
+        record = relay.ended()
+        assert (record.outcome, record.datagrams_in, record.datagrams_out) == (Outcome.MAX_RESPONSES, 100, 100)
 
 
 def test_the_session_unused_for_longest_makes_room(fast: bool, tmp_path: Path) -> None:

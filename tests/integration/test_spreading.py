@@ -11,7 +11,8 @@ from relayd.address import InetAddress, NameAddress
 from relayd.net.datagrams import SOL_UDP, UDP_SEGMENT
 from relayd.outcomes import Drop
 from relayd.spec import OnTargetError, SessionMode
-from tests.integration.datagram_relaying import DATAGRAM, DatagramRelay, DatagramTarget, dead_address
+from tests.integration.datagram_relaying import DatagramRelay, DatagramTarget, dead_address
+from tests.specs import DATAGRAM
 
 SPREADING = dataclasses.replace(DATAGRAM, session=SessionMode.DATAGRAM)
 

@@ -1,4 +1,3 @@
-import random
 import socket
 import time
 from dataclasses import replace
@@ -10,19 +9,16 @@ from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
 from relayd.control.listeners import BindFailed, ListeningSockets
 from relayd.spec import (
     Bind,
-    Binding,
-    Datagram,
     Listener,
     Log,
-    OnTargetError,
-    SessionMode,
     SocketOptions,
     Spec,
     Stream,
     StreamTimeouts,
 )
+from tests.ports import free_range
+from tests.specs import BINDING, DATAGRAM
 
-BINDING = Binding(16, False, None, False, False, None, 0o660, None, None)
 STREAM = Stream(3, SocketOptions(True, None, None, None), StreamTimeouts(5.0, None, None, None))
 LISTENER = Listener("web", (), BINDING, (), None, STREAM, None)
 ANY_PORT = InetAddress(Family.INET, "127.0.0.1", 0)
@@ -62,22 +58,6 @@ def test_every_problem_is_told_and_nothing_stays_open(tmp_path: Path) -> None:
 
 
 # Datagrams and ranges.
-
-DATAGRAM = Datagram(60.0, None, None, SessionMode.CLIENT, OnTargetError.MOVE)
-
-
-def free_range(ports: int) -> int:
-    """First of `ports` ports on 127.0.0.1 that nobody has, below those that the kernel gives to others."""
-    for first in random.sample(range(11_000, 32_000 - ports), 200):
-        try:
-            for port in range(first, first + ports):
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    with socket.socket(socket.AF_INET, kind) as probe:
-                        probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise AssertionError(f"no {ports} free ports")
 
 
 def datagram_spec(workers: int, *binds: Bind, stream: Stream | None = None) -> Spec:

@@ -15,18 +15,8 @@ from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
 from relayd.net.dialing import ephemeral_ports
 from relayd.net.listening import ListenFailed, ListeningSocket, listen
 from relayd.spec import Binding, Keepalive, SocketOptions
+from tests.specs import BINDING
 
-BINDING = Binding(
-    backlog=16,
-    ipv6_only=False,
-    interface=None,
-    freebind=False,
-    fast_open=False,
-    defer_accept_s=None,
-    mode=0o660,
-    user_id=None,
-    group_id=None,
-)
 OPTIONS = SocketOptions(nodelay=True, keepalive=Keepalive(61, 11, 7), user_timeout_ms=2500, congestion=None)
 V4 = InetAddress(Family.INET, "127.0.0.1", 0)
 V6 = InetAddress(Family.INET6, "::1", 0)
@@ -102,7 +92,7 @@ def test_options_that_are_off_are_not_set() -> None:
 
 def test_options_of_the_binding() -> None:
     listening = opened(V4, replace(BINDING, fast_open=True, defer_accept_s=1, freebind=True, interface="lo"))
-    assert option(listening, socket.IPPROTO_TCP, socket.TCP_FASTOPEN) == 16
+    assert option(listening, socket.IPPROTO_TCP, socket.TCP_FASTOPEN) == BINDING.backlog
     assert option(listening, socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == 1
     assert option(listening, socket.IPPROTO_IP, 15) == 1
     with borrowed(listening) as sock:

@@ -18,18 +18,8 @@ import pytest
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
 from relayd.net.listening import ListenFailed, ListeningSocket, listen, listen_datagrams
 from relayd.spec import Binding, SocketOptions
+from tests.specs import BINDING
 
-BINDING = Binding(
-    backlog=16,
-    ipv6_only=False,
-    interface=None,
-    freebind=False,
-    fast_open=False,
-    defer_accept_s=None,
-    mode=0o660,
-    user_id=None,
-    group_id=None,
-)
 V4 = InetAddress(Family.INET, "127.0.0.1", 0)
 V6 = InetAddress(Family.INET6, "::1", 0)
 ANY6 = InetAddress(Family.INET6, "::", 0)

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from relayd.address import Family, InetAddress, NameAddress
 from relayd.spec import (
     Bind,
-    Binding,
     Datagram,
     Listener,
     Log,
@@ -28,6 +27,7 @@ from relayd.spec.budget import (
     control_budget,
     shortages,
 )
+from tests.specs import BINDING
 
 STREAM = Stream(3, SocketOptions(True, None, None, None), StreamTimeouts(5.0, None, None, None))
 DATAGRAM = Datagram(60.0, None, None, SessionMode.CLIENT, OnTargetError.MOVE)
@@ -40,7 +40,7 @@ def spec(
     listener = Listener(
         name="web",
         binds=tuple(Bind(InetAddress(Family.INET, "127.0.0.1", port + 1)) for port in range(ports)),
-        binding=Binding(16, False, None, False, False, None, 0o660, None, None),
+        binding=BINDING,
         targets=tuple(Target(NameAddress(f"host{number}.test", 80)) for number in range(names)),
         source=None,
         stream=stream,

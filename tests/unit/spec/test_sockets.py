@@ -10,12 +10,8 @@ from hypothesis import strategies as st
 from relayd.address import Family, InetAddress, UnixAddress
 from relayd.spec import (
     Bind,
-    Binding,
-    Datagram,
     Listener,
     Log,
-    OnTargetError,
-    SessionMode,
     SocketOptions,
     Spec,
     Stream,
@@ -23,10 +19,9 @@ from relayd.spec import (
 )
 from relayd.spec.budget import budget_of
 from relayd.spec.sockets import Endpoint, endpoints, endpoints_of, session_share, socket_count, worker_socket_count
+from tests.specs import BINDING, DATAGRAM
 
-BINDING = Binding(16, False, None, False, False, None, 0o660, None, None)
 STREAM = Stream(3, SocketOptions(True, None, None, None), StreamTimeouts(5.0, None, None, None))
-DATAGRAM = Datagram(60.0, None, None, SessionMode.CLIENT, OnTargetError.MOVE)
 ONE = Bind(InetAddress(Family.INET, "127.0.0.1", 53))
 RANGE = Bind(InetAddress(Family.INET6, "::1", 5000), 10)
 UNIX = Bind(UnixAddress("@a"))
