@@ -281,15 +281,15 @@ def test_a_half_closed_connection_ends_at_half_close_timeout(splice: bool, first
             assert receive_all(other) == (b"question", 0)
         began = time.monotonic()
         for each in range(6):  # 0.6 s of life, although the timeout is 0.3 s
+            last = time.monotonic()
             for one, other in pairs:
                 other.sendall(b"tick")
                 assert receive(one, 4) == b"tick", each
             while time.monotonic() < began + each * 0.1:
                 time.sleep(0.01)  # the passing of time is the subject
-        last = time.monotonic()
         for one, _ in pairs:
             assert was_reset(one)
-        assert 0.2 <= time.monotonic() - last < 1.3
+        assert 0.3 <= time.monotonic() - last < 1.4
         for _ in range(REPEATS):
             record = relay.ended()
             assert (record.outcome, record.side) == (Outcome.HALF_CLOSE_TIMEOUT, Side.RELAY)
