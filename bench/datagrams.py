@@ -139,7 +139,8 @@ class _Burster(_Client):
 
     def __init__(self, sock: socket.socket, *, segmented: bool, checked: bool) -> None:
         super().__init__(sock)
-        self._number = time.monotonic_ns() | (BURST_CHECKED if checked else 0)
+        # Only the lowest bit says how: numbers of a relay that had the same port before are lower either way.
+        self._number = time.monotonic_ns() << 1 | (BURST_CHECKED if checked else 0)
         self._burst = burst(self._number)
         view = memoryview(self._burst)
         self._words = view.cast("Q")
@@ -149,7 +150,7 @@ class _Burster(_Client):
             sock.setsockopt(SOL_UDP, UDP_SEGMENT, BURST_DATAGRAM_BYTES)
 
     def send(self) -> None:
-        self._number += 1
+        self._number += 2
         number_burst(self._words, self._number)
         send = self.sock.send
         for piece in self._pieces:

@@ -37,7 +37,7 @@ BURST_DATAGRAMS = 50
 BURST_BYTES = BURST_DATAGRAMS * BURST_DATAGRAM_BYTES
 NUMBER_BYTES = 8
 """Each datagram of a burst begins with the number of the burst, in the byte order of the machine."""
-BURST_CHECKED = 1 << 63
+BURST_CHECKED = 1
 """The bit in the number of a burst whose bytes the target is to compare."""
 BURST_ACK = struct.Struct("!Q?")
 """The target's answer to a whole burst: its number, and False when bytes or sizes were wrong."""
