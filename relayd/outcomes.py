@@ -94,6 +94,12 @@ class Outcome(enum.Enum):
         Side.RELAY,
         "relayd stopped, and drain_timeout was over or the session had fallen silent",
     )
+    REMOVED = (
+        "removed",
+        "KD",
+        Side.RELAY,
+        "a reload changed or removed its listener or target, and on_change said so",
+    )
     INTERNAL_ERROR = ("internal_error", "ID", Side.RELAY, "a bug in relayd; the log has the traceback")
 
 

@@ -1,5 +1,6 @@
 """Every test leaves the process as it found it: the same open descriptors, no child process."""
 
+import contextlib
 import gc
 import os
 from collections.abc import Iterator
@@ -23,7 +24,11 @@ def _open_fds() -> dict[int, str]:
 
 def _children() -> set[int]:
     """Direct children of any thread of this process, zombies included."""
-    return {int(pid) for listing in Path("/proc/self/task").glob("*/children") for pid in listing.read_text().split()}
+    children = set()
+    for listing in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            children |= {int(pid) for pid in listing.read_text().split()}
+    return children
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,15 @@
 """What control and a worker say to each other. Values only; file descriptors travel beside a message, not in it.
 
-control → worker    Configure (with the listening sockets), Resolved, Drain, Stop
-worker → control    Ready, Report
+control → worker    Configure and Change (with listening sockets), Resolved, Count, Drain, Stop
+worker → control    Ready, Changed, Released, Counted, Report
 """
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from relayd.address import InetAddress, NameAddress
+from relayd.address import InetAddress, NameAddress, SocketAddress
 from relayd.counters import DatagramTotals, ListenerTotals
-from relayd.spec import Spec
+from relayd.spec import Spec, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,28 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """From now on relay this; `number` is that of the reload. Beside it: those of `endpoints_of(spec, worker)` that are
+    not in the spec before (by their `key`), in that order. The worker owns the descriptors that it received.
+    """
+
+    spec: Spec
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Resolved:
     """New connections to `name` dial these, in this order. Never empty: the last good answer stays in force."""
 
     name: NameAddress
     addresses: tuple[InetAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Say how many connections and sessions there are of each listener to each target: Counted. `number` comes back."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +66,38 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """The worker does what the Change of this number says."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The worker has closed the datagram socket of `address`, which a Change had removed: its last session is over."""
+
+    address: SocketAddress
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCount:
+    """How many connections, or sessions where `datagram`, of `listener` go to `target` now. None: they still dial."""
+
+    listener: str
+    datagram: bool
+    target: Target | None
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The answer to the Count of this number."""
+
+    number: int
+    counts: tuple[LiveCount, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Counters since the worker began, and the proof that its loop turns: one each REPORT_INTERVAL_S, from the loop."""
 
@@ -58,4 +107,6 @@ class Report:
 #: Seconds between reports: short enough for a STATUS that looks live, long enough to cost nothing.
 REPORT_INTERVAL_S = 1.0
 
-Message: TypeAlias = Configure | Resolved | Drain | Stop | Ready | Report
+Message: TypeAlias = (
+    Configure | Change | Resolved | Count | Drain | Stop | Ready | Changed | Released | Counted | Report
+)

@@ -120,9 +120,8 @@ class _Binds:
         for ports in (home[bound.reach], self._all[bound.reach]):
             ports.add(span(bound.bind), bound)
 
-    def rival(self, bound: _Bound, address: InetAddress) -> tuple[int, int, _Bound] | None:
-        """One that `bound` cannot be bound beside, with first and last of the ports that both want."""
-        reach, ports = bound.reach, span(bound.bind)
+    def rival(self, address: InetAddress, reach: _Reach, ports: Span) -> tuple[int, int, _Bound] | None:
+        """One that `address` cannot be bound beside, with first and last of the ports that both want."""
         exact = self._exact.get(address.host, {})
         for homes in (self._all,) if address.wildcard else (exact, self._wildcards):
             for other, home in homes.items():
@@ -167,6 +166,19 @@ class Bindings:
                 for bound in of_one_element:
                     self._add(bound)
 
+    def taken(self, address: SocketAddress) -> str:
+        """The listener, with its place, beside which no other socket for streams can be at `address`; "" for none. To
+        be asked after `conflicts`.
+        """
+        if isinstance(address, UnixAddress):
+            rivals = self._unix.get(self._paths.real(address), [])
+            rival = next((one for one in rivals if not address.abstract or "stream" in kinds(one.built.listener)), None)
+        else:
+            reach = _Reach(None, frozenset({address.family}))
+            found = self._binds["stream"].rival(address, reach, (address.port, address.port))
+            rival = found[2] if found else None
+        return _named(rival) if rival else ""
+
     def reached(self, target: Target, listener: Listener, kind: str) -> list[Built]:
         """Listeners of this configuration that what `listener` dials at `target` for `kind` may come in at."""
         address = target.address
@@ -190,7 +202,7 @@ class Bindings:
                     return
         elif address.port:
             for kind in sorted(mine):
-                found = self._binds[kind].rival(bound, address)
+                found = self._binds[kind].rival(address, bound.reach, span(bound.bind))
                 if found:
                     yield _conflict_problem(bound, found[2], found[:2])
                     return
@@ -269,17 +281,21 @@ def _cycles(edges: dict[Node, list[tuple[Node, int]]]) -> Iterator[tuple[list[No
 
 
 def _conflict_problem(bound: _Bound, rival: _Bound, shared: Span) -> Problem:
-    theirs = rival.built.block
     same = bound.bind == rival.bind
     what = "is bound" if same else f"and {quote(str(rival.bind))} cannot both be bound:"
     if same:
         what += " already:"
-    message = f"{quote(str(bound.bind))} {what} listeners.{theirs.name} at {theirs.place('bind', rival.index)}"
+    message = f"{quote(str(bound.bind))} {what} {_named(rival)}"
     suggestion = ""
     if not same and bound.bind.ports + rival.bind.ports > 2:
         first, last = shared
         suggestion = f"help: both have port {first}" if first == last else f"help: both have ports {first} to {last}"
     return bound.built.block.problem("bind", message, suggestion, index=bound.index)
+
+
+def _named(bound: _Bound) -> str:
+    block = bound.built.block
+    return f"listeners.{block.name} at {block.place('bind', bound.index)}"
 
 
 def _listeners(homes: Iterable[_Ports], spans: Iterable[Span]) -> list[Built]:

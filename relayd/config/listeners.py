@@ -23,6 +23,7 @@ from relayd.spec import (
     Datagram,
     Keepalive,
     Listener,
+    OnChange,
     OnTargetError,
     SessionMode,
     SocketOptions,
@@ -110,6 +111,7 @@ def build(block: Block) -> Built:
         source=keys.source,
         stream=_stream(keys) if block.serves("stream") else None,
         datagram=_datagram(keys) if block.serves("dgram") else None,
+        on_change=OnChange(keys.on_change) if keys.on_change else None,
     )
     return Built(block, listener, sources, goal_sources, problems)
 

@@ -1,17 +1,18 @@
 """`load`: a path in, a `Spec` out, or every reason why not. The order of the work is the order of this module."""
 
 import glob
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from relayd import spec
-from relayd.config import faults, machine, warning
+from relayd.config import admin, faults, machine, warning
 from relayd.config.conflicts import Bindings, loops
 from relayd.config.document import Document, UnreadableError, read
 from relayd.config.listeners import Block, Built, build
-from relayd.config.model import Configuration, DaemonTable, LogTable, Shared
+from relayd.config.model import AdminTable, Configuration, DaemonTable, LogTable, Shared
 from relayd.config.positions import Path as Keys
 from relayd.config.problems import ConfigError, Problem, quote, quote_short
 
@@ -24,12 +25,15 @@ _GLOB_CHARACTERS = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration that can be used. `model` is all files as one; `files` the order in which they were read."""
+    """A configuration that can be used. `model` is all files as one; `files` the order in which they were read;
+    `sha256` tells whether any of them has changed.
+    """
 
     spec: spec.Spec
     model: Configuration
     files: tuple[Path, ...]
     warnings: tuple[Problem, ...]
+    sha256: str
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ def load(path: Path) -> Loaded:
     bindings = Bindings(built)
     problems += bindings.conflicts()
     problems += loops(built, bindings)
+    problems += _admin_problems(merged, bindings)
     if not problems and not built:
         problems.append(Problem(str(path), 0, 0, "listeners", "no listeners: nothing to do", "", _FIRST_LISTENER))
     if problems:
@@ -73,7 +78,16 @@ def load(path: Path) -> Loaded:
         model=model,
         files=tuple(part.path for part in merged.parts),
         warnings=tuple(_warnings(merged, built)),
+        sha256=_digest(merged.parts),
     )
+
+
+def _digest(parts: list[_Part]) -> str:
+    """Of one file with plain line ends, what sha256sum says; of several, of all of them one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.document.text.encode())
+    return digest.hexdigest()
 
 
 def _read_all(path: Path, problems: list[Problem]) -> list[_Part]:
@@ -102,6 +116,19 @@ def _read_all(path: Path, problems: list[Problem]) -> list[_Part]:
                     problems.append(found if found.line else about_all)
             seen.add(real)
     return parts
+
+
+def load_admin(path: Path) -> spec.Admin:
+    """Where a daemon that runs on `path` has its admin API. What is wrong elsewhere in the file does not matter, and
+    nothing is resolved. Raises ConfigError when the file cannot be read, or its `[admin]` is wrong.
+    """
+    problems: list[Problem] = []
+    merged = _merge(_read_all(path, problems))
+    ours = [problem for problem in problems if problem.key == "admin" or problem.key.startswith("admin.")]
+    if ours:
+        raise ConfigError(ours)
+    part = merged.sections.get("admin")
+    return admin.build(part.model.admin if part else None)
 
 
 def _part(path: Path, problems: list[Problem]) -> _Part:
@@ -135,7 +162,7 @@ def _merge(parts: list[_Part]) -> _Merge:
         if part is not main and "include" in part.document.data:
             message = "an included file cannot include others"
             merged.problems.append(part.document.problem(("include",), message, at_key=True))
-        for section in ("daemon", "log"):
+        for section in ("daemon", "log", "admin"):
             _take_section(merged, part, section)
         own = (part.model.defaults,) if part is not main else ()
         layers = tuple(layer for layer in (main.model.defaults, *own) if layer is not None)
@@ -163,14 +190,24 @@ def _take_section(merged: _Merge, part: _Part, section: str) -> None:
         merged.problems.append(part.document.problem((section,), message, at_key=True))
 
 
+def _admin_problems(merged: _Merge, bindings: Bindings) -> Iterator[Problem]:
+    part = merged.sections.get("admin")
+    if part is None or part.model.admin is None:
+        return
+    table = part.model.admin
+    any_remote = table.allow_remote or ("admin", "allow_remote") in part.wrong
+    yield from admin.problems(part.document, table, bindings, any_remote=any_remote)
+
+
 def _one_model(merged: _Merge) -> Configuration:
     """Everything that the files say, in one model. `defaults` is the main file's: those of others are their own."""
     main = merged.parts[0].model
-    daemon, log = (merged.sections.get(section) for section in ("daemon", "log"))
+    daemon, log, admin_api = (merged.sections.get(section) for section in ("daemon", "log", "admin"))
     return Configuration.model_construct(
         include=main.include,
         daemon=(daemon.model.daemon if daemon else None) or DaemonTable(),
         log=(log.model.log if log else None) or LogTable(),
+        admin=(admin_api.model.admin if admin_api else None) or AdminTable(),
         defaults=main.defaults or Shared(),
         listeners={name: block.table for name, block in merged.blocks.items()},
     )
@@ -183,6 +220,7 @@ def _spec(model: Configuration, built: list[Built]) -> spec.Spec:
         drain_timeout_s=daemon.drain_timeout / 1000,
         log=spec.Log(level=log.level, format=log.format, access=log.access),
         listeners=tuple(one.listener for one in built),
+        admin=admin.build(model.admin),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
-from relayd.address import InetAddress
+from relayd.address import InetAddress, SocketAddress
 from relayd.config import values
 from relayd.config.ports import BindEntry, TargetEntry
 from relayd.config.units import DURATION_PATTERN
@@ -19,6 +19,7 @@ _DURATION = {"type": "string", "pattern": DURATION_PATTERN}
 _HOST, _PORTS = r"\[[^\]]+\]|[^:\s/\[\]]", r":[0-9]{1,5}(-[0-9]{1,5})?"
 _ADDRESS = {"type": "string", "pattern": rf"^(unix:[/@].+|({_HOST}+)({_PORTS}|:\+[0-9]{{1,5}})?)$"}
 _BIND = {"type": "string", "pattern": rf"^(unix:[/@].+|({_HOST}*){_PORTS})$"}
+_ADMIN = {"type": "string", "pattern": rf"^(unix:[/@].+|({_HOST}*):[0-9]{{1,5}})$"}
 _TYPE = {"enum": ["stream", "dgram", "tcp", "udp"]}
 
 
@@ -36,6 +37,7 @@ DeferAccept: TypeAlias = Annotated[
 ]
 BindText: TypeAlias = Annotated[BindEntry, PlainValidator(values.bind_address), _schema(_BIND)]
 TargetAddress: TypeAlias = Annotated[TargetEntry, PlainValidator(values.target_address), _schema(_ADDRESS)]
+AdminAddress: TypeAlias = Annotated[SocketAddress, PlainValidator(values.admin_address), _schema(_ADMIN)]
 Source: TypeAlias = Annotated[InetAddress, PlainValidator(values.source_address), _schema({"type": "string"})]
 Mode: TypeAlias = Annotated[
     int, PlainValidator(values.file_mode), _schema({"type": "string", "pattern": values.MODE_PATTERN})
@@ -176,6 +178,12 @@ class Shared(Table):
     on_target_error: Literal["move", "close"] | None = Field(
         None, description="When a target cannot be reached: move its session to another one, or close it."
     )
+    on_change: Literal["keep", "drain", "close"] | None = Field(
+        None,
+        description="When a reload takes away the listener or the target of live connections and sessions, or changes "
+        "anything of their listener but its other targets: keep them, drain them (they have drain_timeout), or close "
+        "them at once. Default: those whose listener and target stay are kept, others drain.",
+    )
 
 
 #: What is in force where no file says otherwise, as a file would say it. What is absent is off, or the kernel's choice.
@@ -233,7 +241,11 @@ class DaemonTable(Table):
         "auto",
         description='Processes that relay. "auto" is one for each core that relayd may use. Applied by a restart.',
     )
-    drain_timeout: Duration = Field(30_000, description="How long connections of a stopping daemon may go on.")
+    drain_timeout: Duration = Field(
+        30_000,
+        description="How long connections and sessions may go on that are to drain: those of a stopping daemon, and "
+        "those whose listener or target a reload has taken away (on_change).",
+    )
 
 
 class LogTable(Table):
@@ -244,6 +256,19 @@ class LogTable(Table):
         "auto", description="auto: journal under systemd, text on a terminal, else json."
     )
     access: bool = Field(True, description="One line for each connection that has ended.")
+
+
+class AdminTable(Table):
+    """The admin API, which relayd status, plan, reload and confirm talk to."""
+
+    listen: Annotated[list[AdminAddress], BeforeValidator(values.one_or_many(0, values.ADMIN_MAX, str))] | None = Field(
+        None,
+        description="Where it is: unix:/path, unix:@name or host:port, or a list of them. [] turns it off. Applied by "
+        "a restart.",
+    )
+    allow_remote: bool = Field(
+        False, description="Let listen have addresses that other machines reach. Nobody is asked who they are."
+    )
 
 
 class Configuration(Table):
@@ -257,6 +282,7 @@ class Configuration(Table):
     )
     daemon: DaemonTable | None = Field(None, description="The daemon as a whole.")
     log: LogTable | None = Field(None, description="What is logged, and how.")
+    admin: AdminTable | None = Field(None, description="The admin API: what other commands of relayd talk to.")
     defaults: Shared | None = Field(None, description="Keys of listeners that do not set them themselves.")
     listeners: dict[str, ListenerTable] = Field(
         default_factory=dict, description="Listeners by name: letters, digits, _ . and -, at most 64."

@@ -8,6 +8,7 @@ from typing import Any
 
 from relayd.config.listeners import NAME_PATTERN
 from relayd.config.model import BUILT_IN_TOML, Configuration
+from relayd.spec import ADMIN_SOCKET
 
 _KEEPALIVE_DEFAULTS: dict[str, object] = {"idle": "60s", "interval": "10s", "probes": 6}
 _DAEMON_DEFAULTS: dict[str, object] = {"workers": "auto", "drain_timeout": "30s"}
@@ -28,7 +29,10 @@ def schema() -> dict[str, Any]:
     targets["items"] = {"anyOf": [definitions["TargetTable"]["properties"]["address"], targets["items"]]}
     for single in (listener["properties"]["bind"], targets):
         _or_one(single, at_least=1)
-    _or_one(raw["properties"]["include"], at_least=0)
+    admin_listen = definitions["AdminTable"]["properties"]["listen"]
+    for single in (raw["properties"]["include"], admin_listen):
+        _or_one(single, at_least=0)
+    admin_listen["default"] = [str(ADMIN_SOCKET)]
     raw["properties"]["listeners"]["propertyNames"] = {"pattern": NAME_PATTERN}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",

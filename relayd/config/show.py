@@ -4,8 +4,10 @@ Keys that cannot apply to a listener, and options that are at the kernel's own c
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from relayd.address import Family, InetAddress, UnixAddress
+from relayd.config import admin
 from relayd.config.ports import target_text
 from relayd.config.problems import key_text, quote
 from relayd.config.units import format_duration
@@ -23,10 +25,37 @@ def to_toml(spec: Spec) -> str:
         f"level = {quote(spec.log.level)}",
         f"format = {quote(spec.log.format)}",
         f"access = {_boolean(spec.log.access)}",
+        "",
+        "[admin]",
+        f"listen = [{', '.join(quote(str(address)) for address in spec.admin.listen)}]",
+        f"allow_remote = {_boolean(any(map(admin.is_remote, spec.admin.listen)))}",
     ]
     for listener in spec.listeners:
         lines += ["", f"[{key_text(('listeners', listener.name))}]", *_listener(listener)]
     return "\n".join(lines) + "\n"
+
+
+def listener_keys(listener: Listener) -> dict[str, str]:
+    """What is in force for one listener, by key, as TOML."""
+    return dict(_pair(line) for line in _listener(listener))
+
+
+def daemon_keys(spec: Spec) -> dict[str, str]:
+    """What is in force for the daemon as a whole, by table and key (`daemon.workers`), as TOML."""
+    found: dict[str, str] = {}
+    table = ""
+    for line in to_toml(replace(spec, listeners=())).splitlines():
+        if line.startswith("["):
+            table = line.strip("[]")
+        elif line:
+            key, value = _pair(line)
+            found[f"{table}.{key}"] = value
+    return found
+
+
+def _pair(line: str) -> tuple[str, str]:
+    key, _, value = line.partition(" = ")
+    return key, value
 
 
 def _listener(listener: Listener) -> Iterator[str]:
@@ -53,6 +82,8 @@ def _listener(listener: Listener) -> Iterator[str]:
             yield f'user = "{binding.user_id}"'
         if binding.group_id is not None:
             yield f'group = "{binding.group_id}"'
+    if listener.on_change is not None:
+        yield f"on_change = {quote(listener.on_change.value)}"
     ports = max(bind.ports for bind in listener.binds)
     yield f"targets = {_array([target_text(target, ports) for target in listener.targets])}"
     if isinstance(listener.source, InetAddress):

@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic_core import PydanticCustomError
 
 from relayd import address
-from relayd.address import AddressError, Family, InetAddress, UnixAddress
+from relayd.address import AddressError, Family, InetAddress, NameAddress, SocketAddress, UnixAddress
 from relayd.config import machine
 from relayd.config.ports import BindEntry, TargetEntry, parse_bind, parse_target
 from relayd.config.problems import quote, quote_short
@@ -30,6 +30,8 @@ USER_TIMEOUT_MAX_MS = 24 * 86_400_000
 #: One block: more is a mistake, and each is a socket or an entry that every worker holds.
 BINDS_MAX = 1024
 TARGETS_MAX = 1024
+#: Addresses of the admin API: one for each family, and one more. They are in the reserve of `spec.budget`.
+ADMIN_MAX = 4
 #: Sessions of one listener: as many as a process has descriptors at the very most (fs.nr_open of the kernel).
 SESSIONS_MAX = 1024 * 1024
 #: Answers of one session. More is no limit.
@@ -188,6 +190,23 @@ def target_address(value: object) -> TargetEntry:
             _did_you_mean(str(dataclasses.replace(entry, address=here))),
         )
     return entry
+
+
+def admin_address(value: object) -> SocketAddress:
+    """An address that the admin API can be at. Whether other machines reach it is not asked here."""
+    text = _text(value, 'an address such as "unix:/run/relayd/admin.sock"')
+    if text.startswith(("systemd:", "srv:")):
+        raise fault(f"{quote_short(text)}: the admin API is at unix:/path, unix:@name or host:port")
+    try:
+        parsed = address.parse(text)
+    except AddressError as error:
+        raise fault(f"{quote_short(text)}: {error}", _did_you_mean(error.suggestion)) from None
+    if isinstance(parsed, NameAddress):
+        local = f"127.0.0.1:{parsed.port}" if parsed.host.lower() == "localhost" else ""
+        raise fault(f"{quote_short(text)}: the host is a numeric address here", _did_you_mean(local))
+    if isinstance(parsed, InetAddress) and not parsed.port:
+        raise fault(f"{quote_short(text)}: nobody would know the port that the kernel chooses; it is from 1 to 65535")
+    return parsed
 
 
 def source_address(value: object) -> InetAddress:

@@ -5,6 +5,7 @@ import functools
 from typing import Any
 
 from relayd.config.model import (
+    AdminTable,
     Configuration,
     DaemonTable,
     KeepaliveTable,
@@ -46,6 +47,14 @@ LISTENER_WORDS = _meant(
         "session_timeout": "udp_timeout udp_idle_timeout session_ttl ttl",
         "max_sessions": "max_clients udp_sessions",
         "max_responses": "proxy_responses responses",
+        "on_change": "on_reload on_remove on_removal reload_policy",
+    }
+)
+#: Inside [admin].
+_ADMIN_WORDS = _meant(
+    {
+        "listen": "bind listen_on address addr path socket socket_path port host url",
+        "allow_remote": "remote remote_allowed insecure public expose",
     }
 )
 #: At the top of the file: a table where listeners are meant, or a section by another name.
@@ -56,6 +65,7 @@ _TOP_WORDS = _meant(
         "endpoints listen rules",
         "[daemon]": "global main process settings general",
         "[log]": "logging logs logger",
+        "[admin]": "api admin_api admin_socket management ctl control control_socket stats",
         "[defaults]": "default",
         "include": "includes import imports",
     }
@@ -65,6 +75,7 @@ NAME_CHARACTERS = 64
 _SECTION_OF: tuple[tuple[str, type[Table]], ...] = (
     ("[daemon]", DaemonTable),
     ("[log]", LogTable),
+    ("[admin]", AdminTable),
     ("[listeners.NAME]", ListenerTable),
 )
 
@@ -78,7 +89,12 @@ def model_at(path: tuple[str | int, ...]) -> type[Table]:
         return KeepaliveTable
     if "targets" in inside:
         return TargetTable
-    models: dict[str | int, type[Table]] = {"daemon": DaemonTable, "log": LogTable, "defaults": Shared}
+    models: dict[str | int, type[Table]] = {
+        "daemon": DaemonTable,
+        "log": LogTable,
+        "admin": AdminTable,
+        "defaults": Shared,
+    }
     return models.get(path[0], ListenerTable)
 
 
@@ -99,6 +115,8 @@ def _advice(model: type[Table], name: str) -> tuple[str, str]:
         return "unknown key", f"did you mean `{lower}`?"
     if issubclass(model, Shared) and lower in LISTENER_WORDS:
         return "unknown key", f"did you mean `{LISTENER_WORDS[lower]}`?"
+    if model is AdminTable and lower in _ADMIN_WORDS:
+        return "unknown key", f"did you mean `{_ADMIN_WORDS[lower]}`?"
     for section, other in _SECTION_OF:
         if lower in other.model_fields and other is not model:
             return "unknown key", f"help: `{lower}` belongs in {section}"

@@ -1,7 +1,8 @@
 """One life of the control process, from the listening sockets to the last worker's end.
 
     bind ──▶ boot workers, resolve names ──▶ READY ──▶ serve ──SIGTERM──▶ drain ──▶ end
-                                                                 └─ SIGTERM, or drain_timeout over: stop, then kill
+                                                       │  ▲     └─ SIGTERM, or drain_timeout over: stop, then kill
+                                                 SIGHUP└──┘reload
 
 Everything happens in one asyncio loop, and systemd's watchdog is fed from that loop.
 """
@@ -14,15 +15,16 @@ from typing import Any
 
 from relayd import clock
 from relayd.control import status
+from relayd.control.admin import AdminServer
 from relayd.control.heartbeat import TICK_S
 from relayd.control.listeners import ListeningSockets
+from relayd.control.reload import InForce, Reloader, tell_listening
 from relayd.control.resolver import Resolver
 from relayd.control.supervisor import Supervisor
 from relayd.control.worker_process import WORKER_COMMAND
 from relayd.log.events import Event
 from relayd.log.logger import Logger
 from relayd.sd.notify import Notifier
-from relayd.spec import Spec
 
 __all__ = ["Daemon"]
 
@@ -53,15 +55,23 @@ class Daemon:
     """The control process's objects and the order in which they come and go."""
 
     def __init__(
-        self, spec: Spec, logger: Logger, notifier: Notifier, worker_command: Sequence[str] = WORKER_COMMAND
+        self,
+        start: InForce,
+        nofile: int,
+        logger: Logger,
+        notifier: Notifier,
+        worker_command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
-        self._spec = spec
+        """`nofile` is this process's limit on open files, and that of its workers."""
+        self._start = start
+        self._nofile = nofile
         self._logger = logger
         self._notifier = notifier
         self._worker_command = worker_command
         self._requests = _StopRequests()
         self._status = status.StatusLine()
-        self._ready = False
+        self._ready = self._reload_at_ready = False
+        self._reloads: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:
         """Start, serve until asked to stop, stop. Nothing is left afterwards: no process, no socket, no socket file.
@@ -69,61 +79,81 @@ class Daemon:
         Raises BindFailed or WorkersFailed when it could not start.
         """
         self._handle_signals()
+        spec, say = self._start.spec, self._logger.event
         with contextlib.ExitStack() as cleanup:
-            sockets = ListeningSockets.open(self._spec)
+            sockets = ListeningSockets.open(spec)
             cleanup.callback(sockets.close)
-            say = self._logger.event
-            supervisor = Supervisor(self._spec, sockets.filenos, say, self._worker_command)
-            resolver = Resolver(self._spec.names, supervisor.resolved, say)
-            cleanup.callback(resolver.close)
-            timers = [asyncio.ensure_future(self._every(TICK_S, lambda: self._tick(supervisor)))]
+            self._admin = AdminServer.open(spec.admin, say, self._report_bug)
+            cleanup.callback(self._admin.release)
+            self._supervisor = Supervisor(spec, sockets.filenos, say, self._worker_command, sockets.release)
+            self._resolver = Resolver(spec.names, self._supervisor.resolved, say)
+            cleanup.callback(self._resolver.close)
+            self._sockets = sockets
+            self._reloader = Reloader(
+                self._start, self._nofile, self._logger, sockets, self._supervisor, self._resolver, self._reloading
+            )
+            cleanup.callback(self._reloader.close)
+            timers = [asyncio.ensure_future(self._every(TICK_S, self._tick))]
             if self._notifier.watchdog_interval_s is not None:
                 timers.append(
                     asyncio.ensure_future(self._every(self._notifier.watchdog_interval_s, self._notifier.watchdog))
                 )
             try:
-                if await self._boot(supervisor, resolver, sockets):
+                if await self._boot():
                     await self._requests.first.wait()
-                await self._stop(supervisor, sockets)
+                self._reloader.close()
+                await self._stop()
             finally:
-                supervisor.kill()
-                await supervisor.ended()
+                await self._admin.close()
+                self._supervisor.kill()
+                await self._supervisor.ended()
                 for timer in timers:
                     timer.cancel()
 
-    async def _boot(self, supervisor: Supervisor, resolver: Resolver, sockets: ListeningSockets) -> bool:
+    async def _boot(self) -> bool:
         """Workers and first answers at the same time, then READY. False when a stop was asked for meanwhile."""
-        resolver.start()
-        booted = asyncio.ensure_future(_both(supervisor.boot(), resolver.first_answers()))
+        self._resolver.start()
+        booted = asyncio.ensure_future(_both(self._supervisor.boot(), self._resolver.first_answers()))
         await _first_of(booted, self._requests.first.wait())
         if not booted.done() or booted.cancelled():
             return False
         booted.result()
-        for each in sockets.opened():
-            address = str(each.address)
-            text = f"{each.listener} listens on {address}" + (" for datagrams" if each.datagram else "")
-            kind = "dgram" if each.datagram else "stream"
-            self._logger.event(Event.LISTENING, text, listener=each.listener, address=address, type=kind)
-        text = self._serving(supervisor)
-        self._logger.event(Event.STARTED, f"started: {text}", workers=self._spec.workers)
+        for each in self._sockets.opened():
+            tell_listening(self._logger, each)
+        text = self._serving()
+        self._logger.event(Event.STARTED, f"started: {text}", workers=self._start.spec.workers)
         self._status.due(text, clock.monotonic())
         self._notifier.ready(text)
         self._ready = True
+        self._admin.start(self._reloader)
+        if self._reload_at_ready:
+            self._reload_requested()
         return True
 
-    async def _stop(self, supervisor: Supervisor, sockets: ListeningSockets) -> None:
+    def _reloading(self, begins: bool) -> None:  # noqa: FBT001  # what it says is what it is called with
+        """Tell systemd of a reload that begins or has ended, and in STATUS of one that was refused (R1)."""
+        if self._requests.first.is_set():
+            return
+        if begins:
+            self._notifier.reloading(clock.monotonic())
+        else:
+            self._notifier.ready(self._serving())
+
+    async def _stop(self) -> None:
         """R6. Afterwards every worker has ended."""
-        text = status.stopping(self._active(supervisor))
+        await self._admin.close()
+        supervisor, drain_timeout_s = self._supervisor, self._reloader.in_force.spec.drain_timeout_s
+        text = status.stopping(self._active())
         self._notifier.stopping(text)
         # Without a number: the one at hand is from the last reports. STATUS follows them until the end.
-        drain = f"open connections have {self._spec.drain_timeout_s:g}s to finish"
+        drain = f"open connections have {drain_timeout_s:g}s to finish"
         self._logger.event(Event.STOPPING, f"{self._requests.reason}: stopping; {drain}", signal=self._requests.reason)
-        supervisor.drain(self._spec.drain_timeout_s)
-        sockets.close()
+        supervisor.drain(drain_timeout_s)
+        self._sockets.close()
         extensions = asyncio.ensure_future(
             self._every(_EXTENSION_S / 3, lambda: self._notifier.extend_timeout(_EXTENSION_S))
         )
-        patience = self._spec.drain_timeout_s + _DRAIN_GRACE_S
+        patience = drain_timeout_s + _DRAIN_GRACE_S
         if not await _first_of(supervisor.ended(), self._requests.second.wait(), timeout_s=patience):
             supervisor.stop()
             if not await _first_of(supervisor.ended(), timeout_s=_STOP_GRACE_S):
@@ -132,24 +162,26 @@ class Daemon:
         extensions.cancel()
         self._logger.event(Event.STOPPED, "stopped")
 
-    def _tick(self, supervisor: Supervisor) -> None:
-        supervisor.tick()
+    def _tick(self) -> None:
+        self._supervisor.tick()
         self._logger.flush()
         if not self._ready:
             return
         stopping = self._requests.first.is_set()
-        text = status.stopping(self._active(supervisor)) if stopping else self._serving(supervisor)
+        text = status.stopping(self._active()) if stopping else self._serving()
         if self._status.due(text, clock.monotonic()):
             self._notifier.status(text)
 
-    def _serving(self, supervisor: Supervisor) -> str:
-        listeners = len(self._spec.listeners)
-        return status.serving(listeners, self._active(supervisor), self._spec.workers, supervisor.restarting)
+    def _serving(self) -> str:
+        spec, last = self._reloader.in_force.spec, self._reloader.last
+        text = status.serving(len(spec.listeners), self._active(), spec.workers, self._supervisor.restarting)
+        return f"{text}; the last reload was refused: {last[1][0]}" if last is not None and last[1] else text
 
-    def _active(self, supervisor: Supervisor) -> status.Active:
-        datagrams = any(listener.datagram is not None for listener in self._spec.listeners)
-        streams = any(listener.stream is not None for listener in self._spec.listeners) or not datagrams
-        totals = supervisor.totals
+    def _active(self) -> status.Active:
+        listeners = self._reloader.in_force.spec.listeners
+        datagrams = any(listener.datagram is not None for listener in listeners)
+        streams = any(listener.stream is not None for listener in listeners) or not datagrams
+        totals = self._supervisor.totals
         return status.Active(totals.active if streams else None, totals.sessions if datagrams else None)
 
     async def _every(self, interval_s: float, action: Callable[[], None]) -> None:
@@ -166,12 +198,26 @@ class Daemon:
         loop.set_exception_handler(lambda _, context: self._report_bug(context.get("exception"), context["message"]))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._requests.request, number)
-        loop.add_signal_handler(
-            signal.SIGHUP,
-            lambda: self._logger.event(
-                Event.RELOAD_IGNORED, "SIGHUP: this version cannot reload; a restart reads the file again"
-            ),
-        )
+        loop.add_signal_handler(signal.SIGHUP, self._reload_requested)
+
+    def _reload_requested(self) -> None:
+        if not self._ready:  # the file may have been read before it was changed: once more, then
+            self._reload_at_ready = True
+            return
+        if self._requests.first.is_set():
+            return
+        task = asyncio.ensure_future(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self) -> None:
+        """What SIGHUP asks for: the verdict goes to the log."""
+        try:
+            await self._reloader.reload()
+        except asyncio.CancelledError:  # a stop came first
+            return
+        except Exception as error:
+            self._report_bug(error)
 
     def _report_bug(self, error: BaseException | None, message: str = "") -> None:
         self._logger.bug("met the control process", error or RuntimeError(message))

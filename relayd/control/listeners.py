@@ -1,16 +1,25 @@
-"""The listening sockets of a spec, all or none. The control process owns them: a dead worker takes none along (R7).
+"""The listening sockets of a spec. The control process owns them: a dead worker takes none along (R7).
+
+    prepared = sockets.prepare(plan)      opens and adjusts all, or nothing: BindFailed
+    prepared.undo()                       as it was before; or
+    prepared.commit()                     from now on these are the sockets; nothing is closed yet
+    sockets.retire()                      closes what the plan has closed
 
 That goes for datagrams as well: they wait in the sockets, and the next worker of that number gets the same ones. An
 address keeps all its copies for as long as the daemon lives, so that the kernel goes on giving each client to the same.
 """
 
+import contextlib
+import errno
 import itertools
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+from relayd.address import Family, InetAddress, SocketAddress
 from relayd.errors import RelaydError
 from relayd.net.listening import ListenFailed, ListeningSocket, listen, listen_datagrams
 from relayd.spec import Bind, Spec
+from relayd.spec.plan import Adjust, Close, Open, Plan, plan
 from relayd.spec.sockets import Endpoint, endpoints
 
 __all__ = ["BindFailed", "BoundSocket", "ListeningSockets"]
@@ -42,30 +51,27 @@ class Opened:
 
 
 class ListeningSockets:
-    """Every listening socket of one spec, in the order of `spec.sockets.endpoints`. Owns them."""
+    """Every listening socket of the spec in force, in the order of `spec.sockets.endpoints`. Owns them."""
 
-    def __init__(self, bound: tuple[BoundSocket, ...]) -> None:
-        self.bound = bound
+    def __init__(self) -> None:
+        self.bound: tuple[BoundSocket, ...] = ()
+        #: Closed by a plan, and not yet in fact.
+        self._leaving: list[BoundSocket] = []
+        #: Datagram sockets that a worker still answers from: they are closed when it has released them (`release`).
+        self._held: dict[tuple[SocketAddress, int | None], BoundSocket] = {}
 
     @classmethod
     def open(cls, spec: Spec) -> "ListeningSockets":
         """Listen on every bind of `spec`. Raises BindFailed with every problem at once, and has then opened nothing."""
-        bound: list[BoundSocket] = []
-        failures: dict[tuple[str, Bind, bool], list[str]] = {}
-        try:
-            for _, of_one_address in itertools.groupby(endpoints(spec), _address):
-                copies = list(of_one_address)
-                try:
-                    bound += map(BoundSocket, copies, _open(copies))
-                except ListenFailed as failure:
-                    first = copies[0]
-                    failures.setdefault((first.listener.name, first.bind, first.datagram), []).append(str(failure))
-            if failures:
-                raise BindFailed([_problem(name, texts) for (name, _, _), texts in failures.items()])
-        except BaseException:
-            cls(tuple(bound)).close()
-            raise
-        return cls(tuple(bound))
+        sockets = cls()
+        sockets.prepare(plan(None, spec)).commit()
+        return sockets
+
+    def prepare(self, change: Plan) -> "Prepared":
+        """Do the steps of `change` that can fail. Raises BindFailed with every problem at once, and has then changed
+        nothing.
+        """
+        return Prepared(self, change)
 
     def filenos(self, worker: int) -> list[int]:
         """The descriptors that worker number `worker` has, in the order of `endpoints_of`. Still owned by this."""
@@ -73,18 +79,180 @@ class ListeningSockets:
 
     def opened(self) -> list[Opened]:
         """Every bind that has sockets, once for each type, in order: a range is one."""
-        found: dict[tuple[str, Bind, bool], Opened] = {}
-        for bound in self.bound:
-            endpoint = bound.endpoint
-            key = (endpoint.listener.name, endpoint.bind, endpoint.datagram)
-            if key not in found:
-                found[key] = Opened(key[0], Bind(bound.socket.address, endpoint.bind.ports), endpoint.datagram)
-        return list(found.values())
+        return opened(self.bound)
+
+    def retire(self) -> None:
+        """Close what the last plan has closed, now that workers have been told, but for datagram sockets: those are
+        held until `release`.
+        """
+        for bound in self._leaving:
+            bound.socket.close()
+        self._leaving.clear()
+
+    def release(self, worker: int, address: SocketAddress | None) -> None:
+        """Worker number `worker` has closed the datagram socket of `address`; None: all, for it is no more."""
+        held = [(address, worker)] if address is not None else [key for key in self._held if key[1] == worker]
+        for key in held:
+            if key in self._held:
+                self._held.pop(key).socket.close()
 
     def close(self) -> None:
         """Close them all and remove the socket files that are still ours. Idempotent."""
-        for bound in self.bound:
+        for bound in (*self.bound, *self._leaving, *self._held.values()):
             bound.socket.close()
+
+
+class Prepared:
+    """A change that can be made, and can be left. One of `commit` and `undo` is to be called, once."""
+
+    def __init__(self, sockets: ListeningSockets, change: Plan) -> None:
+        self._sockets = sockets
+        self._change = change
+        self._before = {bound.endpoint.key: bound for bound in sockets.bound}
+        #: What was opened, by key, and what was adjusted, in the order of the plan.
+        self.opened: dict[Hashable, BoundSocket] = {}
+        self._adjusted: list[Adjust] = []
+        #: Sockets whose address others of ours may share, and whether they might before.
+        self._shared: list[tuple[ListeningSocket, bool]] = []
+        self._opening = {step.endpoint.key for step in change.steps if isinstance(step, Open)}
+        self._closing = {step.endpoint.key for step in change.steps if isinstance(step, Close)}
+        try:
+            self._prepare()
+        except BaseException:
+            self.undo()
+            raise
+
+    def _prepare(self) -> None:
+        failures: dict[tuple[str, Bind, bool], list[str]] = {}
+
+        def failed(endpoint: Endpoint, failure: ListenFailed) -> None:
+            failures.setdefault((endpoint.listener.name, endpoint.bind, endpoint.datagram), []).append(str(failure))
+
+        opens = [step.endpoint for step in self._change.steps if isinstance(step, Open)]
+        for _, of_one_address in itertools.groupby(opens, _address):
+            copies = list(of_one_address)
+            try:
+                for endpoint, listening in zip(copies, self._open(copies), strict=True):
+                    self.opened[endpoint.key] = BoundSocket(endpoint, listening)
+            except ListenFailed as failure:
+                failed(copies[0], failure)
+        for step in self._change.steps:
+            if isinstance(step, Adjust):
+                try:
+                    self._adjust(step)
+                except ListenFailed as failure:
+                    failed(step.new, failure)
+        if failures:
+            raise BindFailed([_problem(name, texts) for (name, _, _), texts in failures.items()])
+
+    def _open(self, copies: Sequence[Endpoint]) -> list[ListeningSocket]:
+        """A socket for each of `copies`, which are one address. Raises ListenFailed."""
+        held = [self._sockets._held.get((endpoint.address, endpoint.worker)) for endpoint in copies]
+        again = [bound.socket for bound in held if bound is not None and bound.endpoint.key in self._opening]
+        if copies[0].datagram and len(again) == len(copies):
+            for listening in again:
+                _set_options(listening, copies[0])
+            return again
+        try:
+            return _open(copies)
+        except ListenFailed as failure:
+            if failure.errno != errno.EADDRINUSE:
+                raise
+            ours = self._ours(copies[0])
+            stays = [one for one in ours if one.endpoint.key not in self._closing and not self._is_copy(one, copies[0])]
+            if stays:
+                owner = f"relayd itself has {stays[0].socket.address} for listener {stays[0].endpoint.listener.name}"
+                raise ListenFailed(
+                    copies[0].address, f"{owner}, and can let go of it only by a restart", failure.errno
+                ) from None
+            if not ours or not isinstance(copies[0].address, InetAddress):
+                raise
+            for bound in ours:
+                self._shared.append((bound.socket, bound.socket.let_others_bind(enabled=True)))
+            return _open(copies, beside=True)
+
+    def _ours(self, endpoint: Endpoint) -> list[BoundSocket]:
+        """Our own sockets that have the address, or a part of it."""
+        address = endpoint.address
+        ours = (*self._before.values(), *self._sockets._held.values())
+        if not isinstance(address, InetAddress):
+            return [bound for bound in ours if bound.socket.address == address]
+        return [
+            bound
+            for bound in ours
+            if bound.endpoint.datagram is endpoint.datagram
+            and isinstance(bound.socket.address, InetAddress)
+            and _meet(bound, endpoint, bound.socket.address, address)
+        ]
+
+    def _is_copy(self, bound: BoundSocket, endpoint: Endpoint) -> bool:
+        """Whether a socket of ours that stays is one that another worker has for the same address, or is held."""
+        held = bound.endpoint.key not in self._before
+        return held or (endpoint.datagram and bound.socket.address == endpoint.address)
+
+    def _adjust(self, step: Adjust) -> None:
+        self._adjusted.append(step)
+        _set_options(self._before[step.new.key].socket, step.new)
+
+    def filenos(self, worker: int) -> list[int]:
+        """The descriptors that worker number `worker` has not been sent yet, in the order of `endpoints_of`."""
+        return [bound.socket.fileno() for bound in self.opened.values() if bound.endpoint.worker in (None, worker)]
+
+    def commit(self) -> None:
+        """From now on these are the sockets. Cannot fail."""
+        sockets = self._sockets
+        spec = self._change.spec
+        wanted = list(endpoints(spec)) if spec is not None else []
+        every = {**self._before, **self.opened}
+        # What is held and was opened anew has been replaced; what is closing may be let go of from now on.
+        for bound in self.opened.values():
+            held = sockets._held.pop((bound.socket.address, bound.endpoint.worker), None)
+            if held is not None and held.socket is not bound.socket:
+                held.socket.close()
+        for bound in (bound for key, bound in self._before.items() if key in self._closing):
+            if bound.endpoint.datagram:
+                sockets._held[bound.socket.address, bound.endpoint.worker] = bound
+            else:
+                sockets._leaving.append(bound)
+        sockets.bound = tuple(BoundSocket(endpoint, every[endpoint.key].socket) for endpoint in wanted)
+
+    def undo(self) -> None:
+        """Close what was opened, and set what was adjusted as it was."""
+        held = {id(bound.socket) for bound in self._sockets._held.values()}
+        for bound in self.opened.values():
+            if id(bound.socket) not in held:
+                bound.socket.close()
+        self.opened.clear()
+        for step in self._adjusted:
+            with contextlib.suppress(ListenFailed):  # it was so a moment ago; and the reason to undo is told already
+                _set_options(self._before[step.new.key].socket, step.old)
+        self._adjusted.clear()
+        for listening, before in reversed(self._shared):
+            listening.let_others_bind(enabled=before)
+        self._shared.clear()
+
+
+def _meet(bound: BoundSocket, endpoint: Endpoint, ours: InetAddress, address: InetAddress) -> bool:
+    """Whether the two have a part in common, as bind(2) sees it."""
+    if ours.port != address.port or not (ours == address or ours.wildcard or address.wildcard):
+        return False
+    if ours.family is address.family:
+        return True
+    six = bound.endpoint if ours.family is Family.INET6 else endpoint
+    return not six.listener.binding.ipv6_only
+
+
+def opened(bound: Iterable[BoundSocket]) -> list[Opened]:
+    """Every bind that has one of these sockets, once for each type, in order: a range is one."""
+    found: dict[tuple[str, Bind, bool], Opened] = {}
+    for each in bound:
+        endpoint = each.endpoint
+        key = (endpoint.listener.name, endpoint.bind, endpoint.datagram)
+        if key not in found:
+            # Of a range, perhaps only some ports are new; and the kernel picks none of them.
+            shown = endpoint.bind if endpoint.bind.ports > 1 else Bind(each.socket.address)
+            found[key] = Opened(key[0], shown, endpoint.datagram)
+    return list(found.values())
 
 
 def _address(endpoint: Endpoint) -> tuple[str, Bind, int, bool]:
@@ -92,14 +260,20 @@ def _address(endpoint: Endpoint) -> tuple[str, Bind, int, bool]:
     return (endpoint.listener.name, endpoint.bind, endpoint.index, endpoint.datagram)
 
 
-def _open(copies: Sequence[Endpoint]) -> list[ListeningSocket]:
-    """A socket for each of `copies`, which are one address. Raises ListenFailed."""
+def _open(copies: Sequence[Endpoint], *, beside: bool = False) -> list[ListeningSocket]:
+    """A socket for each of `copies`, which are one address, `beside` others of ours. Raises ListenFailed."""
     listener, address = copies[0].listener, copies[0].address
     if copies[0].datagram:
-        return listen_datagrams(address, listener.binding, len(copies))
+        return listen_datagrams(address, listener.binding, len(copies), beside=beside)
     if listener.stream is None:
         raise AssertionError(f"{listener.name}: a socket for streams that nobody relays")
-    return [listen(address, listener.binding, listener.stream.options)]
+    return [listen(address, listener.binding, listener.stream.options, beside=beside)]
+
+
+def _set_options(listening: ListeningSocket, endpoint: Endpoint) -> None:
+    listener = endpoint.listener
+    options = None if endpoint.datagram or listener.stream is None else listener.stream.options
+    listening.adjust(listener.binding, options)
 
 
 def _problem(listener: str, failures: list[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from relayd import config
 from relayd.control.daemon import Daemon
 from relayd.control.listeners import BindFailed
+from relayd.control.reload import InForce, in_force
 from relayd.errors import RelaydError
 from relayd.log.events import Event
 from relayd.log.logger import Logger, open_logger
@@ -55,9 +56,10 @@ def run(path: Path) -> int:
     try:
         for warning in loaded.warnings:
             logger.event(Event.CONFIGURATION_WARNING, str(warning))
-        _check_budget(loaded.spec, _raise_file_limit())
+        nofile = _raise_file_limit()
+        _check_budget(loaded.spec, nofile)
         notifier = Notifier.from_environment(warn=lambda line: logger.event(Event.SYSTEMD_UNREACHABLE, line))
-        asyncio.run(_live(loaded.spec, logger, notifier))
+        asyncio.run(_live(in_force(loaded, path.absolute()), nofile, logger, notifier))
     except RelaydError as error:
         return _not_started(logger, error)
     except Exception as error:
@@ -70,8 +72,8 @@ def run(path: Path) -> int:
     return EXIT_OK
 
 
-async def _live(spec: Spec, logger: Logger, notifier: Notifier) -> None:
-    await Daemon(spec, logger, notifier).run()  # made here: its events belong to the running loop
+async def _live(start: InForce, nofile: int, logger: Logger, notifier: Notifier) -> None:
+    await Daemon(start, nofile, logger, notifier).run()  # made here: its events belong to the running loop
 
 
 def _raise_file_limit() -> int:

@@ -33,6 +33,11 @@ class Names:
         # Sorted: the order of lookups, and of log lines, is the same at every start.
         self._names = {name: _Name() for name in sorted(names, key=str)}
 
+    def change(self, names: Iterable[NameAddress]) -> None:
+        """From now on it is these. What is known of those that stay is kept."""
+        before = self._names
+        self._names = {name: before.get(name) or _Name() for name in sorted(names, key=str)}
+
     def begin(self, now: float) -> list[NameAddress]:
         """Names whose lookup is to begin now: those due, the longest waiting first. They count as asked from now on."""
         free = LOOKUPS_MAX - sum(state.asked for state in self._names.values())
@@ -55,6 +60,8 @@ class Names:
         The same addresses in another order are none: name servers rotate them, and connections would follow.
         """
         state = self._done(name, now + RESOLVE_INTERVAL_S)
+        if state is None:
+            return False
         changed = set(addresses) != set(state.addresses)
         if changed:
             state.addresses = addresses
@@ -62,7 +69,8 @@ class Names:
 
     def failed(self, name: NameAddress, now: float) -> tuple[InetAddress, ...]:
         """A lookup of `name` has failed; returns the addresses that stay in force, if any."""
-        return self._done(name, now + RETRY_INTERVAL_S).addresses
+        state = self._done(name, now + RETRY_INTERVAL_S)
+        return state.addresses if state is not None else ()
 
     def answers(self) -> list[tuple[NameAddress, tuple[InetAddress, ...]]]:
         """Every name that has addresses, with them."""
@@ -73,7 +81,12 @@ class Names:
         """True when every name has been looked up at least once, with or without success."""
         return all(state.ever_answered for state in self._names.values())
 
-    def _done(self, name: NameAddress, due: float) -> _Name:
-        state = self._names[name]
-        state.asked, state.ever_answered, state.due = False, True, due
+    def _done(self, name: NameAddress, due: float) -> _Name | None:
+        """None when nobody wants to know any more: `change` has left the name out while it was looked up."""
+        state = self._names.get(name)
+        if state is not None:
+            state.asked, state.ever_answered, state.due = False, True, due
         return state
+
+    def __contains__(self, name: NameAddress) -> bool:
+        return name in self._names

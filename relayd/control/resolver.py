@@ -53,6 +53,13 @@ class Resolver:
         self._note_first_answers()
         self._next()
 
+    async def change(self, names: Iterable[NameAddress]) -> None:
+        """Keep these fresh from now on, and wait for first answers for those that are new."""
+        self._names.change(names)
+        self._first_answers.clear()
+        self.start()
+        await self.first_answers()
+
     async def first_answers(self) -> None:
         """Wait until every name has been looked up once, with or without success, or RESOLVE_BOOT_WAIT_S is over."""
         with contextlib.suppress(asyncio.TimeoutError):  # the answers that are missing come later, as changes do
@@ -91,7 +98,9 @@ class Resolver:
     def _found(self, name: NameAddress, result: tuple[InetAddress, ...] | Exception) -> None:
         if self._closed:
             return
-        if isinstance(result, Exception):
+        if name not in self._names:
+            self._next()
+        elif isinstance(result, Exception):
             self._failed(name, result)
         elif not result:
             self._failed(name, OSError("the answer has no address"))

@@ -12,9 +12,25 @@ import asyncio
 import enum
 import signal
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from relayd import clock
-from relayd.channel.messages import Configure, Drain, Message, Ready, Report, Resolved, Stop
+from relayd.address import SocketAddress
+from relayd.channel.messages import (
+    Change,
+    Changed,
+    Configure,
+    Count,
+    Counted,
+    Drain,
+    LiveCount,
+    Message,
+    Ready,
+    Released,
+    Report,
+    Resolved,
+    Stop,
+)
 from relayd.control.backoff import Backoff
 from relayd.control.heartbeat import START_TICKS, TICK_S, Heartbeat
 from relayd.control.totals import Totals
@@ -60,6 +76,8 @@ class _Slot:
         self.backoff = Backoff()
         self.started = 0.0
         self.timer: asyncio.TimerHandle | None = None
+        #: The number of the last change that it does.
+        self.does = 0
 
     def move(self, phase: Phase) -> None:
         if phase not in _MOVES[self.phase]:
@@ -71,7 +89,8 @@ class Supervisor:
     """The workers of one daemon. `sockets(number)` are the descriptors that worker `number` is sent; they stay the
     caller's, who keeps them open until `drain` or `stop`.
 
-    `say(event, message, **fields)` writes a log line.
+    `say(event, message, **fields)` writes a log line. `on_release(number, address)` is told of datagram sockets that a
+    worker has let go of; address None: of all, for it is gone.
     """
 
     def __init__(
@@ -80,22 +99,40 @@ class Supervisor:
         sockets: Callable[[int], Sequence[int]],
         say: Callable[..., None],
         command: Sequence[str] = WORKER_COMMAND,
+        on_release: Callable[[int, SocketAddress | None], None] | None = None,
     ) -> None:
         self._spec = spec
         self._sockets = sockets
         self._say = say
         self._command = command
+        self._on_release = on_release
         self._slots = [_Slot(number) for number in range(1, spec.workers + 1)]
         self._resolved: dict[object, Resolved] = {}
         self._booted: asyncio.Future[None] | None = None
         self._ending = False
         self._ended = asyncio.Event()
+        #: Of the last change; and what waits for workers to say something.
+        self._change = 0
+        self._waiting: list[asyncio.Future[None]] = []
+        self._counts: dict[int, tuple[LiveCount, ...]] = {}
+        self._count = 0
         self.totals = Totals()
 
     @property
     def restarting(self) -> int:
         """Workers that do not accept connections just now."""
         return sum(slot.phase in (Phase.WAITING, Phase.STARTING) for slot in self._slots)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Number, process id (None where there is no process just now) and phase of each."""
+        return [
+            {
+                "number": slot.number,
+                "pid": slot.process.pid if slot.process is not None else None,
+                "phase": slot.phase.value,
+            }
+            for slot in self._slots
+        ]
 
     async def boot(self) -> None:
         """Start every worker and wait until all accept. Raises WorkersFailed at the first one that ends instead.
@@ -135,6 +172,72 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is not None and slot.phase is not Phase.DRAINING:
                 slot.process.send(answer)
+
+    def change(self, spec: Spec, added: Callable[[int], Sequence[int]]) -> None:
+        """Have every worker, now and future, do what `spec` says. `added(number)` are the sockets of worker `number`
+        that it has not been sent yet.
+        """
+        self._spec = spec
+        self._change += 1
+        names: frozenset[object] = frozenset(spec.names)
+        self._resolved = {name: answer for name, answer in self._resolved.items() if name in names}
+        for slot in self._slots:
+            if slot.process is not None and slot.phase in (Phase.STARTING, Phase.RUNNING):
+                slot.process.send(Change(spec, self._change), added(slot.number))
+                for answer in self._resolved.values():
+                    slot.process.send(answer)
+            else:
+                self._released(slot, None)
+
+    async def changed(self, timeout_s: float) -> bool:
+        """Wait until every worker that accepts does what the last `change` says. False: after `timeout_s` one does not
+        yet.
+        """
+        return await self._wait_for(
+            lambda: all(slot.does == self._change for slot in self._slots if slot.phase is Phase.RUNNING), timeout_s
+        )
+
+    async def counts(self, timeout_s: float) -> tuple[LiveCount, ...]:
+        """How many connections and sessions there are of each listener to each target; what workers do not tell within
+        `timeout_s` is not in it.
+        """
+        self._count += 1
+        self._counts.clear()
+        asked = [slot for slot in self._slots if slot.process is not None and slot.phase is Phase.RUNNING]
+        for slot in asked:
+            if slot.process is not None:
+                slot.process.send(Count(self._count))
+        await self._wait_for(lambda: all(slot.number in self._counts for slot in asked), timeout_s)
+        return tuple(count for counts in self._counts.values() for count in counts)
+
+    def descriptors(self) -> dict[int, int]:
+        """By worker: how many descriptors its connections and sessions have at most, by the last `counts`."""
+        return {
+            number: sum(each.count * (1 if each.datagram else 2) for each in counts)
+            for number, counts in self._counts.items()
+        }
+
+    async def _wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until `condition`, asked whenever a worker has said something that matters to it, holds."""
+        until = clock.monotonic() + timeout_s
+        while not condition():
+            said = asyncio.get_running_loop().create_future()
+            self._waiting.append(said)
+            try:
+                await asyncio.wait_for(said, until - clock.monotonic())
+            except asyncio.TimeoutError:
+                return False
+        return True
+
+    def _note_said(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for said in waiting:
+            if not said.done():
+                said.set_result(None)
+
+    def _released(self, slot: _Slot, address: SocketAddress | None) -> None:
+        if self._on_release is not None:
+            self._on_release(slot.number, address)
 
     def drain(self, timeout_s: float) -> None:
         """Have workers accept no more and end after their last connection, or after `timeout_s`. None is replaced."""
@@ -189,6 +292,7 @@ class Supervisor:
             return
         slot.move(Phase.STARTING)
         slot.heartbeat = Heartbeat()
+        slot.does = self._change
         slot.process.send(Configure(self._spec, slot.number), self._sockets(slot.number))
         for answer in self._resolved.values():
             slot.process.send(answer)
@@ -197,6 +301,15 @@ class Supervisor:
         slot.heartbeat.heard()
         if isinstance(message, Report):
             self.totals.report(slot.number, message.listeners)
+        elif isinstance(message, Changed):
+            slot.does = message.number
+            self._note_said()
+        elif isinstance(message, Counted):
+            if message.number == self._count:
+                self._counts[slot.number] = message.counts
+                self._note_said()
+        elif isinstance(message, Released):
+            self._released(slot, message.address)
         elif isinstance(message, Ready) and slot.phase is Phase.STARTING and not self._ending:
             slot.move(Phase.RUNNING)
             pid = slot.process.pid if slot.process is not None else 0
@@ -206,6 +319,8 @@ class Supervisor:
 
     def _gone(self, slot: _Slot, end: End) -> None:
         process, slot.process = slot.process, None
+        self._released(slot, None)
+        self._note_said()
         pid = process.pid if process is not None else 0
         self.totals.ended(slot.number)
         # A worker that had not begun to drain was killed by `drain` or `kill`: no news, and no reason to search for.

@@ -51,8 +51,11 @@ class Event(enum.Enum):
     BIND_FAILED = ("bind_failed", Level.ERROR, "4cde0133dc45e002fb60e12c2b59f609", False)
     CONFIGURATION_WARNING = ("configuration_warning", Level.WARNING, "a322f08f5c1e4f0b97b33d388fe7192f", False)
     START_FAILED = ("start_failed", Level.ERROR, "7bef936ceeb44718bf74c39dcc81f498", False)
-    RELOAD_IGNORED = ("reload_ignored", Level.WARNING, "b8b959c8516947babfe480be73f123f0", False)
+    RELOADED = ("reloaded", Level.INFO, "3e2410cc77bd472fa2c74520181eea9b", False)
+    RELOAD_CHANGE = ("reload_change", Level.INFO, "45ad28e51af34437988538d5642755b4", False)
+    RELOAD_FAILED = ("reload_failed", Level.ERROR, "5ee66d84769e4dafb0bc73faa6d743a5", False)
     SYSTEMD_UNREACHABLE = ("systemd_unreachable", Level.WARNING, "ecf9986ec6cb4192541eeb27792ada45")
+    ADMIN_UNAVAILABLE = ("admin_unavailable", Level.WARNING, "b47d407f2cbb46b1a1ef379e33495f56", False)
 
     # Workers, as the control process sees them.
     WORKER_STARTED = ("worker_started", Level.INFO, "acf28e39e921db40f43f26969bbb7b7a", False)

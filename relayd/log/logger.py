@@ -65,6 +65,11 @@ class Logger:
         self._bursts: dict[Event, _Burst] = {}
         self._bursts_left_out = False
 
+    def change(self, log: Log) -> None:
+        """From now on write what `log` says. The format stays."""
+        self.access_enabled = log.access
+        self._priority_max = Level(log.level).priority
+
     def enabled(self, level: Level) -> bool:
         """Whether events of `level` are written; for callers to whom making the message costs something."""
         return level.priority <= self._priority_max

@@ -142,12 +142,18 @@ class Outbox:
         self._bulk = False
         #: The receiving socket of all owners, as long as there is only one.
         self._only: ReplySocket | None = None
-        self._attached = 0
+        self._attached: list[ReplySocket] = []
 
     def attach(self, receiver: ReplySocket) -> None:
         """Replies may leave from `receiver` from now on."""
-        self._attached += 1
-        self._only = receiver if self._attached == 1 else None
+        self._attached.append(receiver)
+        self._only = receiver if len(self._attached) == 1 else None
+
+    def detach(self, receiver: ReplySocket) -> None:
+        """No more replies leave from `receiver`; those that wait are to be sent before. Idempotent."""
+        if receiver in self._attached:
+            self._attached.remove(receiver)
+        self._only = self._attached[0] if len(self._attached) == 1 else None
 
     def reply_to(self, key: bytes) -> bytes:
         """What a session keeps, so that `put` need not work it out."""

@@ -17,11 +17,11 @@ import secrets
 import socket
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relayd.address import UNIX_PATH_BYTES_MAX, Family, InetAddress, SocketAddress, UnixAddress
 from relayd.errors import RelaydError, name
-from relayd.net.options import apply_tcp
+from relayd.net.options import apply_tcp, reset_tcp
 from relayd.spec import Binding, SocketOptions
 
 __all__ = ["ListenFailed", "ListeningSocket", "listen", "listen_datagrams"]
@@ -41,8 +41,10 @@ _PATH_IN_USE = "address already in use: another process listens on this path"
 class ListenFailed(RelaydError):
     """The address cannot be listened on. `str(error)` is `address: what: what to do`."""
 
-    def __init__(self, address: SocketAddress, reason: str) -> None:
+    def __init__(self, address: SocketAddress, reason: str, number: int = 0) -> None:
         super().__init__(f"{address}: {reason}")
+        #: The errno behind it; 0 where there is none.
+        self.errno = number
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,51 @@ class ListeningSocket:
         """The descriptor, still owned by this object. -1 once closed."""
         return self._sock.fileno()
 
+    def let_others_bind(self, *, enabled: bool) -> bool:
+        """Let sockets of this user that say so as well (`beside`) bind the same address, or a part of it; or not.
+        Returns how it was before.
+        """
+        before = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, enabled)
+        return bool(before)
+
+    def adjust(self, binding: Binding, options: SocketOptions | None) -> None:
+        """Set what can be set on a socket that is bound already: all but `interface` and `ipv6_only`. `options` are
+        those of streams. Raises ListenFailed, and may then have set a part.
+        """
+        if isinstance(self.address, UnixAddress):
+            self._adjust_unix(self.address, binding)
+        else:
+            with _explained(self.address):
+                _set_freebind(self._sock, self.address, enabled=binding.freebind)
+            if options is not None:
+                with _explained(self.address, _congestion_advice(options.congestion)):
+                    reset_tcp(self._sock, options)
+                _set_accepting(self._sock, self.address, binding)
+        if options is not None:
+            with _explained(self.address):
+                self._sock.listen(binding.backlog)
+
+    def _adjust_unix(self, address: UnixAddress, binding: Binding) -> None:
+        if self._identity is None:
+            return
+        gone = "the socket file is gone, which a restart makes anew: something has removed it"
+        with _explained(address, {errno.ENOENT: gone}):
+            now = os.lstat(address.path)
+        if _identity(now) != self._identity:
+            raise ListenFailed(address, "the socket file is not ours any more: something has replaced it")
+        # Where the file names nobody, the owner is to be as it would have been from the beginning.
+        user = binding.user_id if binding.user_id is not None or now.st_uid == os.geteuid() else os.geteuid()
+        group = binding.group_id if binding.group_id is not None or now.st_gid == os.getegid() else os.getegid()
+        binding = replace(binding, user_id=user, group_id=group)
+        directory, final = os.path.split(address.path)
+        with _explained(address, _directory_advice(directory)):
+            directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _finish_file(address, binding, directory_fd, final)
+        finally:
+            os.close(directory_fd)
+
     def close(self) -> None:
         """Remove the socket file if it is still this socket's, and close the socket. Idempotent.
 
@@ -84,14 +131,19 @@ class ListeningSocket:
         self._sock.close()
 
 
-def listen(address: SocketAddress, binding: Binding, options: SocketOptions) -> ListeningSocket:
-    """A socket that listens on `address`; the caller owns it. Raises ListenFailed, and has then left nothing behind."""
+def listen(
+    address: SocketAddress, binding: Binding, options: SocketOptions, *, beside: bool = False
+) -> ListeningSocket:
+    """A socket that listens on `address`; the caller owns it. Raises ListenFailed, and has then left nothing behind.
+
+    `beside`: others of ours have a part of the address, and let it be shared (`ListeningSocket.let_others_bind`).
+    """
     with _explained(address):
         sock = socket.socket(address.family.af, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         if isinstance(address, InetAddress):
-            return _listen_inet(sock, address, binding, options)
+            return _listen_inet(sock, address, binding, options, beside=beside)
         if address.abstract:
             return _listen_abstract(sock, address, binding)
         return _listen_path(sock, address, binding)
@@ -100,19 +152,20 @@ def listen(address: SocketAddress, binding: Binding, options: SocketOptions) -> 
         raise
 
 
-def listen_datagrams(address: SocketAddress, binding: Binding, copies: int = 1) -> list[ListeningSocket]:
+def listen_datagrams(
+    address: SocketAddress, binding: Binding, copies: int = 1, *, beside: bool = False
+) -> list[ListeningSocket]:
     """`copies` sockets that receive datagrams at `address`; the caller owns them. Raises ListenFailed, and has then
     left nothing behind.
 
     More than one only for inet and inet6: there the kernel gives each datagram to one of them, by a hash of both
-    addresses, and always to the same one as long as all of them are open.
+    addresses, and always to the same one as long as all of them are open. `beside` as for `listen`.
     """
     opened: list[ListeningSocket] = []
     try:
         while len(opened) < copies:
-            opened.append(
-                _listen_datagrams(opened[0].address if opened else address, binding, copies, first=not opened)
-            )
+            first = not opened and not beside
+            opened.append(_listen_datagrams(opened[0].address if opened else address, binding, copies, first=first))
     except BaseException:
         for listening in opened:
             listening.close()
@@ -180,13 +233,17 @@ def _set_binding(sock: socket.socket, address: InetAddress, binding: Binding) ->
         if address.family is Family.INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, binding.ipv6_only)
         if binding.freebind:
-            if address.family is Family.INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
-            else:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            _set_freebind(sock, address, enabled=True)
     if binding.interface is not None:
         with _explained(address, _interface_advice(binding.interface)):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, binding.interface.encode() + b"\0")
+
+
+def _set_freebind(sock: socket.socket, address: InetAddress, *, enabled: bool) -> None:
+    if address.family is Family.INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, enabled)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, enabled)
 
 
 def _with_port(sock: socket.socket, address: InetAddress) -> InetAddress:
@@ -197,11 +254,13 @@ def _with_port(sock: socket.socket, address: InetAddress) -> InetAddress:
 
 
 def _listen_inet(
-    sock: socket.socket, address: InetAddress, binding: Binding, options: SocketOptions
+    sock: socket.socket, address: InetAddress, binding: Binding, options: SocketOptions, *, beside: bool
 ) -> ListeningSocket:
     if address.port:
         with _explained(address):
             _allow_restart(sock)
+            if beside:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     _set_binding(sock, address, binding)
     with _explained(address, _congestion_advice(options.congestion)):
         apply_tcp(sock, options)
@@ -211,13 +270,18 @@ def _listen_inet(
             # Not before: where reuse is allowed, bind(2) looks for a free port in the lower half of the range first,
             # all of it (inet_csk_find_open_port), which takes milliseconds a socket once some 7,000 are bound.
             _allow_restart(sock)
-        if binding.defer_accept_s is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, binding.defer_accept_s)
-        if binding.fast_open:
-            # The value is the number of handshakes that may wait for their last ACK; RFC 7413, section 5.1.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, binding.backlog)
+    _set_accepting(sock, address, binding)
+    with _explained(address, _bind_advice(address)):
         sock.listen(binding.backlog)
     return ListeningSocket(sock, _with_port(sock, address))
+
+
+def _set_accepting(sock: socket.socket, address: InetAddress, binding: Binding) -> None:
+    """What a listening socket does before accept(2)."""
+    with _explained(address):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, binding.defer_accept_s or 0)
+        # The value is the number of handshakes that may wait for their last ACK; RFC 7413, section 5.1.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, binding.backlog if binding.fast_open else 0)
 
 
 def _allow_restart(sock: socket.socket) -> None:
@@ -311,7 +375,7 @@ def _refuse_unless_stale(address: UnixAddress) -> bool:
         return answer == errno.ECONNREFUSED
     # Accepted, backlog full, or a socket of another type: somebody is there.
     if answer in (0, errno.EAGAIN, errno.EPROTOTYPE):
-        raise ListenFailed(address, _PATH_IN_USE)
+        raise ListenFailed(address, _PATH_IN_USE, errno.EADDRINUSE)
     raise ListenFailed(address, f"cannot tell whether the socket at this path is in use: {os.strerror(answer)}")
 
 
@@ -334,7 +398,7 @@ class _explained:  # noqa: N801  # reads as a verb: with _explained(address)
         if isinstance(error, OSError):
             number = error.errno or 0
             usual = f"{os.strerror(number)} ({name(number)})" if number else str(error)
-            raise ListenFailed(self._address, (self._advice or {}).get(number, usual)) from error
+            raise ListenFailed(self._address, (self._advice or {}).get(number, usual), number) from error
 
 
 def _bind_advice(address: InetAddress, *, datagram: bool = False) -> dict[int, str]:

@@ -36,6 +36,20 @@ def apply_tcp(sock: socket.SocketType, options: SocketOptions) -> None:
         apply_keepalive(sock, options.keepalive)
 
 
+def reset_tcp(sock: socket.SocketType, options: SocketOptions) -> None:
+    """As `apply_tcp`, on a socket that may have other options already: those that `options` leaves to the kernel are
+    set to what it would have chosen.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+    if options.congestion is None:
+        with socket.socket(sock.family, socket.SOCK_STREAM) as fresh:
+            usual = fresh.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, usual.rstrip(b"\0"))
+    apply_tcp(sock, options)
+
+
 def apply_keepalive(sock: socket.SocketType, keepalive: Keepalive) -> None:
     """Turn keepalive on. SO_KEEPALIVE first: setting TCP_KEEPIDLE then counts the silence so far
     (tcp_sock_set_keepidle).

@@ -39,7 +39,8 @@ class PipePool:
     """Lends at most `limit` pipes at a time (the fd budget's share)."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        #: May be changed at any time.
+        self.limit = limit
         self._spare: list[Pipe] = []
         self.lent = 0
 
@@ -48,7 +49,7 @@ class PipePool:
         if self._spare:
             self.lent += 1
             return self._spare.pop()
-        if self.lent >= self._limit:
+        if self.lent >= self.limit:
             return None
         try:
             pipe = Pipe()

@@ -4,8 +4,8 @@ Every address of a resolved name is a target of its own (T3); a name without an 
 no new round: however often a name resolves to something else, every target has its turn.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress
 from relayd.net.dialing import may_meet_itself
@@ -16,6 +16,8 @@ from relayd.spec import PortRule, Target
 class Choice:
     """One address that can be dialled, with all that dialling and logging need of it worked out beforehand."""
 
+    #: The one it is, or one of the addresses of its name. Of several with one address, the first.
+    target: Target
     address: SocketAddress
     af: int
     #: None where an interface name has to be looked up at each dial: interfaces come and go.
@@ -59,6 +61,12 @@ class Group:
             if not self._stale:
                 self._rebuild({self._on_port(target, address) for target in targets for address in addresses})
 
+    def retarget(self, targets: Sequence[Target]) -> None:
+        """From now on choose among `targets`. Those that stay keep their turn."""
+        self._targets = tuple(targets)
+        if not self._stale:
+            self._rebuild()
+
     def has(self, choice: Choice) -> bool:
         """True while `choice`, the very object, is one of them."""
         return any(each is choice for each in self._choices)
@@ -80,9 +88,13 @@ class Group:
 
     def _rebuild(self, answer: Collection[SocketAddress] = ()) -> None:
         self._stale = False
-        addresses = dict.fromkeys(address for target in self._targets for address in self._addresses(target))
+        addresses: dict[SocketAddress, Target] = {}
+        for target in self._targets:
+            for address in self._addresses(target):
+                addresses.setdefault(address, target)
         if self._last < 0:
-            self._choices = [_choice(address) for address in addresses]  # the first pick is the first of the file
+            # The first pick is the first of the file.
+            self._choices = [_choice(address, target) for address, target in addresses.items()]
             return
         at = self._last + 1
         self._choices = _requeued(self._choices[at:] + self._choices[:at], addresses, answer)
@@ -116,6 +128,20 @@ class Groups:
         self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
         self._groups: dict[tuple[int, int], Group] = {}
 
+    def retarget(self, targets: Sequence[Target]) -> None:
+        """From now on choose among `targets`. A group stays the same object, unless all ports have shared it, or will:
+        `at` has to be asked again.
+        """
+        self._targets = tuple(targets)
+        each_port = any(target.rule is not PortRule.FIXED for target in targets)
+        if each_port is not self._each_port:
+            self._each_port = each_port
+            self._groups = {}
+        names = {target.address for target in targets}
+        self._resolved = {name: addresses for name, addresses in self._resolved.items() if name in names}
+        for group in self._groups.values():
+            group.retarget(targets)
+
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups.values())
 
@@ -138,7 +164,7 @@ class Groups:
 
 
 def _requeued(
-    queue: Sequence[Choice], addresses: Collection[SocketAddress], answer: Collection[SocketAddress]
+    queue: Sequence[Choice], addresses: Mapping[SocketAddress, Target], answer: Collection[SocketAddress]
 ) -> list[Choice]:
     """`queue`, in the order of turns, with all of `addresses` and no others, now that a name means `answer`.
 
@@ -146,17 +172,24 @@ def _requeued(
     each time has its turns too. Of more places than addresses a name keeps the first; more addresses go to the end.
     """
     known = {choice.address for choice in queue}
-    new = iter([_choice(address) for address in addresses if address not in known])
+    new = iter([_choice(address, target) for address, target in addresses.items() if address not in known])
     places = [at for at, choice in enumerate(queue) if choice.address in answer or choice.address not in addresses]
-    filled = [choice if choice.address in addresses else next(new, None) for choice in queue]
+    filled = [
+        _kept(choice, addresses[choice.address]) if choice.address in addresses else next(new, None) for choice in queue
+    ]
     stay = iter([filled[at] for at in places if filled[at] is not None])
     for at in places:
         filled[at] = next(stay, None)
     return [*(choice for choice in filled if choice is not None), *new]
 
 
-def _choice(address: SocketAddress) -> Choice:
+def _kept(choice: Choice, target: Target) -> Choice:
+    """The very same, where it still stands for the same target."""
+    return choice if choice.target == target else replace(choice, target=target)
+
+
+def _choice(address: SocketAddress, target: Target) -> Choice:
     scoped = isinstance(address, InetAddress) and address.scope
     sockaddr = None if scoped else address.sockaddr
     port = address.port if isinstance(address, InetAddress) else 0
-    return Choice(address, address.family.af, sockaddr, str(address), port, may_meet_itself(address))
+    return Choice(target, address, address.family.af, sockaddr, str(address), port, may_meet_itself(address))

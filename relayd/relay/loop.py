@@ -47,7 +47,8 @@ class Loop:
         self.turns = 0
         #: Sockets, forgotten by the selector, that this loop owns and closes at the end of the turn.
         self.closing: list[socket.SocketType] = []
-        self._flush = flush
+        #: Called as each turn ends.
+        self.flush = flush
         self._again: deque[Callable[[], None]] = deque()
 
     def again(self, step: Callable[[], None]) -> None:
@@ -88,7 +89,7 @@ class Loop:
             self._expire(now)
         if self.closing:
             self.close_ended()
-        self._flush()
+        self.flush()
 
     def close_ended(self) -> None:
         """Close what is in `closing`. Every turn ends with it; after the last one it is the caller's to call."""

@@ -15,10 +15,27 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from relayd.address import InetAddress
+from relayd.address import SocketAddress
 from relayd.channel import Channel, ChannelClosed
-from relayd.channel.messages import REPORT_INTERVAL_S, Configure, Drain, Message, Ready, Report, Resolved, Stop
+from relayd.channel.messages import (
+    REPORT_INTERVAL_S,
+    Change,
+    Changed,
+    Configure,
+    Count,
+    Counted,
+    Drain,
+    LiveCount,
+    Message,
+    Ready,
+    Released,
+    Report,
+    Resolved,
+    Stop,
+)
 from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.log.events import Event
 from relayd.log.logger import Logger, open_logger
@@ -26,14 +43,13 @@ from relayd.net.pipes import PipePool
 from relayd.net.poller import IN, OUT
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.services import DatagramServices
-from relayd.relay.group import Groups
+from relayd.relay.departures import Departures
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Actor, Loop
-from relayd.relay.stream.listener import AcceptingSocket, Acceptor
-from relayd.relay.stream.service import StreamService
-from relayd.spec import Listener
+from relayd.relay.stream.services import StreamServices
+from relayd.spec import Listener, OnChange, Spec
 from relayd.spec.budget import budget_of
-from relayd.spec.sockets import Endpoint, endpoints_of, session_share
+from relayd.spec.sockets import Covered, Endpoint, endpoints, endpoints_of, session_share
 
 #: How often a draining worker looks whether its last connection has ended.
 _DRAIN_LOOK_S = 0.02
@@ -45,84 +61,129 @@ _GC_THRESHOLDS = (50_000, 20, 100)
 
 
 class Worker:
-    """One worker: channel, loop, services. Owns everything that it was sent."""
+    """One worker: channel, loop, services. Owns everything that it was sent.
+
+    A start is a change from nothing: `_change` does both.
+    """
 
     def __init__(self, channel: Channel, configure: Configure, sockets: list[int]) -> None:
         spec = configure.spec
         self._channel = channel
-        self._spec = spec
+        self._number = configure.worker
         self._log: Logger = open_logger(spec.log, worker=configure.worker)
-        datagrams = any(listener.datagram is not None for listener in spec.listeners)
-        self._loop = Loop(self._flush if datagrams else self._log.flush)
+        self._loop = Loop(self._log.flush)
         limits = budget_of(spec, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._admission = Admission(limits.connections)
         self._pipes = PipePool(limits.pipes)
-        self._services: dict[str, StreamService] = {}
-        self._stream_groups: dict[str, Groups] = {}
-        self._acceptors: list[Acceptor] = []
-        self._datagrams = DatagramServices(self._loop, self._log, limits.sessions) if datagrams else None
+        self._streams = StreamServices(self._loop, self._log, self._admission, self._pipes)
+        self._datagrams: DatagramServices | None = None
         self._drain_until: float | None = None
         self._report_at = self._loop.now + REPORT_INTERVAL_S
         self._reported: dict[tuple[str, type], ListenerTotals | DatagramTotals] = {}
         self._timer: set[Actor] = set()
-        self._backlogs = select.poll()
         #: Connection ids stay unique when a worker is replaced: three random bytes for the life of this one.
-        prefix = f"{os.urandom(3).hex()}-"
-        for number, listener in enumerate(spec.listeners):
-            id_prefix = f"{prefix}{number}-" if len(spec.listeners) > 1 else prefix
-            self._serve(listener, session_share(listener, spec.workers, configure.worker), id_prefix)
-        for endpoint, fd in zip(endpoints_of(spec, configure.worker), sockets, strict=True):
-            self._attend(endpoint, fd)
+        self._id_prefix = f"{os.urandom(3).hex()}-"
+        self._id_prefixes: dict[str, str] = {}
+        self._spec = replace(spec, listeners=())
+        self._change(spec, sockets)
 
-    def _serve(self, listener: Listener, session_limit: int | None, id_prefix: str) -> None:
-        """Make what all sockets of `listener` share."""
-        if listener.stream is not None:
-            self._stream_groups[listener.name] = Groups(listener.targets)
-            self._services[listener.name] = StreamService(
-                loop=self._loop,
-                spec=listener,
-                stream=listener.stream,
-                log=self._log,
-                admission=self._admission,
-                pipes=self._pipes,
-                id_prefix=id_prefix,
-            )
-        if listener.datagram is not None and self._datagrams is not None:
-            # Connections and sessions of one listener are counted apart, and their ids shall not meet.
-            self._datagrams.serve(
-                listener, session_limit, f"{id_prefix}d" if listener.stream is not None else id_prefix
-            )
+    def _change(self, spec: Spec, sockets: list[int]) -> None:
+        """From now on relay what `spec` says. `sockets` are those of its endpoints that were not there before, in their
+        order.
+        """
+        old, self._spec = self._spec, spec
+        self._log.change(spec.log)
+        limits = budget_of(spec, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        if self._datagrams is None and any(listener.datagram is not None for listener in spec.listeners):
+            self._datagrams = DatagramServices(self._loop, self._log, limits.sessions, on_release=self._released)
+            self._loop.flush = self._flush
+        departures = Departures(self._loop, self._log, self._listener, spec.drain_timeout_s)
+        before = {endpoint.key: endpoint for endpoint in endpoints_of(old, self._number)}
+        after = list(endpoints_of(spec, self._number))
+        # First, for what waits in a backlog belongs to the listener that goes.
+        self._dismiss(before, after, {listener.name: listener.on_change for listener in spec.listeners})
+        self._admission.limit, self._pipes.limit = limits.connections, limits.pipes
+        if self._datagrams is not None:
+            self._datagrams.limit(limits.sessions)
+        self._change_listeners(old, spec, departures)
+        self._attend(before.keys(), after, sockets)
+        departures.begin()
 
-    def _attend(self, endpoint: Endpoint, fd: int) -> None:
-        """Make what serves the listening socket `fd`, which it owns then."""
-        if endpoint.datagram and self._datagrams is not None:
-            self._datagrams.attend(endpoint, socket.socket(endpoint.address.family.af, socket.SOCK_DGRAM, fileno=fd))
-            return
-        name = endpoint.listener.name
-        port = endpoint.address.port if isinstance(endpoint.address, InetAddress) else 0
-        sock = AcceptingSocket(endpoint.address.family.af, socket.SOCK_STREAM, fileno=fd)
-        group = self._stream_groups[name].at(port, endpoint.index)
-        self._acceptors.append(Acceptor(self._services[name], sock, endpoint.address, group))
+    def _listener(self, name: str) -> Listener | None:
+        """The one of this name that is in force, if there is one."""
+        return next((listener for listener in self._spec.listeners if listener.name == name), None)
 
-    def run(self, messages: list[Message]) -> None:
+    def _change_listeners(self, old: Spec, spec: Spec, departures: Departures) -> None:
+        """Make, change and remove what the sockets of a listener share, for each of its types."""
+        streams = {listener.name for listener in spec.listeners if listener.stream is not None}
+        datagrams = {listener.name for listener in spec.listeners if listener.datagram is not None}
+        for listener in old.listeners:
+            now = self._listener(listener.name)  # without this type, perhaps
+            policy = listener.on_change if now is None else now.on_change
+            if listener.stream is not None and listener.name not in streams:
+                self._streams.remove(listener.name, policy, departures)
+            if self._datagrams is not None and listener.datagram is not None and listener.name not in datagrams:
+                self._datagrams.remove(listener.name, policy, departures)
+        for listener in spec.listeners:
+            prefix = self._prefix(listener.name, alone=len(spec.listeners) == 1)
+            if listener.stream is not None:
+                self._streams.serve(listener, prefix, departures)
+            if listener.datagram is not None and self._datagrams is not None:
+                share = session_share(listener, spec.workers, self._number)
+                # Connections and sessions of one listener are counted apart, and their ids shall not meet.
+                self._datagrams.serve(listener, share, f"{prefix}d", departures)
+
+    def _dismiss(
+        self, before: Mapping[Hashable, Endpoint], after: Sequence[Endpoint], policies: Mapping[str, OnChange | None]
+    ) -> None:
+        """Let go of the sockets that are not there any more. `policies` are those of the listeners to come, by name."""
+        taken = Covered(endpoint for endpoint in endpoints(self._spec) if endpoint.datagram)
+        for key in before.keys() - {endpoint.key for endpoint in after}:
+            endpoint = before[key]
+            if not endpoint.datagram:
+                self._streams.dismiss(endpoint)
+            elif self._datagrams is not None:
+                policy = policies.get(endpoint.listener.name, endpoint.listener.on_change)
+                until = None if policy is OnChange.KEEP else self._loop.now + self._spec.drain_timeout_s
+                self._datagrams.dismiss(endpoint, until=self._loop.now if endpoint.address in taken else until)
+
+    def _attend(self, before: Collection[Hashable], after: Iterable[Endpoint], sockets: Iterable[int]) -> None:
+        """Serve on every socket: those that stay, and `sockets`, the new ones, in order."""
+        fds = iter(sockets)
+        for endpoint in after:
+            kept = endpoint.key in before
+            if not endpoint.datagram:
+                self._streams.keep(endpoint) if kept else self._streams.attend(endpoint, next(fds))
+            elif self._datagrams is not None:
+                if kept:
+                    self._datagrams.keep(endpoint)
+                else:
+                    af = endpoint.address.family.af
+                    self._datagrams.attend(endpoint, socket.socket(af, socket.SOCK_DGRAM, fileno=next(fds)))
+        if self._datagrams is not None:
+            self._datagrams.open()
+            self._datagrams.settle()
+
+    def _prefix(self, name: str, *, alone: bool) -> str:
+        """What the ids of a listener's connections begin with: the same for as long as this worker lives."""
+        if name not in self._id_prefixes:
+            number = len(self._id_prefixes)
+            self._id_prefixes[name] = self._id_prefix if alone and not number else f"{self._id_prefix}{number}-"
+        return self._id_prefixes[name]
+
+    def run(self, messages: list[tuple[Message, list[int]]]) -> None:
         """Relay until told to stop, or until the last connection of a drain has ended. Obeys `messages` first."""
         loop = self._loop
         loop.selector.register(self._channel, IN, self.on_channel)
-        for acceptor in self._acceptors:
-            acceptor.open()
-            self._backlogs.register(acceptor.fileno(), select.POLLIN)
-        if self._datagrams is not None:
-            self._datagrams.open()
         self._send(Ready(os.getpid()))
         self._timer = loop.call_at(self, self._report_at)
-        for message in messages:
-            self.obey(message)
+        for message, fds in messages:
+            self.obey(message, fds)
         # What lives from here to the end is not worth looking at again; connections are freed by reference counting.
         gc.collect()
         gc.freeze()
         loop.run()
-        for service in self._services.values():
-            service.end_all(Outcome.SHUTDOWN)
+        self._streams.end_all(Outcome.SHUTDOWN)
         if self._datagrams is not None:
             self._datagrams.end_all(Outcome.SHUTDOWN)
         loop.close_ended()
@@ -142,19 +203,21 @@ class Worker:
                 self._channel.flush()
                 self._watch_channel()
             for message, fds in self._channel.receive():
-                for fd in fds:
-                    os.close(fd)
-                self.obey(message)
+                self.obey(message, fds)
         except ChannelClosed:
             self._control_lost()
 
-    def obey(self, message: Message) -> None:
-        """Do what the control process says."""
-        if isinstance(message, Resolved):
-            for groups in self._stream_groups.values():
-                groups.resolved(message.name, message.addresses)
+    def obey(self, message: Message, fds: list[int]) -> None:
+        """Do what the control process says. Owns `fds`."""
+        if isinstance(message, Change):
+            self._change(message.spec, fds)
+            self._send(Changed(message.number))
+        elif isinstance(message, Resolved):
+            self._streams.resolved(message.name, message.addresses)
             if self._datagrams is not None:
                 self._datagrams.resolved(message.name, message.addresses)
+        elif isinstance(message, Count):
+            self._send(Counted(message.number, tuple(self._counts())))
         elif isinstance(message, Drain):
             self._drain(message.timeout_s)
         elif isinstance(message, Stop):
@@ -168,7 +231,7 @@ class Worker:
             if self._datagrams is not None:
                 self._datagrams.look()
             self._report()
-            self._look_at_backlogs()
+            self._streams.look()
         at = self._report_at
         if self._drain_until is not None:
             if self._active == 0 or loop.now >= self._drain_until:
@@ -176,13 +239,6 @@ class Worker:
                 return  # `run` closes what is left
             at = min(at, loop.now + _DRAIN_LOOK_S, self._drain_until)
         self._timer = loop.call_at(self, at)
-
-    def _look_at_backlogs(self) -> None:
-        """Take connections that wait for another worker, which was woken for them and does not take them."""
-        if self._drain_until is None and (waiting := {fd for fd, _ in self._backlogs.poll(0)}):
-            for acceptor in self._acceptors:
-                if acceptor.fileno() in waiting:
-                    self._loop.again(acceptor.look)
 
     def crashed(self, error: Exception) -> None:
         """A bug in the worker itself: there is no connection to end, so this process ends, and is replaced."""
@@ -193,11 +249,20 @@ class Worker:
     @property
     def _active(self) -> int:
         """Connections and sessions that are open."""
-        return self._admission.active + (self._datagrams.active if self._datagrams is not None else 0)
+        return self._streams.active + (self._datagrams.active if self._datagrams is not None else 0)
+
+    def _counts(self) -> Iterator[LiveCount]:
+        """Connections and sessions by listener and target."""
+        for datagram, services in ((False, self._streams), (True, self._datagrams)):
+            if services is not None:
+                for (listener, target), count in services.targets().items():
+                    yield LiveCount(listener, datagram, target, count)
+
+    def _released(self, address: SocketAddress) -> None:
+        self._send(Released(address))
 
     def _drain(self, timeout_s: float) -> None:
-        for acceptor in self._acceptors:
-            acceptor.close()
+        self._streams.drain()
         if self._datagrams is not None:
             self._datagrams.drain()
         self._report()  # the operator who stops us wants to know now how many are left
@@ -228,7 +293,7 @@ class Worker:
             self._flush_channel()
             return
         totals: list[ListenerTotals | DatagramTotals] = []
-        totals += (service.counters.snapshot(name) for name, service in self._services.items())
+        totals += self._streams.totals()
         if self._datagrams is not None:
             totals += self._datagrams.totals()
         changed = [each for each in totals if self._reported.get((each.listener, type(each))) != each]
@@ -243,7 +308,7 @@ class Worker:
         else:
             self._watch_channel()
 
-    def _send(self, message: Ready | Report) -> None:
+    def _send(self, message: Message) -> None:
         try:
             self._channel.send(message)
         except ChannelClosed:
@@ -258,9 +323,9 @@ class Worker:
             self._loop.selector.modify(self._channel, wanted, self.on_channel)
 
 
-def receive_configuration(channel: Channel) -> tuple[Configure, list[int], list[Message]]:
+def receive_configuration(channel: Channel) -> tuple[Configure, list[int], list[tuple[Message, list[int]]]]:
     """Wait for the Configure message: it, its listening sockets (the caller owns them), and whatever came right behind
-    it. Raises ChannelClosed.
+    it, with what is beside that. Raises ChannelClosed.
     """
     poll = select.poll()  # not select(): a daemon with a thousand listeners hands down a descriptor above 1023
     poll.register(channel, select.POLLIN)
@@ -269,7 +334,7 @@ def receive_configuration(channel: Channel) -> tuple[Configure, list[int], list[
         received = list(channel.receive())
         if not received:
             continue
-        (configure, fds), rest = received[0], [message for message, _ in received[1:]]
+        (configure, fds), rest = received[0], received[1:]
         if not isinstance(configure, Configure):
             raise ChannelClosed(f"expected Configure, got {type(configure).__name__}")
         return configure, fds, rest

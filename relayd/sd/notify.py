@@ -46,6 +46,12 @@ class Notifier:
         """Start-up is over: `systemctl start` returns."""
         self._send("READY=1", _status(status))
 
+    def reloading(self, monotonic_s: float) -> None:
+        """A reload has begun, at this time of CLOCK_MONOTONIC; `ready` ends it. systemd takes the time to tell one
+        reload from another, and waits for good without it (sd_notify(3)).
+        """
+        self._send("RELOADING=1", f"MONOTONIC_USEC={round(monotonic_s * 1e6)}")
+
     def status(self, text: str) -> None:
         """The line that `systemctl status` shows."""
         self._send(_status(text))

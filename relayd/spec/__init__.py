@@ -153,11 +153,20 @@ class Datagram:
     on_target_error: OnTargetError
 
 
+class OnChange(enum.Enum):
+    """What a reload does to live connections and sessions whose listener or target it changes or removes."""
+
+    KEEP = "keep"
+    DRAIN = "drain"
+    CLOSE = "close"
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """One `[listeners.NAME]` block. `binds` are distinct and in the order of the file.
 
-    `stream` is None where it serves no streams, `datagram` where it serves no datagrams; never both.
+    `stream` is None where it serves no streams, `datagram` where it serves no datagrams; never both. `on_change` None
+    leaves it to the change: `spec.plan.effect`.
     """
 
     name: str
@@ -167,6 +176,7 @@ class Listener:
     source: SocketAddress | None
     stream: Stream | None
     datagram: Datagram | None
+    on_change: OnChange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +189,17 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Admin:
+    """Where the admin API is: stream sockets, distinct and in the order of the file. None of them: it is off."""
+
+    listen: tuple[SocketAddress, ...] = ()
+
+
+#: Where the admin API is unless a file says otherwise. The directory is systemd's to make (RuntimeDirectory=).
+ADMIN_SOCKET = UnixAddress("/run/relayd/admin.sock")
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """Everything that one daemon does. `workers` is a number by now: "auto" has been counted."""
 
@@ -186,6 +207,7 @@ class Spec:
     drain_timeout_s: float
     log: Log
     listeners: tuple[Listener, ...]
+    admin: Admin = Admin()
 
     @property
     def names(self) -> frozenset[NameAddress]:
@@ -199,6 +221,8 @@ class Spec:
 
 
 __all__ = [
+    "ADMIN_SOCKET",
+    "Admin",
     "Bind",
     "Binding",
     "Datagram",
@@ -206,6 +230,7 @@ __all__ = [
     "Keepalive",
     "Listener",
     "Log",
+    "OnChange",
     "OnTargetError",
     "PortRule",
     "SessionMode",

@@ -12,8 +12,9 @@ from relayd.spec import Spec
 from relayd.spec.sockets import socket_count, worker_socket_count
 
 #: Descriptors of either process that are counted nowhere else: stdio, epoll, the log. Of a worker its channel; of
-#: control the pair by which signals wake it, a socket for a notification, and 5 for a moment when a worker is started.
-#: And slack for the libraries beneath (a resolver file, /proc), counted generously.
+#: control the pair by which signals wake it, a socket for a notification, and 5 for a moment when a worker is started;
+#: two for each of up to 4 addresses of the admin API, 8 connections to it, and a file that is read. With slack for the
+#: libraries beneath (a resolver file, /proc).
 RESERVE_FDS = 32
 #: Bulk directions that move at once without copying, per worker. 512 pipes of 256 KiB are 128 MiB when all are full.
 PIPES_MAX = 512

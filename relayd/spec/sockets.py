@@ -3,19 +3,20 @@
 A stream socket is shared: every worker accepts from it. A datagram socket has one owner, so that the datagrams of a
 client always meet the same worker. One port of inet or inet6 is one socket for each worker, and the kernel chooses
 among them by a hash of both addresses (SO_REUSEPORT, socket(7)); the ports of a range, and Unix sockets, are dealt to
-the workers in turn. A listener is dealt its first worker by its name, so that nothing else in a file moves its sockets.
+the workers in turn, by their address alone, so that nothing else in a file ever moves a socket to another worker.
 
 Control opens, keeps and sends the sockets by these functions, and a worker knows by them what it was sent.
 """
 
 import binascii
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
-from relayd.address import InetAddress, SocketAddress
+from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
 from relayd.spec import Bind, Listener, Spec
 
 __all__ = [
+    "Covered",
     "Endpoint",
     "endpoints",
     "endpoints_of",
@@ -41,11 +42,45 @@ class Endpoint:
     datagram: bool
     worker: int | None
 
+    @property
+    def key(self) -> Hashable:
+        """The same for two endpoints, of two specs with as many workers, that are one socket: what is kept over a
+        reload (R2), whatever else changes about its listener, even its name.
+
+        Where the kernel picks the port, the listener's name stands for it. What a bound socket cannot change belongs to
+        it: another `interface` or `ipv6_only` is another socket.
+        """
+        address, binding = self.address, self.listener.binding
+        if isinstance(address, UnixAddress):
+            return (address, self.datagram, self.worker)
+        name = "" if address.port else self.listener.name
+        v6_only = address.family is Family.INET6 and binding.ipv6_only
+        return (address, self.datagram, self.worker, binding.interface, v6_only, name)
+
+
+class Covered:
+    """The addresses that some endpoints take the datagrams of: their own, and with a wildcard every one of its port."""
+
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        self._addresses: set[SocketAddress] = set()
+        self._wildcards: set[tuple[Family, int]] = set()
+        for endpoint in endpoints:
+            address = endpoint.address
+            self._addresses.add(address)
+            if isinstance(address, InetAddress) and address.port and address.wildcard:
+                self._wildcards.add((address.family, address.port))
+                if address.family is Family.INET6 and not endpoint.listener.binding.ipv6_only:
+                    self._wildcards.add((Family.INET, address.port))
+
+    def __contains__(self, address: SocketAddress) -> bool:
+        if address in self._addresses:
+            return True
+        return isinstance(address, InetAddress) and (address.family, address.port) in self._wildcards
+
 
 def endpoints(spec: Spec) -> Iterator[Endpoint]:
     """Every socket: by listener, by bind, by port; for each port the stream socket first, then the datagram sockets."""
     for listener in spec.listeners:
-        turn = _first_turn(listener, spec.workers)
         for bind in listener.binds:
             copies = has_copies(bind, spec.workers)
             for index, address in enumerate(bind.addresses()):
@@ -57,8 +92,7 @@ def endpoints(spec: Spec) -> Iterator[Endpoint]:
                     for worker in range(1, spec.workers + 1):
                         yield Endpoint(listener, bind, index, address, True, worker)
                 else:
-                    yield Endpoint(listener, bind, index, address, True, turn + 1)
-                    turn = (turn + 1) % spec.workers
+                    yield Endpoint(listener, bind, index, address, True, _dealt_to(address, spec.workers) + 1)
 
 
 def endpoints_of(spec: Spec, worker: int) -> Iterator[Endpoint]:
@@ -85,12 +119,8 @@ def worker_socket_count(spec: Spec) -> int:
     workers = spec.workers
     dealt = [0] * workers
     for listener in spec.listeners:
-        rounds, rest = divmod(_dealt(listener, workers), workers)
-        first = _first_turn(listener, workers)
-        if rounds:
-            dealt = [count + rounds for count in dealt]
-        for turn in range(rest):
-            dealt[(first + turn) % workers] += 1
+        for worker in range(workers):
+            dealt[worker] += _dealt_sockets(listener, workers, worker)
     return sum(_streams(one) + _copied(one, workers) for one in spec.listeners) + max(dealt)
 
 
@@ -101,8 +131,7 @@ def session_share(listener: Listener, workers: int, worker: int) -> int | None:
     if listener.datagram is None or listener.datagram.max_sessions is None:
         return None
     dealt, copied = _dealt(listener, workers), _copied(listener, workers)
-    turn = (worker - 1 - _first_turn(listener, workers)) % workers
-    owned = copied + (dealt - turn + workers - 1) // workers
+    owned = copied + _dealt_sockets(listener, workers, worker - 1)
     return -(-listener.datagram.max_sessions * owned // (copied * workers + dealt))
 
 
@@ -122,5 +151,20 @@ def _dealt(listener: Listener, workers: int) -> int:
     return sum(bind.ports for bind in listener.binds if not has_copies(bind, workers))
 
 
-def _first_turn(listener: Listener, workers: int) -> int:
-    return binascii.crc32(listener.name.encode()) % workers
+def _dealt_sockets(listener: Listener, workers: int, worker: int) -> int:
+    """How many of the `_dealt` ones worker number `worker` + 1 has."""
+    if listener.datagram is None:
+        return 0
+    count = 0
+    for bind in listener.binds:
+        if not has_copies(bind, workers):
+            turn = (worker - _dealt_to(bind.address, workers)) % workers
+            count += (bind.ports - turn + workers - 1) // workers
+    return count
+
+
+def _dealt_to(address: SocketAddress, workers: int) -> int:
+    """The worker, counted from 0, that has the socket of `address`: consecutive ports have consecutive workers."""
+    if isinstance(address, UnixAddress):
+        return binascii.crc32(address.path.encode()) % workers
+    return (binascii.crc32(address.host.encode()) + address.port) % workers

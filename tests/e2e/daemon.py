@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,14 +26,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from relayd.address import InetAddress, NameAddress, SocketAddress, parse
+import tomli
+
+from relayd.address import InetAddress, NameAddress, SocketAddress, UnixAddress, parse
 
 #: Far more than anything takes here, for a loaded machine; a wait that fails takes this long.
 DEADLINE_S = 20.0
 #: In the environment of the daemon and of its workers, so that none is missed when the test is over.
 _MARK = "RELAYD_TEST_MARK"
 #: The test's own systemd and Python settings are not the daemon's.
-_NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "PYTHONPATH")
+_NOT_INHERITED = ("RELAYD_ADMIN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "PYTHONPATH")
 
 COMMAND = (sys.executable, "-m", "relayd", "run")
 
@@ -50,9 +53,15 @@ class Daemon:
         prefix: Sequence[str] = (),
         command: Sequence[str] = COMMAND,
     ) -> None:
-        """`config` is written to `directory`/relay.toml. `prefix` goes before the command: prlimit, strace -f, ..."""
+        """`config` goes to `directory`/relay.toml (`configure`). `prefix` goes before the command: prlimit, ..."""
+        self._mark = uuid.uuid4().hex
+        # Sockets are not in `directory`, which may be too long for an address. Files, so that they are seen from a
+        # network namespace of the daemon's own.
+        self._sockets = Path(tempfile.gettempdir(), f"relayd-test-{self._mark[:16]}")
+        #: Where its admin API is, unless the configuration says otherwise.
+        self.admin = UnixAddress(f"{self._sockets}/admin.sock")
         self.config_path = directory / "relay.toml"
-        self.config_path.write_text(config)
+        self.configure(config)
         self.command = [*prefix, *command, "-c", str(self.config_path)]
         self.said = threading.Condition()
         #: Log lines that are JSON, standard error, and what systemd was told (one item per datagram), in order.
@@ -62,11 +71,9 @@ class Daemon:
         self.notifications: list[dict[str, str]] = []
         #: Seconds from exec to READY=1.
         self.ready_after_s = float("nan")
-        self._mark = uuid.uuid4().hex
         self._watchdog_s = watchdog_s
         self._environment = dict(environment or {})
         self._notify: socket.socket | None = None
-        self._notify_directory: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._threads: list[threading.Thread] = []
         self._outputs_open = 0
@@ -83,12 +90,17 @@ class Daemon:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
+    def configure(self, config: str) -> None:
+        """Write the configuration, with an [admin] of the test's own unless it has one: /run/relayd is not ours."""
+        with contextlib.suppress(tomli.TOMLDecodeError):  # what is wrong shall be as the test has it
+            if "admin" not in tomli.loads(config):
+                config += f'\n[admin]\nlisten = "{self.admin}"\n'
+        self.config_path.write_text(config)
+
     def start(self) -> None:
         """Start it, and do not wait. Whoever calls this calls `close`."""
-        # Not in `directory`, which may be too long for a socket address; a file, so that it is seen from a network
-        # namespace of the daemon's own.
-        self._notify_directory = tempfile.TemporaryDirectory(prefix="relayd-notify-")
-        notify_path = f"{self._notify_directory.name}/notify.sock"
+        self._sockets.mkdir(mode=0o700)
+        notify_path = f"{self._sockets}/notify.sock"
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(notify_path)
         environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
@@ -126,9 +138,8 @@ class Daemon:
         for file in (self._process and self._process.stdout, self._process and self._process.stderr, self._notify):
             if file:
                 file.close()
-        if self._notify_directory is not None:
-            self._notify_directory.cleanup()
-        self._process = self._notify = self._notify_directory = None
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        self._process = self._notify = None
 
     @property
     def pid(self) -> int:

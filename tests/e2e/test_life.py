@@ -168,13 +168,6 @@ def test_a_second_signal_stops_now(daemon: Daemon, number: signal.Signals) -> No
         assert daemon.wait_for_event("connection")["outcome"] == "shutdown"
 
 
-def test_sighup_is_answered_and_survived(daemon: Daemon) -> None:
-    daemon.signal(signal.SIGHUP)
-    daemon.wait_for_event("reload_ignored")
-    with daemon.connect("web") as client:
-        assert ask(client) == b"hello"
-
-
 def ended(text: str, directory: Path) -> tuple[int, Daemon]:
     """The exit status of a daemon that does not come up, and what it said."""
     daemon = Daemon(text, directory)

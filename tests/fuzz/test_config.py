@@ -7,7 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relayd.config import ConfigError, Problem, load, machine
-from relayd.config.model import Configuration, DaemonTable, KeepaliveTable, ListenerTable, LogTable, Table
+from relayd.config.model import (
+    AdminTable,
+    Configuration,
+    DaemonTable,
+    KeepaliveTable,
+    ListenerTable,
+    LogTable,
+    Table,
+)
 
 VALID = """\
 include = []
@@ -16,6 +24,9 @@ workers = "auto"
 drain_timeout = "30s"
 [log]
 level = "info"
+[admin]
+listen = ["unix:/run/relayd/admin.sock", "127.0.0.1:9600"]
+allow_remote = false
 [defaults]
 keepalive = {idle = "60s", interval = "10s", probes = 6}
 connect_timeout = "1h30m"
@@ -34,6 +45,7 @@ max_sessions = 5
 max_responses = 1
 session = "client"
 on_target_error = "move"
+on_change = "drain"
 [listeners."a.b"]
 bind.nope = 2026-01-01 07:32:00
 targets = \"\"\"x\"\"\"
@@ -126,6 +138,7 @@ def test_a_file_with_some_of_it_changed(tmp_path_factory: pytest.TempPathFactory
 SECTIONS: list[tuple[str, type[Table]]] = [
     ("daemon", DaemonTable),
     ("log", LogTable),
+    ("admin", AdminTable),
     ("defaults", ListenerTable),
     ("listeners.web", ListenerTable),
     ("listeners.web.keepalive", KeepaliveTable),

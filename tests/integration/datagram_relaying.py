@@ -227,7 +227,7 @@ class DatagramRelay(LoopThread):
             assert in_sessions <= counters.datagrams_in <= in_sessions + sum(counters.dropped.values())
             assert counters.datagrams_out == sum(record.datagrams_out for record in records)
             assert counters.bytes_out == sum(record.bytes_out for record in records)
-        left = [each for each in transients() if each._service is self.service]
+        left = [each for each in transients() if each.service is self.service]
         assert not left, left
 
 

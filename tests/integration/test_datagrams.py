@@ -897,7 +897,7 @@ def test_a_socket_that_cannot_be_read_pauses_and_goes_on(
                 raise OSError(errno.ENOBUFS, "No buffer space available")
             return receive(self, sock)
 
-        kind = type(relay.services.batches.inbox(relay.services._receivers[0].reception.layout))
+        kind = type(relay.services.batches.inbox(next(iter(relay.services._receivers.values())).reception.layout))
         receive = kind.receive
         monkeypatch.setattr(kind, "receive", fail_once)
         client.send(b"two")

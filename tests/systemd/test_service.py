@@ -230,3 +230,46 @@ def test_a_second_sigterm_stops_now(box: Box, service: Service) -> None:
         eventually(lambda: service.show("ActiveState") == "inactive", "stopped", timeout_s=5)
         assert time.monotonic() - second < 2.0
     assert service.show("Result") == "success"
+
+
+def test_systemctl_reload_returns_when_the_new_file_is_in_force(box: Box, service: Service) -> None:
+    # R1, R2
+    service.configure(config(workers=2))
+    service.start()
+    pids = [service.main_pid(), *service.workers()]
+    with box.connect(80) as client:
+        exchange(client)
+        service.configure(config(workers=2) + '[listeners.more]\nbind = "127.0.0.1:81"\ntargets = ["127.0.0.1:9000"]\n')
+        box.run("systemctl", "reload", "relayd")
+        with box.connect(81) as other:
+            exchange(other)
+        exchange(client)
+        assert service.show("StatusText").startswith("2 listeners")
+        service.configure(config(workers=2))
+        box.run("systemctl", "reload", "relayd")
+        with pytest.raises(ConnectionRefusedError):
+            box.connect(81)
+        exchange(client)
+    assert [service.main_pid(), *service.workers()] == pids
+    assert service.show("ActiveState") == "active"
+
+
+def test_a_reload_of_a_bad_file_fails_and_the_service_goes_on(box: Box, service: Service) -> None:
+    # R1
+    service.configure(config())
+    service.start()
+    with box.connect(80) as client:
+        exchange(client)
+        service.configure(config() + "idle_timeot = 5\n")
+        began = time.monotonic()
+        with pytest.raises(AssertionError, match=r"(?i)job for relayd\.service failed"):
+            box.run("systemctl", "reload", "relayd")
+        assert time.monotonic() - began < 5
+        assert service.show("ActiveState") == "active"
+        assert "the last reload was refused" in service.show("StatusText")
+        assert "idle_timeot: unknown key" in service.journal()
+        exchange(client)
+        relay_once(box)
+        service.configure(config())
+        box.run("systemctl", "reload", "relayd")
+        eventually(lambda: "refused" not in service.show("StatusText"), "a good STATUS")

@@ -9,6 +9,7 @@ import abc
 import errno
 import socket
 from collections import deque
+from collections.abc import Collection
 
 from relayd import address, errors
 from relayd.errors import TRANSIENT
@@ -44,29 +45,47 @@ class Receiver(abc.ABC):
         bound = address.from_sockaddr(layout.af, sock.getsockname())
         wildcard = isinstance(bound, address.InetAddress) and bound.wildcard
         port = bound.port if isinstance(bound, address.InetAddress) else 0
+        #: What it is bound to.
+        self.address = bound
         self.reception = Reception(service, sock, layout, outbox, group, None if wildcard else str(bound), port)
         self._service = service
         self._sock = sock
         self._inbox: Inbox = service.batches.inbox(layout)
         self._open = False
         self._receiving = False
+        self._detached = False
         #: Something was read since the kernel was asked what it has lost, and what it had lost by then.
         self._asked = False
         self._lost = lost_in_kernel(sock)
         outbox.attach(self.reception)
 
     def open(self) -> None:
-        """Begin to receive."""
-        self._open = True
-        self._resume()
+        """Begin to receive. Idempotent."""
+        if not self._open:
+            self._open = True
+            self._resume()
 
     def close(self) -> None:
         """Receive no more, and close this worker's copy of the socket. Sessions have ended before. Idempotent."""
         if self._open:
             self._open = False
             self._suspend()
-        self.reception.outbox.flush()
-        self._service.loop.closing.append(self._sock)
+        outbox = self.reception.outbox
+        outbox.flush()
+        outbox.detach(self.reception)
+        if not self._detached:
+            self._service.loop.closing.append(self._sock)
+
+    def detach(self) -> socket.socket:
+        """Close all but the socket, which is the caller's from now on."""
+        self._detached = True
+        self.close()
+        return self._sock
+
+    def serve(self, service: DatagramService, group: Group) -> None:
+        """From now on clients without a session are those of `service`, and go to `group`."""
+        self._service = self.reception.service = service
+        self.reception.group = group
 
     def on_readable(self, mask: int) -> None:  # noqa: ARG002  # a handler takes the event bits
         """Handler of the socket: one batch."""
@@ -160,6 +179,8 @@ class SessionReceiver(Receiver):
         self._turn = -1.0
         self._strangers = 0
         self._admitting = False
+        #: The socket is here for the sessions that it has, and for no others.
+        self.retired = False
 
     def on_readable(self, mask: int) -> None:  # noqa: ARG002  # a handler takes the event bits
         """Handler of the socket: one batch; under a flood of new clients more, for they cost little."""
@@ -171,6 +192,11 @@ class SessionReceiver(Receiver):
                 self._strangers = 0
                 if self.receive() < BATCH:
                     break
+
+    @property
+    def sessions(self) -> Collection[Session]:
+        """Those that are there now, of whatever listener they are."""
+        return self.reception.home.values()
 
     def close(self) -> None:
         """See `Receiver`."""
@@ -184,7 +210,7 @@ class SessionReceiver(Receiver):
             self._take_runs(inbox, count)
             return
         service = self._service
-        find, used, now = self.reception.home.get, service.table.used, service.loop.now
+        find, now = self.reception.home.get, service.loop.now
         for key, size, view in zip(keys, sizes, inbox.views, strict=False):
             session = find(key)
             data = view[:size]
@@ -198,7 +224,7 @@ class SessionReceiver(Receiver):
                 self._deliver(key, data, session, error.errno or errno.EIO)
                 continue
             if now >= session.noted_until:
-                used(session, now)
+                session.service.table.used(session, now)  # which may be that of a listener that is gone
             session.datagrams_in += 1
             session.bytes_in += size
             if session.keeps:
@@ -263,7 +289,7 @@ class SessionReceiver(Receiver):
                     session.kept = bytes(data)
         if number and not session.not_sent(number, data):
             return False
-        self._service.table.used(session, self._service.loop.now)
+        session.service.table.used(session, self._service.loop.now)
         session.datagrams_in += 1
         session.bytes_in += len(data)
         return True
@@ -271,7 +297,7 @@ class SessionReceiver(Receiver):
     def _begin(self, key: bytes) -> Session | None:
         """A new session; None when there is none to be had, and then the datagram is counted as lost."""
         service = self._service
-        if service.draining:
+        if service.draining or self.retired:
             service.drop(Drop.DRAINING)
             return None
         service.make_room()

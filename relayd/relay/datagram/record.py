@@ -7,6 +7,7 @@ from relayd import clock
 from relayd.log.access import AccessRecord
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.reception import Reception
+from relayd.relay.datagram.service import DatagramService
 from relayd.relay.group import Choice
 
 #: Ends that an errno explains.
@@ -19,6 +20,10 @@ class Recorded(Protocol):
     @property
     def receiver(self) -> Reception:
         """Where its client came to."""
+
+    @property
+    def service(self) -> DatagramService:
+        """Its listener's, as it was when the session began."""
 
     key: bytes
     number: int
@@ -37,7 +42,7 @@ class Recorded(Protocol):
 def session_record(session: Recorded, outcome: Outcome, now: float) -> AccessRecord:
     """The record of `session`, which ends with `outcome`."""
     receiver = session.receiver
-    service = receiver.service
+    service = session.service
     client, port = receiver.client_text(session.key)
     first = session.first_reply_at
     return AccessRecord(

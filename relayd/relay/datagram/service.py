@@ -14,7 +14,7 @@ from relayd.net.batches import Batches
 from relayd.outcomes import Drop, Outcome
 from relayd.relay.datagram.sessions import Entry, Sessions
 from relayd.relay.loop import Actor, Loop
-from relayd.spec import Datagram, Listener
+from relayd.spec import Datagram, Listener, Target
 
 #: While a worker is draining, a session that has been silent for this long has said all it wanted: a question to a name
 #: server is answered by then, and a stop does not wait for `session_timeout` (R6).
@@ -32,6 +32,11 @@ class LiveSession(Entry, abc.ABC):
 
     __slots__ = ()
 
+    @property
+    @abc.abstractmethod
+    def target(self) -> Target | None:
+        """Where it goes."""
+
     @abc.abstractmethod
     def end(self, outcome: Outcome) -> None:
         """End it now. Idempotent."""
@@ -44,6 +49,10 @@ class SessionRoom:
         self.limit = limit
         self.active = 0
         self.tables: list[Sessions[LiveSession]] = []
+
+    def share(self, limit: int | None) -> int:
+        """How many sessions a listener may have whose own limit is `limit`."""
+        return self.limit if limit is None else min(limit, self.limit)
 
     def evict(self) -> LiveSession | None:
         """The session that has to go: the one unused for longest of the listener that has most. None: there is none."""
@@ -64,6 +73,7 @@ class DatagramService:
         room: SessionRoom,
         limit: int | None,
         id_prefix: str,
+        counters: DatagramCounters | None = None,
     ) -> None:
         self.loop = loop
         self.spec = spec
@@ -71,13 +81,10 @@ class DatagramService:
         self.log = log
         self.batches = batches
         self.id_prefix = id_prefix
-        self.counters = DatagramCounters()
-        self.table: Sessions[LiveSession] = Sessions(
-            datagram.session_timeout_s, room.limit if limit is None else min(limit, room.limit)
-        )
+        self.counters = DatagramCounters() if counters is None else counters
+        self.table: Sessions[LiveSession] = Sessions(datagram.session_timeout_s, room.share(limit))
         self.draining = False
         self._room = room
-        self._begun = 0
         self._timer: set[Actor] | None = None
         self._told: dict[Drop, int] = {}
         self._tell_at: dict[Drop, float] = {}
@@ -107,13 +114,12 @@ class DatagramService:
         """Count `session` in, and find it under `home[key]`; its number, the second half of its id."""
         now = self.loop.now
         self.table.add(session, home, key, now)
-        self._begun += 1
         self.counters.accepted += 1
         self.counters.active += 1
         self._room.active += 1
         if self._timer is None:
             self._timer = self.loop.call_at(self, now + self.table.timeout_s)
-        return self._begun
+        return self.counters.accepted
 
     def ended(self, session: LiveSession, outcome: Outcome) -> None:
         """Count `session` out. Once."""
@@ -125,6 +131,18 @@ class DatagramService:
     def access(self, record: AccessRecord) -> None:
         """Log one ended session."""
         self.log.access(record)
+
+    def change(self, spec: Listener, datagram: Datagram, limit: int | None) -> None:
+        """From now on do what `spec` says. Timeout and limit count for sessions that are there, too (R3)."""
+        self.spec, self.datagram = spec, datagram
+        self.table.limit = self._room.share(limit)
+        if datagram.session_timeout_s != self.table.timeout_s:
+            self.table.timeout_s = datagram.session_timeout_s
+            self._look_now()
+
+    def retire(self) -> None:
+        """It begins no sessions, for its listener is gone, and has none any more."""
+        self._room.tables.remove(self.table)
 
     # time -------------------------------------------------------------------------------------------------------
 
@@ -146,16 +164,19 @@ class DatagramService:
         if at is not None and self._timer is None:
             self._timer = self.loop.call_at(self, at)
 
+    def _look_now(self) -> None:
+        if self._timer is not None:
+            self._timer.discard(self)
+            self._timer = None
+        self._end_expired()
+
     def drain(self) -> None:
         """Begin no more sessions; those that are there go on until they fall silent (R6)."""
         if self.draining:
             return
         self.draining = True
         self.table.timeout_s = min(self.table.timeout_s, DRAIN_SILENCE_S)
-        if self._timer is not None:
-            self._timer.discard(self)
-            self._timer = None
-        self._end_expired()
+        self._look_now()
 
     def end_all(self, outcome: Outcome) -> None:
         """End every session."""

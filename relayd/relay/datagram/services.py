@@ -1,27 +1,59 @@
 """Everything about datagrams in one worker: what the worker itself says to it, and nothing more."""
 
+import math
 import socket
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, replace
 
-from relayd.address import InetAddress, NameAddress
-from relayd.counters import DatagramTotals
+from relayd.address import InetAddress, NameAddress, SocketAddress
+from relayd.counters import DatagramCounters, DatagramTotals
 from relayd.log.logger import Logger
 from relayd.net.batches import Batches
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.listener import Receiver, SessionReceiver
-from relayd.relay.datagram.service import DatagramService, SessionRoom
+from relayd.relay.datagram.service import DRAIN_SILENCE_S, DatagramService, SessionRoom
 from relayd.relay.datagram.spreading import Spreader, SpreadingReceiver
+from relayd.relay.departures import Departures
 from relayd.relay.group import Group, Groups
 from relayd.relay.loop import Loop
-from relayd.spec import Listener, SessionMode
+from relayd.spec import Listener, OnChange, SessionMode, Target
 from relayd.spec.sockets import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class _Retired:
+    """A receiver that is there for the sessions that it has, `until` then at most (monotonic; None: as they last)."""
+
+    receiver: SessionReceiver
+    until: float | None
+
+    def over(self, now: float) -> bool:
+        """True when there are no more sessions. Where there is an end, sessions that have been silent for a while are
+        over before, as in a stop (R6).
+        """
+        if self.until is not None:
+            silent_since = now - DRAIN_SILENCE_S if now < self.until else math.inf
+            for session in [one for one in self.receiver.sessions if one.noted_until < silent_since]:
+                session.end(Outcome.REMOVED)
+        return not self.receiver.sessions
 
 
 class DatagramServices:
     """The datagram listeners of one worker. Owns their sockets and sessions."""
 
-    def __init__(self, loop: Loop, log: Logger, limit: int, *, fast: bool = True) -> None:
-        """`limit` sessions at most, over all listeners. `fast` False uses no batched system calls."""
+    def __init__(
+        self,
+        loop: Loop,
+        log: Logger,
+        limit: int,
+        *,
+        fast: bool = True,
+        on_release: Callable[[SocketAddress], None] | None = None,
+    ) -> None:
+        """`limit` sessions at most, over all listeners. `fast` False uses no batched system calls. `on_release` is told
+        of each socket that `dismiss` was about, once it is closed.
+        """
         self.batches = Batches(fast=fast)
         #: Sends what waits for clients. To be called at the end of every turn of the loop.
         self.flush: Callable[[], None] = self.batches.flush
@@ -29,47 +61,140 @@ class DatagramServices:
         self._loop = loop
         self._log = log
         self._room = SessionRoom(limit)
+        self._on_release = on_release
         self._idle = True
         self._groups: dict[str, Groups] = {}
         self._spreaders: dict[Group, Spreader] = {}
-        self._receivers: list[Receiver] = []
+        self._receivers: dict[Hashable, Receiver] = {}
+        #: By name, for the life of the worker: a listener that goes and comes again counts on.
+        self._counters: dict[str, DatagramCounters] = {}
+        #: Services whose listener is gone, and whose sessions are not; and sockets that are there for sessions alone.
+        self._removed: list[DatagramService] = []
+        self._retired: dict[Hashable, _Retired] = {}
 
     @property
     def active(self) -> int:
         """Sessions that are there now."""
         return self._room.active
 
-    def serve(self, listener: Listener, limit: int | None, id_prefix: str) -> None:
-        """Make what all sockets of `listener` share. `limit`: this worker's part of its `max_sessions`."""
-        if listener.datagram is None:
-            raise ValueError(f"{listener.name} serves no datagrams")
-        self._groups[listener.name] = Groups(listener.targets)
-        self.services[listener.name] = DatagramService(
-            loop=self._loop,
-            spec=listener,
-            datagram=listener.datagram,
-            log=self._log,
-            batches=self.batches,
-            room=self._room,
-            limit=limit,
-            id_prefix=id_prefix,
-        )
+    # what is served ---------------------------------------------------------------------------------------------
+
+    def serve(
+        self, listener: Listener, limit: int | None, id_prefix: str, departures: Departures | None = None
+    ) -> None:
+        """Make what all sockets of `listener` share; or, where there is one of its name, have it do what this says.
+        `limit`: this worker's part of its `max_sessions`. Sessions that are affected go to `departures`.
+        """
+        name, datagram = listener.name, listener.datagram
+        if datagram is None:
+            raise ValueError(f"{name} serves no datagrams")
+        service = self.services.get(name)
+        if service is not None and service.datagram.session is not datagram.session:
+            self._end_service(service)
+            service = None
+        if service is None:
+            self._groups[name] = Groups(listener.targets)
+            self.services[name] = DatagramService(
+                loop=self._loop,
+                spec=listener,
+                datagram=datagram,
+                log=self._log,
+                batches=self.batches,
+                room=self._room,
+                limit=limit,
+                id_prefix=id_prefix,
+                counters=self._counters.setdefault(name, DatagramCounters()),
+            )
+            return
+        before = service.spec
+        service.change(listener, datagram, limit)
+        if before != listener:
+            self._groups[name].retarget(listener.targets)
+            if departures is not None:
+                departures.consider(service.table, before, listener)
 
     def attend(self, endpoint: Endpoint, sock: socket.socket) -> None:
-        """Make what serves one socket of a listener, which it owns then."""
-        service = self.services[endpoint.listener.name]
-        port = endpoint.address.port if isinstance(endpoint.address, InetAddress) else 0
-        group = self._groups[endpoint.listener.name].at(port, endpoint.index)
-        if service.datagram.session is SessionMode.CLIENT:
-            self._receivers.append(SessionReceiver(service, sock, group))
+        """Make what serves one socket of a listener, which it owns then. `open` begins to receive."""
+        retired = self._retired.pop(endpoint.key, None)
+        if retired is None:
+            self._receivers[endpoint.key] = self._receiver(endpoint, sock)
             return
+        # The very socket is wanted again before its last session was over: `sock` is another descriptor of it.
+        sock.close()
+        retired.receiver.retired = False
+        self._receivers[endpoint.key] = retired.receiver
+        self.keep(endpoint)
+
+    def keep(self, endpoint: Endpoint) -> None:
+        """Go on receiving from a socket that is there already, for the listener that has it now."""
+        receiver = self._receivers[endpoint.key]
+        service = self.services[endpoint.listener.name]
+        if isinstance(receiver, SessionReceiver) is not (service.datagram.session is SessionMode.CLIENT):
+            if isinstance(receiver, SessionReceiver):
+                _end(receiver)
+            receiver = self._receivers[endpoint.key] = self._receiver(endpoint, receiver.detach())
+            receiver.open()
+            return
+        group = self._group(endpoint)
+        receiver.serve(service, group)
+        if isinstance(receiver, SpreadingReceiver):
+            receiver.spreader = self._spreader(service, group)
+
+    def dismiss(self, endpoint: Endpoint, *, until: float | None) -> None:
+        """Receive no more from a socket than its sessions are sent. They end once they fall silent, and `until` then
+        at the latest (monotonic seconds); None: by their own timeout.
+        """
+        receiver = self._receivers.pop(endpoint.key)
+        if isinstance(receiver, SpreadingReceiver):
+            receiver.finish()
+            self._released(receiver)
+        elif isinstance(receiver, SessionReceiver):
+            receiver.retired = True
+            retired = self._retired[endpoint.key] = _Retired(receiver, until)
+            self._look_at_retired(endpoint.key, retired)
+
+    def remove(self, name: str, policy: OnChange | None, departures: Departures) -> None:
+        """The listener `name` is gone. Its sessions go to `departures`, by `policy`, its `on_change`."""
+        service = self.services.pop(name)
+        del self._groups[name]
+        self._removed.append(service)
+        departures.consider(service.table, replace(service.spec, on_change=policy), None)
+
+    def settle(self) -> None:
+        """All has been said that changes: let go of ways that nobody uses any more."""
+        used = {receiver.reception.group for receiver in self._receivers.values()}
+        for group in [group for group in self._spreaders if group not in used]:
+            self._spreaders.pop(group).close()
+        for spreader in self._spreaders.values():
+            spreader.prune()
+
+    def limit(self, sessions: int) -> None:
+        """From now on at most so many, over all listeners."""
+        self._room.limit = sessions
+
+    def _receiver(self, endpoint: Endpoint, sock: socket.socket) -> Receiver:
+        service = self.services[endpoint.listener.name]
+        group = self._group(endpoint)
+        if service.datagram.session is SessionMode.CLIENT:
+            return SessionReceiver(service, sock, group)
+        return SpreadingReceiver(service, sock, group, self._spreader(service, group))
+
+    def _group(self, endpoint: Endpoint) -> Group:
+        port = endpoint.address.port if isinstance(endpoint.address, InetAddress) else 0
+        return self._groups[endpoint.listener.name].at(port, endpoint.index)
+
+    def _spreader(self, service: DatagramService, group: Group) -> Spreader:
         if group not in self._spreaders:
             self._spreaders[group] = Spreader(service, group)
-        self._receivers.append(SpreadingReceiver(service, sock, group, self._spreaders[group]))
+        return self._spreaders[group]
+
+    def _end_service(self, service: DatagramService) -> None:
+        service.end_all(Outcome.REMOVED)
+        service.retire()
 
     def open(self) -> None:
         """Begin to receive."""
-        for receiver in self._receivers:
+        for receiver in self._receivers.values():
             receiver.open()
 
     def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
@@ -79,38 +204,70 @@ class DatagramServices:
         for spreader in self._spreaders.values():
             spreader.prune()
 
+    # once a second ----------------------------------------------------------------------------------------------
+
     def look(self) -> None:
-        """Once a second, between two handlers: say what was lost, if anything was, and give back memory that nobody
-        uses.
+        """Between two handlers: say what was lost, if anything was, give back memory that nobody uses, and close what
+        was there for sessions that are over now.
         """
         if self._room.active:
             self._idle = False
         elif not self._idle:
             self._idle = True
             self.batches.trim()
-        for receiver in self._receivers:
+        for receiver in self._receivers.values():
             receiver.count_lost()
-        for service in self.services.values():
+        for service in (*self._removed, *self.services.values()):
             service.tell_drops()
+        for key, retired in list(self._retired.items()):
+            self._look_at_retired(key, retired)
+        for service in [service for service in self._removed if not service.table]:
+            self._removed.remove(service)
+            service.retire()
 
-    def totals(self) -> list[DatagramTotals]:
-        """The counts of every listener."""
-        return [service.counters.snapshot(name) for name, service in self.services.items()]
+    def _look_at_retired(self, key: Hashable, retired: _Retired) -> None:
+        if retired.over(self._loop.now):
+            del self._retired[key]
+            retired.receiver.close()
+            self._released(retired.receiver)
+
+    def _released(self, receiver: Receiver) -> None:
+        if self._on_release is not None:
+            self._on_release(receiver.address)
+
+    def totals(self) -> Iterator[DatagramTotals]:
+        """The counts of every listener, those that are gone included."""
+        return (counters.snapshot(name) for name, counters in self._counters.items())
+
+    def targets(self) -> Counter[tuple[str, Target | None]]:
+        """How many sessions there are of each listener to each target."""
+        return Counter(
+            (service.spec.name, session.target)
+            for service in (*self._removed, *self.services.values())
+            for session in service.table
+        )
+
+    # the end ----------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Begin no more sessions (R6). Those that are there go on until they are silent; what has no sessions passes on
         what has arrived, and ends."""
-        for service in self.services.values():
+        for service in (*self._removed, *self.services.values()):
             service.drain()
-        for receiver in self._receivers:
+        for receiver in self._receivers.values():
             if isinstance(receiver, SpreadingReceiver):
                 receiver.finish()
 
     def end_all(self, outcome: Outcome) -> None:
         """End every session, and close every socket."""
-        for service in self.services.values():
+        for service in (*self._removed, *self.services.values()):
             service.end_all(outcome)
-        for receiver in self._receivers:
+        for receiver in (*self._receivers.values(), *(retired.receiver for retired in self._retired.values())):
             receiver.close()
         for spreader in self._spreaders.values():
             spreader.close()
+
+
+def _end(receiver: SessionReceiver) -> None:
+    for session in list(receiver.sessions):
+        session.end(Outcome.REMOVED)

@@ -40,7 +40,7 @@ from relayd.relay.datagram.record import session_record
 from relayd.relay.datagram.service import LiveSession
 from relayd.relay.datagram.waiting import LateAnswers, Waiting
 from relayd.relay.group import Choice
-from relayd.spec import OnTargetError
+from relayd.spec import OnTargetError, Target
 
 #: Answers between two looks whether more wait than one: a look that finds nothing costs a system call.
 PROBE_EVERY = 64
@@ -90,7 +90,6 @@ class Session(LiveSession):
         "_outbox",
         "_read_most",
         "_recv_into",
-        "_service",
         "_sock",
         "_tried",
         "_tried_at",
@@ -113,6 +112,7 @@ class Session(LiveSession):
         "receiver",
         "reply_to",
         "send",
+        "service",
         "started_at",
     )
 
@@ -134,7 +134,7 @@ class Session(LiveSession):
         #: What was sent last and nobody has answered yet; only where it may have to go to another target (D5).
         self.kept: bytes | None = None
         self.keeps = False
-        self._service = service
+        self.service = service
         self._loop = service.loop
         self._outbox = receiver.outbox
         self.attempts = self.errno = self.dropped = self.number = self._watched = 0
@@ -154,7 +154,7 @@ class Session(LiveSession):
 
         A session that had a target before lets go of it when the next one is there.
         """
-        service = self._service
+        service = self.service
         move = service.datagram.on_target_error is OnTargetError.MOVE
         while (choice := self.receiver.group.pick(self._tried)) is not None:
             try:
@@ -177,7 +177,7 @@ class Session(LiveSession):
         """Into the table: datagrams of its client find it from now on."""
         receiver = self.receiver
         self.reply_to = receiver.outbox.reply_to(self.key)
-        self.number = self._service.begin(self, receiver.home, self.key)
+        self.number = self.service.begin(self, receiver.home, self.key)
 
     def abandon(self) -> None:
         """It has a socket and will not begin, for there is a bug. Never raises."""
@@ -188,12 +188,12 @@ class Session(LiveSession):
         """A socket connected to `choice`, watched. Raises OSError. Out of descriptors, another session gives up its
         own.
         """
-        target, source = choice.sockaddr or choice.address.sockaddr, self._service.spec.source
+        target, source = choice.sockaddr or choice.address.sockaddr, self.service.spec.source
         try:
             sock = open_session_socket(choice.af, target, source)
         except OSError as error:
             # A session that moves is in the table itself, and might be the one to go.
-            if error.errno not in OUT_OF_RESOURCES or self.number or not self._service.evict_one():
+            if error.errno not in OUT_OF_RESOURCES or self.number or not self.service.evict_one():
                 raise
             self._loop.close_ended()
             sock = open_session_socket(choice.af, target, source)
@@ -212,7 +212,7 @@ class Session(LiveSession):
         self.attempts += 1
         self.send = sock.send
         self._recv_into = sock.recv_into
-        move = self._service.datagram.on_target_error is OnTargetError.MOVE
+        move = self.service.datagram.on_target_error is OnTargetError.MOVE
         self.keeps = move and len(self.receiver.group) > 1
         unix = choice.af == socket.AF_UNIX
         self._gso_in = not unix
@@ -225,7 +225,7 @@ class Session(LiveSession):
         if self.datagrams_out != self._tried_at:
             self._tried, self._tried_at = (), self.datagrams_out
         self._tried = (*self._tried, choice)
-        self._service.counters.target_errors += 1
+        self.service.counters.target_errors += 1
 
     # target to client -------------------------------------------------------------------------------------------
 
@@ -247,7 +247,7 @@ class Session(LiveSession):
         outbox.owners.append(self)
         now = self._loop.now
         if now >= self.noted_until:
-            self._service.table.used(self, now)
+            self.service.table.used(self, now)
         self.kept = None
         self.datagrams_out = count = self.datagrams_out + 1
         self.bytes_out += size
@@ -264,7 +264,7 @@ class Session(LiveSession):
 
     def _look(self) -> None:
         """Once in a while: was that the first answer, or the last one (D3)? And is there another one waiting?"""
-        count, most = self.datagrams_out, self._service.datagram.max_responses
+        count, most = self.datagrams_out, self.service.datagram.max_responses
         if not self.first_reply_at:
             self.first_reply_at = self._loop.now
         if most is None:
@@ -280,7 +280,7 @@ class Session(LiveSession):
 
     def _read(self, most: int) -> None:
         """Read up to `most` datagrams, and learn from their number how many to ask for the next time."""
-        responses = self._service.datagram.max_responses
+        responses = self.service.datagram.max_responses
         if responses is not None:
             most = min(most, max(responses, self.datagrams_in) - self.datagrams_out)
         read = self._outbox.fill(self, self._sock, most) if self.key else self._discard(most)
@@ -288,7 +288,7 @@ class Session(LiveSession):
         if self.phase is _CLOSED:
             return  # the outbox was full, and was sent
         if datagrams:
-            self._service.table.used(self, self._loop.now)
+            self.service.table.used(self, self._loop.now)
             self.kept = None
             self.datagrams_out += datagrams
             self.bytes_out += size
@@ -352,6 +352,11 @@ class Session(LiveSession):
             self.drop(Drop.TOO_LARGE if number == errno.EMSGSIZE else Drop.CLIENT_FAILED)
 
     @property
+    def target(self) -> Target | None:
+        """Where it goes."""
+        return self.choice.target if self.attempts else None
+
+    @property
     def held_up(self) -> bool:
         """True while answers have to wait for those that the client has not taken yet."""
         return self.phase is _HELD_UP
@@ -383,7 +388,7 @@ class Session(LiveSession):
             else:
                 self.failed(error.errno or errno.EIO)
             return False
-        self._service.table.used(self, self._loop.now)
+        self.service.table.used(self, self._loop.now)
         self.datagrams_in += datagrams
         self.bytes_in += size
         if self.keeps:
@@ -452,7 +457,7 @@ class Session(LiveSession):
         moving += self._waiting.all() if self._waiting is not None else ()
         # UDP has told of a datagram that is gone, if only by its ICMP message; a Unix socket refuses at once.
         lost = len(moving) or self.choice.af != socket.AF_UNIX
-        if self._service.datagram.on_target_error is OnTargetError.MOVE and self._move(moving, unsent):
+        if self.service.datagram.on_target_error is OnTargetError.MOVE and self._move(moving, unsent):
             self.drop(Drop.TARGET_FAILED, 0 if moving else lost)
             return True
         self.drop(Drop.TARGET_FAILED, lost)
@@ -498,7 +503,7 @@ class Session(LiveSession):
     def drop(self, reason: Drop, count: int = 1) -> None:
         """Count datagrams of this session that are not passed on."""
         self.dropped += count
-        self._service.drop(reason, count)
+        self.service.drop(reason, count)
 
     # the loop ---------------------------------------------------------------------------------------------------
 
@@ -537,11 +542,11 @@ class Session(LiveSession):
 
     def crashed(self, error: Exception) -> None:
         """A bug: this session ends, with the traceback in the log, and nothing else does (F3)."""
-        self._service.report_crash(error)
+        self.service.report_crash(error)
         try:
             self.end(Outcome.INTERNAL_ERROR)
         except Exception as second:
-            self._service.report_crash(second)  # its line is lost, but it is closed, and the loop goes on
+            self.service.report_crash(second)  # its line is lost, but it is closed, and the loop goes on
 
     def end(self, outcome: Outcome) -> None:
         """Out of the table, count, log, forget and close the socket. Idempotent.
@@ -551,7 +556,7 @@ class Session(LiveSession):
         if self.phase is _CLOSED:
             return
         self._enter(_CLOSED)
-        service = self._service
+        service = self.service
         if self._waiting is not None:
             self.drop(Drop.TARGET_FULL, len(self._waiting))
         if self._late is not None:

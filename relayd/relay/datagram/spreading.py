@@ -70,7 +70,10 @@ class Spreader:
         self._group = group
         # By the identity of the choice, which a group keeps until its targets change.
         self._ways: dict[int, Way] = {}
-        self._moves = service.datagram.on_target_error is OnTargetError.MOVE
+
+    @property
+    def _moves(self) -> bool:
+        return self.service.datagram.on_target_error is OnTargetError.MOVE
 
     def send(self, data: memoryview | bytes, tried: tuple[Choice, ...] = ()) -> None:
         """Send `data` to the next target in turn, but for those `tried`; counted by reason when none takes it."""
@@ -159,10 +162,10 @@ class SpreadingReceiver(Receiver):
 
     def __init__(self, service: DatagramService, sock: socket.socket, group: Group, spreader: Spreader) -> None:
         super().__init__(service, sock, group)
-        self._spreader = spreader
+        self.spreader = spreader
 
     def _take(self, inbox: Inbox, count: int) -> None:
-        send = self._spreader.send
+        send = self.spreader.send
         for at in range(count):
             data = inbox.views[at][: inbox.sizes[at]]
             segment = inbox.segments.get(at)

@@ -33,6 +33,7 @@ from relayd.relay.group import Choice, Group
 from relayd.relay.loop import Actor
 from relayd.relay.stream.pump import Flow, Pump
 from relayd.relay.stream.service import StreamService
+from relayd.spec import Target
 
 #: How long bytes that came before a reset may take to be acknowledged before the reset overtakes them, and how often
 #: we look.
@@ -388,6 +389,11 @@ class Connection:
 
     # time -------------------------------------------------------------------------------------------------------
 
+    def reconsider(self) -> None:
+        """The timeouts are others now: what is over by the new ones ends, what is not gets a timer for them."""
+        if self.phase is _RELAYING:
+            self._set_timer(self.loop.now)
+
     def _set_timer(self, at: float) -> None:
         self._timer.discard(self)
         self._timer_at = at
@@ -431,6 +437,11 @@ class Connection:
             self._timer_at = _NEVER
 
     # the one way out --------------------------------------------------------------------------------------------
+
+    @property
+    def target(self) -> Target | None:
+        """Where it goes, or tries to; None before the first dial."""
+        return self._choice.target if self._choice is not None else None
 
     def end(self, outcome: Outcome) -> None:
         """End the connection from outside: shutdown, or an operator."""

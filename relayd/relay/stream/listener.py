@@ -6,6 +6,7 @@ on a timer (F1).
 """
 
 import socket
+from dataclasses import replace
 
 from relayd import address, errors
 from relayd.errors import ACCEPT_RETRY, OUT_OF_RESOURCES, TRANSIENT
@@ -19,6 +20,9 @@ from relayd.relay.stream.service import StreamService
 #: Connections taken in one turn, before those that are open get theirs (S5). The rest wait in the backlog for the
 #: next one.
 ACCEPTS_PER_TURN = 16
+
+#: Rounds of accepting before a socket is closed for good: net.core.somaxconn is 4096 by default.
+LAST_ACCEPTS = 4096 // ACCEPTS_PER_TURN + 8
 
 _STREAM = int(socket.SOCK_STREAM)
 
@@ -59,10 +63,27 @@ class Acceptor:
         wildcard = isinstance(bound, address.InetAddress) and bound.wildcard
         self._arrival = Arrival(int(sock.family), None if wildcard else str(bound), group)
 
+    def serve(self, service: StreamService, group: Group) -> None:
+        """From now on clients are those of `service`, and go to `group`."""
+        self._service = service
+        if group is not self._arrival.group:
+            self._arrival = replace(self._arrival, group=group)
+
     def open(self) -> None:
         """Begin to accept."""
         self._open = True
         self._resume()
+
+    def finish(self) -> None:
+        """Accept what waits already, and close: with the last copy of the socket, the kernel would reset those."""
+        counters = self._service.counters
+        for _ in range(LAST_ACCEPTS):
+            before = counters.accepted
+            if self._accepting:
+                self.on_readable(IN)
+            if counters.accepted == before:
+                break
+        self.close()
 
     def close(self) -> None:
         """Accept no more, and close this worker's copy of the socket. Idempotent."""

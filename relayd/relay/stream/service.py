@@ -11,18 +11,25 @@ from relayd.net.pipes import PipePool
 from relayd.outcomes import Outcome
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Actor, Loop
-from relayd.spec import Listener, Stream
+from relayd.spec import Listener, Stream, Target
 
 #: The first look at a connection's timeouts comes this soon, and sets keepalive on its dialled socket: a connection
 #: that ends before never pays for it.
 FIRST_LOOK_S = 10.0
 
 
-class Endable(Protocol):
+class Live(Protocol):
     """A live connection, as the service knows it."""
+
+    @property
+    def target(self) -> Target | None:
+        """Where it goes; None before the first dial."""
 
     def end(self, outcome: Outcome) -> None:
         """End it now."""
+
+    def reconsider(self) -> None:
+        """Timeouts have changed: look at them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,20 +48,34 @@ class StreamService:
     pipes: PipePool | None
     id_prefix: str
     counters: ListenerCounters = field(default_factory=ListenerCounters)
-    connections: set[Endable] = field(default_factory=set)
+    connections: set[Live] = field(default_factory=set)
     first_look_s: float = FIRST_LOOK_S
     settings: tuple[Setting, ...] = ()
     _look: tuple[set[Actor], float] = (set(), 0.0)
     _look_turn: int = -1
 
     def __post_init__(self) -> None:
+        self._derive(self.first_look_s)
+
+    def _derive(self, first_look_s: float) -> None:
         timeouts, keepalive = self.stream.timeouts, self.stream.options.keepalive
         probing_s = keepalive.idle_s / 2 if keepalive is not None else None
-        looks_s = (self.first_look_s, timeouts.connect_s, timeouts.idle_s, timeouts.max_lifetime_s, probing_s)
+        looks_s = (first_look_s, timeouts.connect_s, timeouts.idle_s, timeouts.max_lifetime_s, probing_s)
         self.first_look_s = min(look_s for look_s in looks_s if look_s is not None)
         self.settings = tcp_settings(self.stream.options)
 
-    def begin(self, connection: Endable) -> int:
+    def change(self, spec: Listener, stream: Stream) -> None:
+        """From now on do what `spec` says. Timeouts count for live connections too; what is set on sockets, and the
+        source of dials, for new ones (R3).
+        """
+        timeouts = self.stream.timeouts
+        self.spec, self.stream = spec, stream
+        self._derive(FIRST_LOOK_S)
+        if stream.timeouts != timeouts:
+            for connection in tuple(self.connections):
+                connection.reconsider()
+
+    def begin(self, connection: Live) -> int:
         """Count `connection` in; its number, the second half of its id."""
         self.connections.add(connection)
         self.admission.active += 1
@@ -77,7 +98,7 @@ class StreamService:
             self._look_turn = loop.turns
         return self._look
 
-    def ended(self, connection: Endable, outcome: Outcome, bytes_in: int, bytes_out: int) -> None:
+    def ended(self, connection: Live, outcome: Outcome, bytes_in: int, bytes_out: int) -> None:
         """Count `connection` out. Once."""
         self.connections.discard(connection)
         counters = self.counters

@@ -7,12 +7,14 @@ from relayd.channel.messages import Configure, Drain, Ready, Report, Resolved, S
 from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.outcomes import Drop, Outcome
 from relayd.spec import (
+    Admin,
     Bind,
     Binding,
     Datagram,
     Keepalive,
     Listener,
     Log,
+    OnChange,
     OnTargetError,
     PortRule,
     SessionMode,
@@ -78,8 +80,16 @@ listeners = st.builds(
     optional(socket_addresses),
     optional(st.builds(Stream, numbers, options, timeouts)),
     optional(datagrams),
+    optional(st.sampled_from(OnChange)),
 )
-specs = st.builds(Spec, numbers, seconds, st.builds(Log, texts, texts, booleans), tuples_of(listeners))
+specs = st.builds(
+    Spec,
+    numbers,
+    seconds,
+    st.builds(Log, texts, texts, booleans),
+    tuples_of(listeners),
+    st.builds(Admin, tuples_of(socket_addresses)),
+)
 totals = st.builds(
     ListenerTotals,
     texts,

@@ -187,11 +187,12 @@ def test_what_needs_no_configuration_imports_none(argument: str) -> None:
 def test_help() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for word in ("[listeners.web]", "run", "check", "show-config", "schema", "version", "Exit codes"):
+    commands = ("run", "check", "reload", "confirm", "plan", "status", "show-config", "schema", "version")
+    for word in ("[listeners.web]", *commands, "Exit codes"):
         assert word in done.stdout
-    for command in ("run", "check", "show-config", "schema", "version"):
-        assert run(command, "--help").returncode == 0
-    assert "/etc/relayd/relay.toml" in run("check", "--help").stdout
+    for command in commands:
+        assert CliRunner().invoke(main.app, [command, "--help"]).exit_code == 0
+    assert "/etc/relayd/relay.toml" in CliRunner().invoke(main.app, ["check", "--help"]).stdout
 
 
 def test_usage_errors() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from relayd.address import Family, InetAddress, NameAddress, UnixAddress
 from relayd.config import ConfigError, Loaded, Problem, load, machine
-from relayd.spec import Bind, Binding, Keepalive, SocketOptions, Stream, StreamTimeouts, Target
+from relayd.spec import Admin, Bind, Binding, Keepalive, OnChange, SocketOptions, Stream, StreamTimeouts, Target
 
 Load = Callable[[str], Loaded]
 Problems = Callable[[str], tuple[Problem, ...]]
@@ -49,6 +49,7 @@ def test_three_lines_and_the_defaults(loaded: Load) -> None:
     assert listener.datagram is None
     assert (spec.workers, spec.drain_timeout_s) == (machine.cores(), 30)
     assert (spec.log.level, spec.log.format, spec.log.access) == ("info", "auto", True)
+    assert (spec.admin, listener.on_change) == (Admin((UnixAddress("/run/relayd/admin.sock"),)), None)
 
 
 def test_every_key(loaded: Load) -> None:
@@ -60,7 +61,10 @@ def test_every_key(loaded: Load) -> None:
         level = "debug"
         format = "json"
         access = false
+        [admin]
+        listen = ["unix:@admin", "127.0.0.1:9600"]
         [listeners.all]
+        on_change = "close"
         type = ["tcp", "stream"]
         family = "inet6"
         bind = ["[::1]:1", "[2001:db8::1]:2"]
@@ -93,6 +97,8 @@ def test_every_key(loaded: Load) -> None:
         """).spec
     everything, _, file = spec.listeners
     assert (spec.workers, spec.drain_timeout_s, spec.log.access) == (3, 0, False)
+    assert spec.admin == Admin((UnixAddress("@admin"), InetAddress(Family.INET, "127.0.0.1", 9600)))
+    assert (everything.on_change, file.on_change) == (OnChange.CLOSE, None)
     assert everything.binding == Binding(7, True, "lo", True, True, 3, 0o660, None, None)
     assert everything.stream == Stream(
         1, SocketOptions(False, Keepalive(30, 10, 2), 1500, "reno"), StreamTimeouts(0.25, None, None, 5400)
@@ -168,6 +174,9 @@ ONE_KEY = [
     ('mode = "0660"', 1, "mode", "belongs to the file of a unix:/path bind", ""),
     ('interface = "a b"', 13, "interface", "cannot be the name of an interface", ""),
     ('congestion = ""', 14, "congestion", "cannot be the name", ""),
+    ('on_change = "stay"', 13, "on_change", 'must be one of "keep", "drain", "close"', ""),
+    ('on_change = "Close"', 13, "on_change", 'must be one of "keep", "drain", "close"', 'did you mean "close"?'),
+    ("on_change = true", 13, "on_change", "not a boolean", ""),
     ('source = "10.0.0.5:80"', 10, "source", "without a port", 'did you mean "10.0.0.5"?'),
     ('source = "unix:/a"', 10, "source", "without a port", ""),
     ('source = "a.example.com"', 10, "source", "not a numeric", ""),

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import tomli
 
-from relayd.config.model import BUILT_IN_TOML, Configuration, ListenerTable
+from relayd.config.model import BUILT_IN_TOML, AdminTable, Configuration, ListenerTable
 from relayd.config.schema import schema
+from relayd.spec import ADMIN_SOCKET
 
 from .json_schema import violations
 
@@ -42,6 +43,9 @@ def test_accepts_every_file_of_the_project(path: Path) -> None:
         'bind = ":1"\ntargets = {address = "unix:/a"}\ntype = ["tcp"]\nkeepalive = {idle = "1m"}\nmode = "600"',
         'bind = ":1"\ntargets = "x:1"\nkeepalive = false\nidle_timeout = "off"\nconnect_timeout = "1h30m"',
         'bind = "[::]:1"\ntargets = "x:1"\ntype = ["udp", "stream"]\nsession_timeout = "1s"\nmax_responses = 1',
+        'bind = ":1"\ntargets = "x:1"\non_change = "keep"\n[admin]\nlisten = "unix:/a"',
+        'bind = ":1"\ntargets = "x:1"\n[admin]\nlisten = ["unix:@a", "127.0.0.1:1", "[::1]:2"]\nallow_remote = true',
+        'bind = ":1"\ntargets = "x:1"\n[admin]\nlisten = []',
         'bind = [":1-2", "[::]:1-2", "x:3-4"]\ntargets = ["x:1-2", "[::1]:3-4", "x:+1", "[::1]:+1", "x", "[::1]"]',
     ],
 )
@@ -70,6 +74,7 @@ def test_accepts(line: str) -> None:
         "keepalive = 5",
         "keepalive = {idle = 5}",
         "dial_attempts = true",
+        'on_change = "stay"',
     ],
 )
 def test_refuses(line: str) -> None:
@@ -91,6 +96,9 @@ def test_refuses(line: str) -> None:
         "[daemon]\nworkers = 0",
         "[daemon]\nworkers = 'all'",
         "[log]\nlevel = 'loud'",
+        "[admin]\nlisten = 5",
+        "[admin]\nlisten = ['127.0.0.1']",
+        "[admin]\nbind = 'unix:/a'",
         "[nope]",
         "[defaults]\nbind = ':80'",
         "include = 5",
@@ -110,7 +118,7 @@ def tables(node: Any) -> Iterator[dict[str, Any]]:
 
 def test_every_key_is_described_and_no_table_is_open() -> None:
     found_tables = list(tables(schema()))
-    assert len(found_tables) == 7
+    assert len(found_tables) == 8
     for table in found_tables:
         assert table["additionalProperties"] is False
         for name, key in table["properties"].items():
@@ -133,5 +141,8 @@ def test_defaults_are_those_in_force() -> None:
     )
     spelled_out, plain = (Configuration.model_validate(tomli.loads(one)) for one in (text, WEB + "[daemon]\n"))
     assert spelled_out.daemon == plain.daemon
+    admin = schema()["definitions"]["AdminTable"]["properties"]
+    assert admin["listen"]["default"] == [str(ADMIN_SOCKET)]
+    assert admin["allow_remote"]["default"] is AdminTable().allow_remote
     default = Configuration.model_validate(tomli.loads(WEB + "keepalive = {}")).listeners["web"].keepalive
     assert spelled_out.listeners["web"].keepalive == default

@@ -12,12 +12,14 @@ from relayd.config import ConfigError, load
 from relayd.config.model import built_in
 from relayd.config.show import to_toml
 from relayd.spec import (
+    Admin,
     Bind,
     Binding,
     Datagram,
     Keepalive,
     Listener,
     Log,
+    OnChange,
     OnTargetError,
     PortRule,
     SessionMode,
@@ -72,6 +74,14 @@ datagrams = st.builds(
     st.none(),
     st.just(SessionMode.DATAGRAM),
     st.sampled_from(OnTargetError),
+)
+#: At ports and paths that no listener below has.
+admin_addresses = st.one_of(
+    st.sampled_from([("127.0.0.1", Family.INET), ("192.0.2.1", Family.INET), ("::1", Family.INET6)]).flatmap(
+        lambda host: st.integers(1, 999).map(lambda port: InetAddress(host[1], host[0], port))
+    ),
+    file_names.map(lambda name: UnixAddress(f"/nonexistent/admin/{name}")),
+    file_names.map(lambda name: UnixAddress(f"@admin-{name}")),
 )
 
 
@@ -132,6 +142,7 @@ def listeners(draw: st.DrawFn, number: int) -> Listener:
         if streams
         else None,
         datagram=draw(datagrams) if datagram else None,
+        on_change=draw(st.none() | st.sampled_from(OnChange)),
     )
 
 
@@ -146,6 +157,7 @@ specs = st.builds(
         access=st.booleans(),
     ),
     listeners=st.integers(1, 3).flatmap(lambda count: st.tuples(*(listeners(number) for number in range(count)))),
+    admin=st.builds(Admin, st.lists(admin_addresses, max_size=3, unique=True).map(tuple)),
 )
 
 
@@ -171,6 +183,7 @@ def test_what_it_looks_like(tmp_path: Path) -> None:
     assert to_toml(load(path).spec) == (
         '[daemon]\nworkers = 2\ndrain_timeout = "30s"\n\n'
         '[log]\nlevel = "info"\nformat = "auto"\naccess = true\n\n'
+        '[admin]\nlisten = ["unix:/run/relayd/admin.sock"]\nallow_remote = false\n\n'
         '[listeners."a.b"]\ntype = "stream"\nbind = [\n    "127.0.0.1:1",\n    "unix:/nonexistent/x",\n]\n'
         'backlog = 4096\nfreebind = false\nfast_open = false\ndefer_accept = "off"\nmode = "0660"\n'
         'targets = ["10.0.0.1:1"]\ndial_attempts = 3\n'
@@ -186,7 +199,7 @@ def test_types_and_ranges(tmp_path: Path) -> None:
         'targets = ["10.0.0.1:1-100", "10.0.0.2:+1", "[2001:db8::1]:+0", "a.example.com"]\nmax_sessions = 7\n'
         '[listeners.log]\ntype = ["dgram", "tcp"]\nbind = "unix:@log"\ntargets = "unix:@to"\nsession = "datagram"\n'
     )
-    _, _, game, log = to_toml(load(path).spec).split("\n\n")
+    _, _, _, game, log = to_toml(load(path).spec).split("\n\n")
     assert game == (
         '[listeners.game]\ntype = "dgram"\nbind = ["127.0.0.1:27000-27099"]\nfreebind = false\n'
         'targets = [\n    "10.0.0.1:1-100",\n    "10.0.0.2:+1",\n    "[2001:db8::1]",\n    "a.example.com",\n]\n'

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from relayd.control.daemon import Daemon
+from relayd.control.reload import InForce
 from relayd.log.formats import JsonFormat
 from relayd.log.logger import Logger
 from relayd.sd.notify import Notifier
@@ -46,7 +47,13 @@ def test_a_stop_while_workers_boot_is_no_bug_and_blames_no_worker() -> None:
     async def scenario() -> None:
         command = (sys.executable, "-S", str(FAKE), "never_ready")
         notifier = Notifier.from_environment(warn=print)
-        daemon = Daemon(Spec(2, 30.0, log, ()), Logger(log, JsonFormat(None), lines), notifier, command)
+        daemon = Daemon(
+            InForce(Spec(2, 30.0, log, ()), Path("/nowhere.toml"), "", 0.0),
+            1024,
+            Logger(log, JsonFormat(None), lines),
+            notifier,
+            command,
+        )
         life = asyncio.ensure_future(daemon.run())
         while len(set(children()) - others) < 2:
             assert not life.done()

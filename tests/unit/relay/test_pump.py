@@ -429,7 +429,7 @@ def test_a_pipe_that_holds_bytes_does_not_outlive_its_pump(pairs: Pairs, pipes: 
 
 def test_without_a_pipe_it_copies(pairs: Pairs, pipes: PipePool, loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     # F1
-    monkeypatch.setattr(pipes, "_limit", 0)
+    monkeypatch.setattr(pipes, "limit", 0)
     data = os.urandom(150_000)
     pairs.far.send(data)
     pairs.pump.source_event(IN)

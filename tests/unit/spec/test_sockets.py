@@ -84,8 +84,8 @@ def test_with_one_worker_everything_is_its_own() -> None:
 
 
 def test_ports_of_a_range_are_dealt_in_turn() -> None:
-    workers = [endpoint.worker for endpoint in endpoints(spec(3, listener("a", RANGE, UNIX)))]
-    assert len(workers) == 11
+    workers = [endpoint.worker for endpoint in endpoints(spec(3, listener("a", RANGE)))]
+    assert len(workers) == 10
     assert all(one is not None and other == one % 3 + 1 for one, other in pairwise(workers))
 
 
@@ -96,11 +96,21 @@ def test_the_deal_depends_on_nothing_else_in_the_file() -> None:
     assert [endpoint for endpoint in endpoints(among) if endpoint.listener is mine] == alone
 
 
-def test_first_workers_differ_by_name() -> None:
-    many = spec(4, *(listener(f"l{number}", UNIX) for number in range(100)))
-    dealt = Counter(endpoint.worker for endpoint in endpoints(many))
+def test_first_workers_differ_by_address() -> None:
+    binds = [Bind(UnixAddress(f"@{number}")) for number in range(100)]
+    binds += [Bind(InetAddress(Family.INET6, f"::{number}", 5000), 2) for number in range(100)]
+    dealt = Counter(endpoint.worker for endpoint in endpoints(spec(4, listener("a", *binds))))
     assert set(dealt) == {1, 2, 3, 4}
-    assert min(dealt.values()) > 10
+    assert min(dealt.values()) > 20
+
+
+def test_a_range_that_grows_at_either_end_moves_no_port_to_another_worker() -> None:
+    longer = Bind(InetAddress(Family.INET6, "::1", 4990), 30)
+    before, after = (
+        {each.address: each.worker for each in endpoints(spec(3, listener("a", bind)))} for bind in (RANGE, longer)
+    )
+    assert len(before) == 10
+    assert before.items() <= after.items()
 
 
 @given(specs)

@@ -1,0 +1,116 @@
+"""Asks a running daemon by its admin API (docs/admin.md): where it is, one request, and what came back.
+
+http.client and not aiohttp: a command that asks one question is done before that would be imported.
+"""
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from relayd.address import Address, NameAddress
+from relayd.control.verdict import Verdict
+from relayd.errors import RelaydError
+
+__all__ = ["NoDaemon", "Refused", "Unreachable", "ask", "ask_for_verdict"]
+
+#: To reach the daemon.
+_CONNECT_S = 5.0
+#: For its answer: a reload may have to resolve host names of binds, each of which can take half a minute.
+_ANSWER_S = 120.0
+#: More than the plan of 65,535 listeners that all change.
+_ANSWER_BYTES_MAX = 64 * 1024 * 1024
+
+Json: TypeAlias = dict[str, Any]
+
+
+class Unreachable(RelaydError):
+    """No daemon has answered."""
+
+
+class NoDaemon(Unreachable):
+    """Nobody listens at any of the addresses."""
+
+
+class Refused(RelaydError):
+    """The daemon has not done what it was asked for."""
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over any kind of socket."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__("localhost", timeout=_ANSWER_S)
+        self._address = address
+
+    def connect(self) -> None:
+        """OSError when that fails."""
+        address = self._address
+        if isinstance(address, NameAddress):
+            self.sock = socket.create_connection((address.host, address.port), _CONNECT_S)
+        else:
+            self.sock = socket.socket(address.family.af, socket.SOCK_STREAM)
+            self.sock.settimeout(_CONNECT_S)
+            self.sock.connect(address.sockaddr)
+        self.sock.settimeout(_ANSWER_S)
+
+
+def ask(addresses: Sequence[Address], method: str, path: str, members: Mapping[str, object] | None = None) -> Json:
+    """What the daemon at the first of `addresses` where somebody listens answers.
+
+    Raises NoDaemon when nobody does, Unreachable when there is no answer, Refused when it is an error.
+    """
+    nobody: list[str] = []
+    for address in addresses:
+        connection = _Connection(address)
+        try:
+            try:
+                connection.connect()
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                nobody.append(f"{address}: {error.strerror}")
+                continue
+            except OSError as error:
+                raise Unreachable(f"relayd: {address}: {error.strerror or error}") from None
+            return _exchange(connection, address, method, path, members)
+        finally:
+            connection.close()
+    raise NoDaemon(f"relayd: no daemon listens at {'; '.join(nobody)}")
+
+
+def ask_for_verdict(addresses: Sequence[Address], path: str, members: Mapping[str, object]) -> Verdict:
+    """As `ask`, of what answers with a verdict."""
+    found = ask(addresses, "POST", path, members)
+    try:
+        return Verdict.from_json(found)
+    except ValueError as error:
+        raise Unreachable(f"relayd: the answer is not one of this version: {error}") from None
+
+
+def _exchange(
+    connection: _Connection, address: Address, method: str, path: str, members: Mapping[str, object] | None
+) -> Json:
+    body = None if members is None else json.dumps(members)
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        data = response.read(_ANSWER_BYTES_MAX)
+        found = json.loads(data)
+    except OSError as error:
+        raise Unreachable(f"relayd: {address}: {error.strerror or error}") from None
+    except (http.client.HTTPException, ValueError, RecursionError):
+        raise Unreachable(f"relayd: {address}: what answers there is not the admin API of relayd") from None
+    if not isinstance(found, dict):
+        raise Unreachable(f"relayd: {address}: what answers there is not the admin API of relayd")
+    if response.status == http.client.SERVICE_UNAVAILABLE:
+        raise Unreachable(f"relayd: {address}: {_error(found)}")
+    if response.status not in (http.client.OK, http.client.CONFLICT):
+        raise Refused(f"relayd: {_error(found)}")
+    return found
+
+
+def _error(found: Json) -> str:
+    """What it says, on one line, with nothing in it that does something to a terminal."""
+    text = str(found.get("error"))
+    return text if text.isprintable() else repr(text)

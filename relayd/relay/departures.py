@@ -1,0 +1,68 @@
+"""What a reload does to live connections and sessions: some are ended, now or when `drain_timeout` is over (R3)."""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from relayd.log.logger import Logger
+from relayd.outcomes import Outcome
+from relayd.relay.loop import Loop
+from relayd.spec import Listener, OnChange, Target
+from relayd.spec.plan import effect
+
+
+class Departing(Protocol):
+    """A live connection or session."""
+
+    @property
+    def target(self) -> Target | None:
+        """Where it goes; None where that is not known yet."""
+
+    def end(self, outcome: Outcome) -> None:
+        """End it now. Idempotent."""
+
+
+class Departures:
+    """Those that one reload sends away. It lives as long as its timer."""
+
+    def __init__(
+        self, loop: Loop, log: Logger, in_force: Callable[[str], Listener | None], drain_timeout_s: float
+    ) -> None:
+        """`in_force(name)` is the listener of that name at any time, None where there is none."""
+        self._loop = loop
+        self._log = log
+        self._in_force = in_force
+        #: With what their listener was before.
+        self._draining: list[tuple[Departing, Listener]] = []
+        self._ending: list[Departing] = []
+        self._drain_timeout_s = drain_timeout_s
+
+    def consider(self, live: Iterable[Departing], old: Listener, new: Listener | None) -> None:
+        """Their listener was `old` and is `new` now, or gone (None)."""
+        fates: dict[Target | None, OnChange] = {}
+        for each in live:
+            target = each.target
+            if target not in fates:
+                fates[target] = effect(old, new, target)
+            if fates[target] is OnChange.CLOSE:
+                self._ending.append(each)
+            elif fates[target] is OnChange.DRAIN:
+                self._draining.append((each, old))
+
+    def begin(self) -> None:
+        """End those that are to be ended now, and set the timer for the others."""
+        for each in self._ending:
+            each.end(Outcome.REMOVED)
+        self._ending.clear()
+        if self._draining:
+            self._loop.call_at(self, self._loop.now + self._drain_timeout_s)
+
+    def expire(self) -> None:
+        """`drain_timeout` is over. What has come back meanwhile has nothing to do with it any more."""
+        for each, old in self._draining:
+            if effect(old, self._in_force(old.name), each.target) is not OnChange.KEEP:
+                each.end(Outcome.REMOVED)
+        self._draining.clear()
+
+    def crashed(self, error: Exception) -> None:
+        """A bug."""
+        self._log.bug("met connections that a reload ends", error)

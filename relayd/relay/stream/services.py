@@ -1,0 +1,143 @@
+"""Everything about streams in one worker: what the worker itself says to it, and nothing more."""
+
+import select
+import socket
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
+
+from relayd.address import InetAddress, NameAddress
+from relayd.counters import ListenerCounters, ListenerTotals
+from relayd.log.logger import Logger
+from relayd.net.pipes import PipePool
+from relayd.outcomes import Outcome
+from relayd.relay.departures import Departures
+from relayd.relay.group import Group, Groups
+from relayd.relay.limits import Admission
+from relayd.relay.loop import Loop
+from relayd.relay.stream.listener import AcceptingSocket, Acceptor
+from relayd.relay.stream.service import StreamService
+from relayd.spec import Listener, OnChange, Target
+from relayd.spec.sockets import Endpoint
+
+
+class StreamServices:
+    """The stream listeners of one worker. Owns their sockets and connections."""
+
+    def __init__(self, loop: Loop, log: Logger, admission: Admission, pipes: PipePool) -> None:
+        self.services: dict[str, StreamService] = {}
+        self._loop = loop
+        self._log = log
+        self._admission = admission
+        self._pipes = pipes
+        self._groups: dict[str, Groups] = {}
+        self._acceptors: dict[Hashable, Acceptor] = {}
+        self._backlogs = select.poll()
+        #: By name, for the life of the worker: a listener that goes and comes again counts on.
+        self._counters: dict[str, ListenerCounters] = {}
+        #: Services whose listener is gone, and whose connections are not.
+        self._removed: list[StreamService] = []
+        self._accepting = True
+
+    @property
+    def active(self) -> int:
+        """Connections that are open now."""
+        return self._admission.active
+
+    # what is served ---------------------------------------------------------------------------------------------
+
+    def serve(self, listener: Listener, id_prefix: str, departures: Departures) -> None:
+        """Make what all sockets of `listener` share; or, where there is one of its name, have it do what this says.
+        Connections that are affected go to `departures`.
+        """
+        stream = listener.stream
+        if stream is None:
+            raise ValueError(f"{listener.name} serves no streams")
+        service = self.services.get(listener.name)
+        if service is None:
+            self._groups[listener.name] = Groups(listener.targets)
+            self.services[listener.name] = StreamService(
+                loop=self._loop,
+                spec=listener,
+                stream=stream,
+                log=self._log,
+                admission=self._admission,
+                pipes=self._pipes,
+                id_prefix=id_prefix,
+                counters=self._counters.setdefault(listener.name, ListenerCounters()),
+            )
+            return
+        before = service.spec
+        if before != listener:
+            self._groups[listener.name].retarget(listener.targets)
+            service.change(listener, stream)
+            departures.consider(service.connections, before, listener)
+
+    def attend(self, endpoint: Endpoint, fd: int) -> None:
+        """Accept on the listening socket `fd`, which this owns then."""
+        sock = AcceptingSocket(endpoint.address.family.af, socket.SOCK_STREAM, fileno=fd)
+        acceptor = Acceptor(self.services[endpoint.listener.name], sock, endpoint.address, self._group(endpoint))
+        self._acceptors[endpoint.key] = acceptor
+        acceptor.open()
+        self._backlogs.register(acceptor.fileno(), select.POLLIN)
+
+    def keep(self, endpoint: Endpoint) -> None:
+        """Go on accepting on a socket that is there already, for the listener that has it now."""
+        self._acceptors[endpoint.key].serve(self.services[endpoint.listener.name], self._group(endpoint))
+
+    def dismiss(self, endpoint: Endpoint) -> None:
+        """Accept no more on a socket than what waits there already."""
+        acceptor = self._acceptors.pop(endpoint.key)
+        self._backlogs.unregister(acceptor.fileno())
+        acceptor.finish()
+
+    def remove(self, name: str, policy: OnChange | None, departures: Departures) -> None:
+        """The listener `name` is gone. Its connections go to `departures`, by `policy`, its `on_change`."""
+        service = self.services.pop(name)
+        del self._groups[name]
+        self._removed.append(service)
+        departures.consider(service.connections, replace(service.spec, on_change=policy), None)
+
+    def _group(self, endpoint: Endpoint) -> Group:
+        port = endpoint.address.port if isinstance(endpoint.address, InetAddress) else 0
+        return self._groups[endpoint.listener.name].at(port, endpoint.index)
+
+    def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
+        """From now on `name` means `addresses`. Connections stay where they are (T3)."""
+        for groups in self._groups.values():
+            groups.resolved(name, addresses)
+
+    # once a second ----------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Take connections that wait for another worker, which was woken for them and does not take them."""
+        self._removed = [service for service in self._removed if service.connections]
+        if self._accepting and (waiting := {fd for fd, _ in self._backlogs.poll(0)}):
+            for acceptor in self._acceptors.values():
+                if acceptor.fileno() in waiting:
+                    self._loop.again(acceptor.look)
+
+    def totals(self) -> Iterator[ListenerTotals]:
+        """The counts of every listener, those that are gone included."""
+        return (counters.snapshot(name) for name, counters in self._counters.items())
+
+    def targets(self) -> Counter[tuple[str, Target | None]]:
+        """How many connections there are of each listener to each target."""
+        return Counter(
+            (service.spec.name, connection.target)
+            for service in (*self._removed, *self.services.values())
+            for connection in service.connections
+        )
+
+    # the end ----------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Accept no more than what waits already (R6)."""
+        self._accepting = False
+        for acceptor in self._acceptors.values():
+            acceptor.finish()
+
+    def end_all(self, outcome: Outcome) -> None:
+        """End every connection."""
+        for service in (*self._removed, *self.services.values()):
+            service.end_all(outcome)

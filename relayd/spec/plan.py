@@ -1,0 +1,171 @@
+"""What has to be done so that a daemon that does `old` does `new`: the same for a start, a reload and a stop. Pure.
+
+    prepare   Open, Adjust       what can fail; until it all has succeeded, everything is undone if one does
+    commit    Serve              cannot fail: workers are told, and everything is as `new` says
+    retire    Close              what nobody needs any more
+              Postpone           what `new` says and only a restart can do; `Plan.spec` is without it
+
+A start is the plan from None, a stop the plan to None. A socket that both have is in no step but perhaps Adjust: it is
+never closed (R2).
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from relayd.address import Family
+from relayd.errors import RelaydError
+from relayd.spec import Listener, OnChange, Spec, Target
+from relayd.spec.sockets import Endpoint, endpoints
+
+__all__ = ["Adjust", "Close", "NotWithoutRestart", "Open", "Plan", "Postpone", "Serve", "Step", "effect", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Listen on an address."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Adjust:
+    """Set the options of a socket that stays from those of `old` to those of `new`."""
+
+    old: Endpoint
+    new: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Have the workers do what `spec` says; None: nothing any more."""
+
+    spec: Spec | None
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Listen on an address no more."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Postpone:
+    """`key` of the listener, or of the daemon (None) under its table's name, stays as it is until a restart."""
+
+    listener: str | None
+    key: str
+
+
+Step: TypeAlias = Open | Adjust | Serve | Close | Postpone
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in the order in which they are taken, and the spec that is in force afterwards."""
+
+    steps: tuple[Step, ...]
+    spec: Spec | None
+
+
+class NotWithoutRestart(RelaydError):
+    """What cannot be changed without a restart has to stay, and something else of the new spec needs its place."""
+
+
+def plan(old: Spec | None, new: Spec | None) -> Plan:
+    """How to get from `old` to `new`. Equal ones need no step. Raises NotWithoutRestart."""
+    postponed: list[Postpone] = []
+    if old is not None and new is not None:
+        new = _in_force(old, new, postponed)
+    if old == new:
+        return Plan(tuple(postponed), new)
+    before = {endpoint.key: endpoint for endpoint in endpoints(old)} if old is not None else {}
+    steps: list[Step] = []
+    taken: dict[Hashable, Endpoint] = {}
+    for endpoint in endpoints(new) if new is not None else ():
+        first = taken.setdefault(endpoint.key, endpoint)
+        if first is not endpoint:
+            owner, address = first.listener.name, endpoint.address
+            raise NotWithoutRestart(f"listeners.{endpoint.listener.name}: {address}: {owner} has it until a restart")
+        same = before.pop(endpoint.key, None)
+        if same is None:
+            steps.append(Open(endpoint))
+        elif _options(same) != _options(endpoint):
+            steps.append(Adjust(same, endpoint))
+    steps.append(Serve(new))
+    steps += map(Close, before.values())
+    return Plan((*steps, *postponed), new)
+
+
+def _in_force(old: Spec, new: Spec, postponed: list[Postpone]) -> Spec:
+    """`new`, but for what only a restart can do: its keys go to `postponed`."""
+    if new.workers != old.workers:
+        postponed.append(Postpone(None, "daemon.workers"))
+    if new.log.format != old.log.format:
+        postponed.append(Postpone(None, "log.format"))
+    if new.admin != old.admin:
+        postponed.append(Postpone(None, "admin.listen"))
+    names = {listener.name: listener for listener in old.listeners}
+    listeners = []
+    for listener in new.listeners:
+        before = names.get(listener.name)
+        if before is not None and _share_a_socket(before, listener):
+            listener = _as_bound(before, listener, postponed)
+        listeners.append(listener)
+    return replace(
+        new,
+        workers=old.workers,
+        admin=old.admin,
+        log=replace(new.log, format=old.log.format),
+        listeners=tuple(listeners),
+    )
+
+
+def _share_a_socket(old: Listener, new: Listener) -> bool:
+    both_streams = old.stream is not None and new.stream is not None
+    both_datagrams = old.datagram is not None and new.datagram is not None
+    if not (both_streams or both_datagrams):
+        return False
+    before = {address for bind in old.binds for address in bind.addresses()}
+    return any(address in before for bind in new.binds for address in bind.addresses())
+
+
+def _as_bound(old: Listener, new: Listener, postponed: list[Postpone]) -> Listener:
+    """`new` with what cannot be changed on a socket that is bound: IPV6_V6ONLY (ipv6(7)), and SO_BINDTODEVICE, for its
+    other value may conflict with the socket itself while both are open.
+    """
+    binding = new.binding
+    families = {bind.address.family for bind in new.binds}
+    if binding.interface != old.binding.interface and families != {Family.UNIX}:
+        postponed.append(Postpone(new.name, "interface"))
+        binding = replace(binding, interface=old.binding.interface)
+    if binding.ipv6_only != old.binding.ipv6_only and Family.INET6 in families:
+        postponed.append(Postpone(new.name, "ipv6_only"))
+        binding = replace(binding, ipv6_only=old.binding.ipv6_only)
+    return replace(new, binding=binding)
+
+
+def _options(endpoint: Endpoint) -> object:
+    """What is set on the socket itself, but for what the key has already."""
+    listener = endpoint.listener
+    if endpoint.datagram or listener.stream is None:
+        return listener.binding
+    return listener.binding, listener.stream.options
+
+
+def effect(old: Listener, new: Listener | None, target: Target | None) -> OnChange:
+    """What becomes of a live connection or session of `old` that goes to `target` (None: not chosen yet), when its
+    listener is now `new`, or is gone (None).
+
+    It is affected when its listener goes, when its target goes, and when anything else about the listener changes but
+    other targets. `on_change` decides then. Without it, those whose target stays are kept, and others drain.
+    """
+    gone = new is None or (target is not None and target not in new.targets)
+    policy = (old if new is None else new).on_change
+    if new is not None and policy is None and not gone:
+        return OnChange.KEEP
+    changed = new is None or replace(old, targets=(), on_change=None) != replace(new, targets=(), on_change=None)
+    if not (gone or changed):
+        return OnChange.KEEP
+    return policy or OnChange.DRAIN

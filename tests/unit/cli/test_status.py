@@ -1,0 +1,71 @@
+"""The status of a daemon in words."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from relayd.cli.status import size, text
+from tests.unit.control.operating import STATUS
+
+
+@pytest.fixture
+def status() -> dict[str, Any]:
+    return copy.deepcopy(STATUS)
+
+
+def test_all_of_it(status: dict[str, Any]) -> None:
+    status["config"]["last_reload"] = {"at": "2026-11-23T00:15:02Z", "ok": False, "errors": ["a:1:1: b\n    c", "d"]}
+    status["config"]["confirm_until"] = "2026-11-23T00:16:02Z"
+    status["workers"].append({"number": 2, "pid": 9, "phase": "starting"})
+    status["listeners"].append(
+        {"name": "a-name", "type": "dgram", "active": 0, "accepted": 1, "bytes_in": 0, "bytes_out": 1}
+    )
+    assert text(status).splitlines() == [
+        "relayd 1.2.3, pid 7, since 2026-11-23T00:12:00Z",
+        "/etc/relayd/relay.toml (sha256 9f86d081884c), number 3, in force since 2026-11-23T00:14:10Z",
+        "last reload: 2026-11-23T00:15:02Z, refused:",
+        "    a:1:1: b",
+        "        c",
+        "    d",
+        "goes back to the configuration before at 2026-11-23T00:16:02Z, unless confirmed",
+        "workers: 1 running (pid 8), 2 starting (pid 9)",
+        "listener  type    active  accepted     in      out",
+        "web       stream      12      3400  512 B  1.5 MiB",
+        "a-name    dgram        0         1    0 B      1 B",
+    ]
+
+
+def test_a_reload_that_went_well(status: dict[str, Any]) -> None:
+    status["config"]["last_reload"] = {"at": "2026-11-23T00:15:02Z", "ok": True, "errors": []}
+    assert "last reload: 2026-11-23T00:15:02Z\n" in text(status)
+
+
+def test_without_listeners_and_with_a_worker_that_has_no_process(status: dict[str, Any]) -> None:
+    status["listeners"], status["workers"] = [], [{"number": 1, "pid": None, "phase": "waiting"}]
+    assert text(status).endswith("workers: 1 waiting\nlistener  type  active  accepted  in  out\n")
+
+
+@pytest.mark.parametrize("key", ["pid", "config", "workers", "listeners"])
+@pytest.mark.parametrize("wrong", [None, 5.5, "x", [5], [None], {}])
+def test_what_is_no_status(status: dict[str, Any], key: str, wrong: object) -> None:
+    if key in ("listeners", "workers") and wrong == {}:
+        return  # as good as a list of none
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        text({**status, key: wrong})
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1024 * 1024 - 1, "1.0 MiB"),
+        (1_572_864, "1.5 MiB"),
+        (5 * 1024**5, "5.0 PiB"),
+        (5000 * 1024**5, "5000.0 PiB"),
+    ],
+)
+def test_sizes(count: int, shown: str) -> None:
+    assert size(count) == shown

@@ -1,0 +1,95 @@
+"""A stand-in for what the admin API is for, and the API itself on a socket."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from relayd.address import SocketAddress
+from relayd.control.admin import AdminServer
+from relayd.control.verdict import Change, Verdict
+from relayd.spec import Admin
+
+YES = Verdict(ok=True, changes=(Change("+", "dns"),), warnings=("relay.toml:4:1: careful",))
+NO = Verdict(ok=False, errors=("relay.toml:3:1: bad\n    x\n    ^", "more"))
+STATUS: dict[str, Any] = {
+    "version": "1.2.3",
+    "pid": 7,
+    "started_at": "2026-11-23T00:12:00Z",
+    "config": {
+        "file": "/etc/relayd/relay.toml",
+        "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "loaded_at": "2026-11-23T00:14:10Z",
+        "number": 3,
+        "last_reload": None,
+        "confirm_until": None,
+    },
+    "workers": [{"number": 1, "pid": 8, "phase": "running"}],
+    "listeners": [
+        {"name": "web", "type": "stream", "active": 12, "accepted": 3400, "bytes_in": 512, "bytes_out": 1_572_864}
+    ],
+}
+
+
+class FakeOperator:
+    """Says `verdict` to everything, and notes what it was asked for. `stuck`: it is never done."""
+
+    def __init__(self, verdict: Verdict = YES) -> None:
+        self.verdict = verdict
+        self.asked: list[object] = []
+        self.stuck = False
+        self.broken: Exception | None = None
+        self.cancelled = 0
+        self.busy = asyncio.Event()
+
+    async def reload(self, confirm_s: float | None) -> Verdict:
+        return await self._say("reload", confirm_s)
+
+    async def confirm(self) -> Verdict:
+        return await self._say("confirm")
+
+    async def plan(self, file: Path | None) -> Verdict:
+        return await self._say("plan", file)
+
+    def status(self) -> dict[str, Any]:
+        self.asked.append("status")
+        return STATUS
+
+    async def _say(self, *what: object) -> Verdict:
+        self.asked.append(what if len(what) > 1 else what[0])
+        if self.broken is not None:
+            raise self.broken
+        if self.stuck:
+            self.busy.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+        return self.verdict
+
+
+class Said(list[str]):
+    """What was logged, by the name of its kind, and bugs."""
+
+    def say(self, event: Any, message: str, **fields: object) -> None:
+        self.append(event.value)
+
+    def report(self, error: BaseException) -> None:
+        self.append(repr(error))
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    operator: FakeOperator, *listen: SocketAddress, said: Said | None = None
+) -> AsyncIterator[AdminServer]:
+    """The admin API of `operator`. Nothing may be said, unless `said` takes it."""
+    heard = Said() if said is None else said
+    server = AdminServer.open(Admin(listen), heard.say, heard.report)
+    try:
+        server.start(operator)
+        yield server
+    finally:
+        await server.close()
+    assert said is not None or heard == []

@@ -1,0 +1,152 @@
+"""What `plan` says of every key that there is, and of what is live."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from relayd.channel.messages import LiveCount
+from relayd.config import load
+from relayd.config.model import AdminTable, DaemonTable, ListenerTable, LogTable, Shared, Table
+from relayd.control.changes import changes_between
+from relayd.spec import OnChange, Spec
+from relayd.spec.plan import Postpone, plan
+
+#: For every key a line for each of two files. What belongs to a type or a family has that listener; the rest has both.
+BEFORE = """
+[daemon]
+workers = 2
+drain_timeout = "30s"
+[log]
+level = "info"
+format = "json"
+access = true
+[admin]
+listen = "unix:@one"
+allow_remote = false
+[listeners.a]
+bind = ["127.0.0.1:80", "[::1]:80", "unix:/run/a.sock"]
+targets = ["10.0.0.1:80", "[2001:db8::1]:80"]
+{key}
+[listeners.b]
+type = "dgram"
+bind = "127.0.0.1:53"
+targets = ["10.0.0.1:53"]
+{datagram_key}
+"""
+#: key: one value, another one.
+STREAM_KEYS = {
+    "backlog": ("10", "20"),
+    "interface": ('"lo"', '"eth0"'),
+    "ipv6_only": ("true", "false"),
+    "freebind": ("true", "false"),
+    "fast_open": ("true", "false"),
+    "defer_accept": ('"5s"', '"off"'),
+    "mode": ('"0600"', '"0660"'),
+    "user": ('"0"', '"1"'),
+    "group": ('"0"', '"1"'),
+    "dial_attempts": ("1", "2"),
+    "source": ('"10.0.0.5"', '"10.0.0.6"'),
+    "connect_timeout": ('"1s"', '"2s"'),
+    "idle_timeout": ('"1s"', '"off"'),
+    "half_close_timeout": ('"1s"', '"off"'),
+    "max_lifetime": ('"1s"', '"off"'),
+    "keepalive": ("true", "false"),
+    "tcp_user_timeout": ('"1s"', '"off"'),
+    "congestion": ('"reno"', '"cubic"'),
+    "nodelay": ("true", "false"),
+    "on_change": ('"keep"', '"close"'),
+}
+DATAGRAM_KEYS = {
+    "session_timeout": ('"1s"', '"2s"'),
+    "max_sessions": ("1", "2"),
+    "max_responses": ("1", "2"),
+    "session": ('"client"', '"datagram"'),
+    "on_target_error": ('"move"', '"close"'),
+}
+#: table.key: what stands in BEFORE, what stands there instead, and what the line names.
+OTHERS = {
+    "daemon.workers": ("workers = 2", "workers = 3"),
+    "daemon.drain_timeout": ('drain_timeout = "30s"', 'drain_timeout = "1s"'),
+    "log.level": ('level = "info"', 'level = "debug"'),
+    "log.format": ('format = "json"', 'format = "text"'),
+    "log.access": ("access = true", "access = false"),
+    "admin.listen": ('listen = "unix:@one"', 'listen = "unix:@two"'),
+}
+LISTENER_ITSELF = {
+    "type": ('type = "dgram"', 'type = ["stream", "dgram"]'),
+    "bind": ('bind = "127.0.0.1:53"', 'bind = "127.0.0.1:54"'),
+    "targets": ('targets = ["10.0.0.1:53"]', 'targets = ["10.0.0.2:53"]'),
+}
+#: Keys that say nothing by themselves: `family` is that of the binds, `allow_remote` permits what `listen` says.
+WITHOUT_EFFECT = {"family", "allow_remote"}
+ONLY_A_RESTART = {"daemon.workers", "log.format", "admin.listen", "interface", "ipv6_only"}
+
+
+def loaded(text: str, directory: Path) -> Spec:
+    path = directory / "relay.toml"
+    path.write_text(text)
+    return load(path).spec
+
+
+def test_no_key_is_forgotten() -> None:
+    tables: dict[str, type[Table]] = {"daemon": DaemonTable, "log": LogTable, "admin": AdminTable}
+    keys = {f"{name}.{key}" for name, table in tables.items() for key in table.model_fields}
+    assert keys - {f"admin.{key}" for key in WITHOUT_EFFECT} == set(OTHERS)
+    assert set(ListenerTable.model_fields) - WITHOUT_EFFECT == {*STREAM_KEYS, *DATAGRAM_KEYS, *LISTENER_ITSELF}
+    assert set(Shared.model_fields) <= {*STREAM_KEYS, *DATAGRAM_KEYS}
+
+
+@pytest.mark.parametrize("key", [*STREAM_KEYS, *DATAGRAM_KEYS, *LISTENER_ITSELF, *OTHERS])
+def test_a_change_of_every_key_is_reloaded_or_named(key: str, tmp_path: Path) -> None:
+    # Issue 4: reloads, or is named as needing a restart.
+    if key in STREAM_KEYS:
+        texts = [BEFORE.format(key=f"{key} = {value}", datagram_key="") for value in STREAM_KEYS[key]]
+    elif key in DATAGRAM_KEYS:
+        texts = [BEFORE.format(key="", datagram_key=f"{key} = {value}") for value in DATAGRAM_KEYS[key]]
+    else:
+        plain = BEFORE.format(key="", datagram_key="")
+        old_line, new_line = {**LISTENER_ITSELF, **OTHERS}[key]
+        assert old_line in plain
+        texts = [plain, plain.replace(old_line, new_line)]
+    old, new = (loaded(text, tmp_path) for text in texts)
+    change = plan(old, new)
+    postponed = [step.key for step in change.steps if isinstance(step, Postpone)]
+    assert postponed == ([key] if key in ONLY_A_RESTART else [])
+    assert (change.spec == old) is bool(postponed)
+    lines = [str(each) for each in changes_between(old, new)]
+    name = {"bind": "bind 127.0.0.1:54 added", "targets": "target 10.0.0.2:53 added"}.get(key, f"{key} ")
+    assert any(name in line for line in lines), lines
+    assert any("needs a restart" in line for line in lines) is bool(postponed)
+    assert changes_between(old, old) == ()
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Spec:
+    return loaded(BEFORE.format(key="", datagram_key=""), tmp_path)
+
+
+def test_from_nothing_every_listener_comes(both: Spec) -> None:
+    assert [str(change) for change in changes_between(None, both)] == ["+ listener a", "+ listener b"]
+
+
+def test_what_becomes_of_what_is_live_is_counted(both: Spec) -> None:
+    listener, other = both.listeners
+    goes, stays = listener.targets
+    live = [
+        LiveCount("a", False, goes, 40),
+        LiveCount("a", False, goes, 2),
+        LiveCount("a", False, stays, 7),
+        LiveCount("a", False, None, 1),
+        LiveCount("b", True, other.targets[0], 1),
+    ]
+    without = replace(both, listeners=(replace(listener, targets=(stays,)),))
+    assert [str(change) for change in changes_between(both, without, live)] == [
+        "~ listener a: target 10.0.0.1:80 removed (42 connections: drain 30s)",
+        "- listener b (1 session: drain 30s)",
+    ]
+    closing = replace(listener, on_change=OnChange.CLOSE, binding=replace(listener.binding, backlog=1))
+    assert [str(change) for change in changes_between(both, replace(both, listeners=(closing, other)), live)] == [
+        "~ listener a: backlog 4096 -> 1 (50 connections: close)",
+        '~ listener a: on_change not set -> "close"',
+    ]
