@@ -71,7 +71,7 @@ def test_a_hundred_thousand_sources_take_no_more_than_the_cap_and_disturb_nobody
             session_timeout = "1h"
         """
         daemon = stack.enter_context(Daemon(text, tmp_path))
-        worker = Worker(daemon)
+        worker = Worker.of(daemon)
         address = daemon.address("dns", kind="dgram")
         assert isinstance(address, InetAddress)
         busy = []

@@ -89,7 +89,7 @@ def side(sock: socket.socket, seed: int) -> "subprocess.Popen[str]":
 def test_random_gigabytes_both_ways(kind: str, tmp_path: Path) -> None:
     # S1, S4: 0 digests differ, and memory is flat
     with Target(kind, tmp_path) as target, Daemon(config(target.address), tmp_path) as daemon:
-        worker = Worker(daemon)
+        worker = Worker.of(daemon)
         first_kib = 0
         for number in range(_TRANSFERS):
             with daemon.connect("web") as client:
@@ -127,7 +127,7 @@ def test_a_thousand_clients_that_stop_reading(tmp_path: Path) -> None:
         Daemon(config(target.address), tmp_path) as daemon,
         contextlib.ExitStack() as opened,
     ):
-        worker = Worker(daemon)
+        worker = Worker.of(daemon)
         neighbour = opened.enter_context(daemon.connect("web"))
         next_door = target.accept()
 
@@ -160,7 +160,7 @@ def test_descriptors_run_out(tmp_path: Path) -> None:
     echo = Echo(free_address("inet", tmp_path))
     try:
         with Daemon(config(echo.address), tmp_path, prefix=("prlimit", "--nofile=256:256")) as daemon:
-            worker = Worker(daemon)
+            worker = Worker.of(daemon)
             before = worker.fds()
             clients = [daemon.connect("web") for _ in range(400)]
             for client in clients:
@@ -209,7 +209,7 @@ def test_the_half_close_matrix(first: str, end: str, pending: int, tmp_path: Pat
     # S2, S3: all of them; a FIN or a reset is passed on within 50 ms when nothing waits
     data = os.urandom(pending)
     with Target("inet", tmp_path) as target, Daemon(config(target.address), tmp_path) as daemon:
-        worker = Worker(daemon)
+        worker = Worker.of(daemon)
         before = worker.fds()
         late = 0
         for _ in range(_REPEATS):
@@ -257,7 +257,7 @@ def test_the_silent_row_of_the_matrix(first: str, pending: int, tmp_path: Path) 
     listener = 'half_close_timeout = "3s"'
     data = os.urandom(pending)
     with Target("inet", tmp_path, backlog=1024) as target, Daemon(config(target.address, listener), tmp_path) as daemon:
-        worker = Worker(daemon)
+        worker = Worker.of(daemon)
         before = worker.fds()
         pairs = []
         for _ in range(_REPEATS):
@@ -290,7 +290,7 @@ def test_silence_without_an_end(silent: str, pending: int, tmp_path: Path) -> No
     data = os.urandom(pending)
     listener = f'idle_timeout = "{idle_s:g}s"'
     with Target("inet", tmp_path, backlog=1024) as target, Daemon(config(target.address, listener), tmp_path) as daemon:
-        worker = Worker(daemon)
+        worker = Worker.of(daemon)
         before = worker.fds()
         pairs = []
         for _ in range(_REPEATS):

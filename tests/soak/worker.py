@@ -9,10 +9,16 @@ from tests.e2e.daemon import Daemon
 
 
 class Worker:
-    """The one worker of a daemon, seen from outside."""
+    """A worker, seen from outside."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        (self.pid,) = daemon.workers()
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    @classmethod
+    def of(cls, daemon: Daemon) -> "Worker":
+        """The only one of a daemon."""
+        (pid,) = daemon.workers()
+        return cls(pid)
 
     def rss_kib(self) -> int:
         """Resident memory."""
