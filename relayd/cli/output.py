@@ -16,11 +16,13 @@ def emit(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # What is left in the buffer would fail again at exit, with a message: give it somewhere to go.
+    except OSError as error:
+        # What is left in the buffer would fail again at exit, with a message and code 120: give it somewhere to go.
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 def complain(text: str) -> None:

@@ -12,7 +12,7 @@ address keeps all its copies for as long as the daemon lives, so that the kernel
 import contextlib
 import errno
 import itertools
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from relayd.address import Family, InetAddress, SocketAddress
@@ -50,6 +50,14 @@ class Opened:
     datagram: bool
 
 
+@dataclass(slots=True)
+class _Held:
+    """A datagram socket that the spec has no more, and its worker still may have."""
+
+    bound: BoundSocket
+    released: bool = False
+
+
 class ListeningSockets:
     """Every listening socket of the spec in force, in the order of `spec.sockets.endpoints`. Owns them."""
 
@@ -58,7 +66,9 @@ class ListeningSockets:
         #: Closed by a plan, and not yet in fact.
         self._leaving: list[BoundSocket] = []
         #: Datagram sockets that a worker still answers from: they are closed when it has released them (`release`).
-        self._held: dict[tuple[SocketAddress, int | None], BoundSocket] = {}
+        #: By address, all copies of one together: the kernel gives a client to a copy by its place among them, so that
+        #: none goes before all can.
+        self._held: dict[SocketAddress, list[_Held]] = {}
 
     @classmethod
     def open(cls, spec: Spec) -> "ListeningSockets":
@@ -91,14 +101,28 @@ class ListeningSockets:
 
     def release(self, worker: int, address: SocketAddress | None) -> None:
         """Worker number `worker` has closed the datagram socket of `address`; None: all, for it is no more."""
-        held = [(address, worker)] if address is not None else [key for key in self._held if key[1] == worker]
-        for key in held:
-            if key in self._held:
-                self._held.pop(key).socket.close()
+        for each in [address] if address is not None else list(self._held):
+            copies = self._held.get(each, [])
+            for copy in copies:
+                copy.released = copy.released or copy.bound.endpoint.worker == worker
+            if copies and all(copy.released for copy in copies):
+                del self._held[each]
+                for copy in copies:
+                    copy.bound.socket.close()
+
+    def _holding(self) -> Iterator[BoundSocket]:
+        return (copy.bound for copies in self._held.values() for copy in copies)
+
+    def _held_for(self, endpoint: Endpoint) -> BoundSocket | None:
+        """The very socket of `endpoint`, where it is held."""
+        for copy in self._held.get(endpoint.address, ()):
+            if copy.bound.endpoint.key == endpoint.key:
+                return copy.bound
+        return None
 
     def close(self) -> None:
         """Close them all and remove the socket files that are still ours. Idempotent."""
-        for bound in (*self.bound, *self._leaving, *self._held.values()):
+        for bound in (*self.bound, *self._leaving, *self._holding()):
             bound.socket.close()
 
 
@@ -114,7 +138,6 @@ class Prepared:
         self._adjusted: list[Adjust] = []
         #: Sockets whose address others of ours may share, and whether they might before.
         self._shared: list[tuple[ListeningSocket, bool]] = []
-        self._opening = {step.endpoint.key for step in change.steps if isinstance(step, Open)}
         self._closing = {step.endpoint.key for step in change.steps if isinstance(step, Close)}
         try:
             self._prepare()
@@ -147,12 +170,17 @@ class Prepared:
 
     def _open(self, copies: Sequence[Endpoint]) -> list[ListeningSocket]:
         """A socket for each of `copies`, which are one address. Raises ListenFailed."""
-        held = [self._sockets._held.get((endpoint.address, endpoint.worker)) for endpoint in copies]
-        again = [bound.socket for bound in held if bound is not None and bound.endpoint.key in self._opening]
-        if copies[0].datagram and len(again) == len(copies):
-            for listening in again:
+        held = {
+            endpoint.key: bound.socket
+            for endpoint in copies
+            if (bound := self._sockets._held_for(endpoint)) is not None
+        }
+        if held:  # workers answer from these still, and go on with them
+            for listening in held.values():
                 _set_options(listening, copies[0])
-            return again
+            missing = [endpoint for endpoint in copies if endpoint.key not in held]
+            new = iter(_open(missing, beside=True) if missing else ())
+            return [held[endpoint.key] if endpoint.key in held else next(new) for endpoint in copies]
         try:
             return _open(copies)
         except ListenFailed as failure:
@@ -174,7 +202,7 @@ class Prepared:
     def _ours(self, endpoint: Endpoint) -> list[BoundSocket]:
         """Our own sockets that have the address, or a part of it."""
         address = endpoint.address
-        ours = (*self._before.values(), *self._sockets._held.values())
+        ours = (*self._before.values(), *self._sockets._holding())
         if not isinstance(address, InetAddress):
             return [bound for bound in ours if bound.socket.address == address]
         return [
@@ -206,19 +234,19 @@ class Prepared:
         every = {**self._before, **self.opened}
         # What is held and was opened anew has been replaced; what is closing may be let go of from now on.
         for bound in self.opened.values():
-            held = sockets._held.pop((bound.socket.address, bound.endpoint.worker), None)
-            if held is not None and held.socket is not bound.socket:
-                held.socket.close()
+            for copy in sockets._held.pop(bound.socket.address, []):
+                if all(copy.bound.socket is not other.socket for other in self.opened.values()):
+                    copy.bound.socket.close()
         for bound in (bound for key, bound in self._before.items() if key in self._closing):
             if bound.endpoint.datagram:
-                sockets._held[bound.socket.address, bound.endpoint.worker] = bound
+                sockets._held.setdefault(bound.socket.address, []).append(_Held(bound))
             else:
                 sockets._leaving.append(bound)
         sockets.bound = tuple(BoundSocket(endpoint, every[endpoint.key].socket) for endpoint in wanted)
 
     def undo(self) -> None:
         """Close what was opened, and set what was adjusted as it was."""
-        held = {id(bound.socket) for bound in self._sockets._held.values()}
+        held = {id(bound.socket) for bound in self._sockets._holding()}
         for bound in self.opened.values():
             if id(bound.socket) not in held:
                 bound.socket.close()

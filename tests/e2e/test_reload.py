@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from relayd.address import InetAddress, SocketAddress
+from relayd.address import Family, InetAddress, SocketAddress
 from tests.e2e.daemon import DEADLINE_S, Daemon
+from tests.ports import free_range
 
 HEAD = '[daemon]\nworkers = 2\ndrain_timeout = "{drain}"\n[log]\nformat = "json"\n'
 
@@ -301,3 +302,148 @@ def test_systemd_is_told_of_a_reload(tmp_path: Path, target: SocketAddress) -> N
         told = daemon.wait_for_notification(lambda told: "RELOADING" in told)
         assert int(told["MONOTONIC_USEC"]) > 0
         daemon.wait_for(lambda: sum("READY" in told for told in daemon.notifications) == 2, "READY after the reload")
+
+
+# What a review and a stranger found, in the order of the harm.
+
+
+def udp_client(address: object) -> socket.socket:
+    """A client with a timeout."""
+    assert isinstance(address, InetAddress)
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.settimeout(DEADLINE_S)
+    client.connect(address.sockaddr)
+    return client
+
+
+def answered(client: socket.socket, target: socket.socket, data: bytes) -> int:
+    """A question and its answer; the port that the session has."""
+    client.send(data)
+    received, sender = target.recvfrom(100)
+    assert received == data
+    target.sendto(data, sender)
+    assert client.recv(100) == data
+    port: int = sender[1]
+    return port
+
+
+def no_bugs(daemon: Daemon) -> None:
+    bad = [line for line in daemon.lines if line["event"] in ("internal_error", "worker_exited", "control_lost")]
+    assert not bad, bad
+
+
+def test_a_session_goes_on_when_its_listener_gets_another_name(tmp_path: Path, udp_echo: socket.socket) -> None:
+    # R2
+    target = f"127.0.0.1:{udp_echo.getsockname()[1]}"
+    with Daemon(config(dgram("one", target, f"127.0.0.1:{free_range(1)}")), tmp_path) as daemon:
+        address = daemon.address("one", kind="dgram")
+        with udp_client(address) as client:
+            before = answered(client, udp_echo, b"1")
+            reload(daemon, config(dgram("two", target, str(address), 'on_change = "keep"')))
+            assert [answered(client, udp_echo, b"%d" % number) for number in range(20)] == [before] * 20
+        with udp_client(address) as other:
+            answered(other, udp_echo, b"new")
+        no_bugs(daemon)
+
+
+@pytest.mark.parametrize("policy", ["keep", "drain"])
+def test_a_listener_that_comes_back_finds_its_sessions(policy: str, tmp_path: Path, udp_echo: socket.socket) -> None:
+    # R2, R3
+    target = f"127.0.0.1:{udp_echo.getsockname()[1]}"
+    rest = dgram("rest", target)
+    text = dgram("dns", target, f"127.0.0.1:{free_range(1)}", f'on_change = "{policy}"')
+    with Daemon(config(rest, text), tmp_path) as daemon:
+        with udp_client(daemon.address("dns", kind="dgram")) as client:
+            port = answered(client, udp_echo, b"before")
+            reload(daemon, config(rest))
+            reload(daemon, config(rest, text))
+            assert answered(client, udp_echo, b"after") == port
+        no_bugs(daemon)
+
+
+def test_one_way_datagrams_give_their_address_back(tmp_path: Path, udp_echo: socket.socket) -> None:
+    target = f"127.0.0.1:{udp_echo.getsockname()[1]}"
+    rest = dgram("rest", target)
+    with Daemon(config(rest, dgram("log", target, more='session = "datagram"')), tmp_path) as daemon:
+        address = daemon.address("log", kind="dgram")
+        assert isinstance(address, InetAddress)
+        reload(daemon, config(rest))
+        deadline = time.monotonic() + DEADLINE_S
+        while True:  # the workers have let go of it; control does, when they have said so
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other, contextlib.suppress(OSError):
+                other.bind(address.sockaddr)
+                break
+            assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("wider", ["wildcard", "range"])
+def test_new_clients_are_served_while_an_address_gives_way(wider: str, tmp_path: Path, udp_echo: socket.socket) -> None:
+    # R2: no socket that is there for old sessions takes the datagrams of new clients
+    target = f"127.0.0.1:{udp_echo.getsockname()[1]}"
+    port = free_range(2)
+    new = f"0.0.0.0:{port}" if wider == "wildcard" else f"127.0.0.1:{port}-{port + 1}"
+    address = InetAddress(Family.INET, "127.0.0.1", port)
+    with Daemon(config(dgram("dns", target, str(address), 'on_change = "keep"')), tmp_path) as daemon:
+        with contextlib.ExitStack() as stack:
+            olds = [stack.enter_context(udp_client(address)) for _ in range(8)]
+            for number, old in enumerate(olds):
+                answered(old, udp_echo, b"old %d" % number)
+            assert reload(daemon, config(dgram("dns", target, new, 'on_change = "keep"')))["event"] == "reloaded"
+            for number in range(20):
+                client = stack.enter_context(udp_client(address))
+                answered(client, udp_echo, b"new %d" % number)
+            for number, old in enumerate(olds):
+                answered(old, udp_echo, b"again %d" % number)
+        no_bugs(daemon)
+
+
+def test_what_comes_back_in_time_is_spared(tmp_path: Path, target: SocketAddress) -> None:
+    # R3
+    one, two = (config(stream("web", each), drain="1s") for each in (target, "127.0.0.1:9"))
+    with Daemon(one, tmp_path) as daemon, daemon.connect("web") as live:
+        assert echoed(live)
+        reload(daemon, two)
+        reload(daemon, one)
+        with daemon.connect("web") as other:
+            other.settimeout(1.5)
+            assert echoed(other)
+            with pytest.raises(TimeoutError):  # longer than the drain was
+                other.recv(1)
+        assert echoed(live)
+
+
+def test_our_own_socket_in_the_way_is_called_ours(tmp_path: Path, target: SocketAddress) -> None:
+    port = free_range(1)
+    six = stream("six", target, f"[::]:{port}")
+    with Daemon(config(six), tmp_path) as daemon:
+        line = reload(daemon, config(six + "ipv6_only = true\n", stream("four", target, f"0.0.0.0:{port}")))
+        assert line["event"] == "reload_failed"
+        assert f"relayd itself has [::]:{port} for listener six" in line["message"]
+
+
+def test_a_reload_during_a_stop_opens_nothing(tmp_path: Path, target: SocketAddress) -> None:
+    # R6
+    with Daemon(config(stream("a", target)), tmp_path) as daemon, daemon.connect("a") as live:
+        assert echoed(live)
+        daemon.terminate()
+        daemon.wait_for_event("stopping")
+        daemon.configure(config(stream("a", target), stream("b", target)))
+        daemon.signal(signal.SIGHUP)
+        live.close()
+        assert daemon.wait() == 0
+        assert len(daemon.events("listening")) == 1
+
+
+def test_a_worker_that_starts_during_a_reload_gets_every_socket(tmp_path: Path, target: SocketAddress) -> None:
+    # R7
+    variants = [config(stream("a", target), *(stream(f"b{number}", target) for number in range(n))) for n in (1, 3)]
+    with Daemon(variants[0], tmp_path) as daemon:
+        for round_ in range(3):
+            for pid in daemon.workers():
+                os.kill(pid, signal.SIGKILL)
+            daemon.wait_for_event("worker_exited", 2 * round_ + 2)
+            assert reload(daemon, variants[(round_ + 1) % 2])["event"] == "reloaded"
+            daemon.wait_for_event("worker_started", 2 * round_ + 4)
+        assert {line["status"] for line in daemon.events("worker_exited")} == {-signal.SIGKILL}
+        with daemon.connect("a") as client:
+            assert echoed(client)

@@ -214,10 +214,11 @@ def test_a_reader_that_goes_away(file: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_full_disk(file: Path) -> None:
+@pytest.mark.parametrize("environment", [None, {}])
+def test_a_full_disk(environment: dict[str, str] | None, file: Path) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "relayd", "show-config", "-c", str(file)]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False, env=environment)
     assert (done.returncode, done.stderr) == (1, b"relayd: cannot write the output: No space left on device\n")
 
 
