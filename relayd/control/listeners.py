@@ -233,9 +233,10 @@ class Prepared:
         wanted = list(endpoints(spec)) if spec is not None else []
         every = {**self._before, **self.opened}
         # What is held and was opened anew has been replaced; what is closing may be let go of from now on.
-        for bound in self.opened.values():
-            for copy in sockets._held.pop(bound.socket.address, []):
-                if all(copy.bound.socket is not other.socket for other in self.opened.values()):
+        opened = [bound.socket for bound in self.opened.values() if bound.endpoint.datagram]
+        for listening in opened:
+            for copy in sockets._held.pop(listening.address, []):
+                if all(copy.bound.socket is not other for other in opened):
                     copy.bound.socket.close()
         for bound in (bound for key, bound in self._before.items() if key in self._closing):
             if bound.endpoint.datagram:

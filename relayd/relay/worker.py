@@ -137,15 +137,18 @@ class Worker:
         self, before: Mapping[Hashable, Endpoint], after: Sequence[Endpoint], policies: Mapping[str, OnChange | None]
     ) -> None:
         """Let go of the sockets that are not there any more. `policies` are those of the listeners to come, by name."""
-        taken = Covered(endpoint for endpoint in endpoints(self._spec) if endpoint.datagram)
-        for key in before.keys() - {endpoint.key for endpoint in after}:
+        staying = {endpoint.key for endpoint in after}
+        covered = Covered(endpoint for endpoint in endpoints(self._spec) if endpoint.datagram)
+        if self._datagrams is not None:
+            self._datagrams.give_way(covered, staying)
+        for key in before.keys() - staying:
             endpoint = before[key]
             if not endpoint.datagram:
                 self._streams.dismiss(endpoint)
             elif self._datagrams is not None:
                 policy = policies.get(endpoint.listener.name, endpoint.listener.on_change)
                 until = None if policy is OnChange.KEEP else self._loop.now + self._spec.drain_timeout_s
-                self._datagrams.dismiss(endpoint, until=self._loop.now if endpoint.address in taken else until)
+                self._datagrams.dismiss(endpoint, until=self._loop.now if endpoint.address in covered else until)
 
     def _attend(self, before: Collection[Hashable], after: Iterable[Endpoint], sockets: Iterable[int]) -> None:
         """Serve on every socket: those that stay, and `sockets`, the new ones, in order."""

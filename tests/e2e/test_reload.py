@@ -397,6 +397,25 @@ def test_new_clients_are_served_while_an_address_gives_way(wider: str, tmp_path:
         no_bugs(daemon)
 
 
+def test_a_socket_that_waits_for_its_sessions_gives_way_to_a_later_reload(
+    tmp_path: Path, udp_echo: socket.socket
+) -> None:
+    # R2
+    target = f"127.0.0.1:{udp_echo.getsockname()[1]}"
+    port = free_range(1)
+    address = InetAddress(Family.INET, "127.0.0.1", port)
+    rest = dgram("rest", target)
+    old = dgram("dns", target, str(address), 'on_change = "keep"')
+    with Daemon(config(rest, old), tmp_path) as daemon, contextlib.ExitStack() as stack:
+        for number in range(8):
+            answered(stack.enter_context(udp_client(address)), udp_echo, b"old %d" % number)
+        reload(daemon, config(rest))
+        assert reload(daemon, config(rest, dgram("dns", target, f"[::]:{port}")))["event"] == "reloaded"
+        for number in range(20):
+            answered(stack.enter_context(udp_client(address)), udp_echo, b"new %d" % number)
+        no_bugs(daemon)
+
+
 def test_what_comes_back_in_time_is_spared(tmp_path: Path, target: SocketAddress) -> None:
     # R3
     one, two = (config(stream("web", each), drain="1s") for each in (target, "127.0.0.1:9"))

@@ -3,7 +3,7 @@
 import math
 import socket
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, replace
 
 from relayd.address import InetAddress, NameAddress, SocketAddress
@@ -18,7 +18,7 @@ from relayd.relay.departures import Departures
 from relayd.relay.group import Group, Groups
 from relayd.relay.loop import Loop
 from relayd.spec import Listener, OnChange, SessionMode, Target
-from relayd.spec.sockets import Endpoint
+from relayd.spec.sockets import Covered, Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,14 @@ class DatagramServices:
             receiver.retired = True
             retired = self._retired[endpoint.key] = _Retired(receiver, until)
             self._look_at_retired(endpoint.key, retired)
+
+    def give_way(self, covered: Covered, staying: Collection[Hashable]) -> None:
+        """Close at once what is only there for its sessions and has the address of somebody who is `covered` now: new
+        clients would come to it. Not those that are `staying`, by their key.
+        """
+        for key, retired in list(self._retired.items()):
+            if retired.receiver.address in covered and key not in staying:
+                self._look_at_retired(key, replace(retired, until=self._loop.now))
 
     def remove(self, name: str, policy: OnChange | None, departures: Departures) -> None:
         """The listener `name` is gone. Its sessions go to `departures`, by `policy`, its `on_change`."""

@@ -18,7 +18,15 @@ from relayd.spec import (
     StreamTimeouts,
 )
 from relayd.spec.budget import budget_of
-from relayd.spec.sockets import Endpoint, endpoints, endpoints_of, session_share, socket_count, worker_socket_count
+from relayd.spec.sockets import (
+    Covered,
+    Endpoint,
+    endpoints,
+    endpoints_of,
+    session_share,
+    socket_count,
+    worker_socket_count,
+)
 from tests.specs import BINDING, DATAGRAM
 
 STREAM = Stream(3, SocketOptions(True, None, None, None), StreamTimeouts(5.0, None, None, None))
@@ -161,3 +169,23 @@ def test_shares_of_sessions() -> None:
     assert sorted(share or 0 for share in shares(2, UNIX)) == [0, 4096]
     assert shares(2, RANGE) == [2048, 2048]
     assert session_share(listener("a", ONE), 2, 1) is None
+
+
+def test_what_a_wildcard_covers() -> None:
+    def covered(host: str, ipv6_only: bool = False) -> Covered:
+        family = Family.INET6 if ":" in host else Family.INET
+        bound = replace(
+            listener("a", Bind(InetAddress(family, host, 53))), binding=replace(BINDING, ipv6_only=ipv6_only)
+        )
+        return Covered(endpoints(spec(2, bound)))
+
+    four, six = ONE.address, InetAddress(Family.INET6, "::1", 53)
+    assert four in covered("127.0.0.1")
+    assert four in covered("0.0.0.0")
+    assert four in covered("::")
+    assert four not in covered("::", ipv6_only=True)
+    assert four not in covered("127.0.0.2")
+    assert six in covered("::")
+    assert six not in covered("0.0.0.0")
+    assert InetAddress(Family.INET, "127.0.0.1", 54) not in covered("0.0.0.0")
+    assert UNIX.address not in covered("0.0.0.0")
