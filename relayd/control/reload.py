@@ -102,7 +102,8 @@ class Reloader:
         if self._queued is None:
             self._queued = self._start(self._from_file)
         verdict = await asyncio.shield(self._queued)
-        if confirm_s is not None and self._before is not None and self._before.spec != self.in_force.spec:
+        changed = verdict.ok and self._before is not None and self._before.spec != self.in_force.spec
+        if confirm_s is not None and changed:
             self._expect_confirmation(confirm_s)
         return verdict
 

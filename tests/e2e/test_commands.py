@@ -106,6 +106,27 @@ def test_a_reload_that_is_confirmed_stays(tmp_path: Path, target: SocketAddress)
         assert relayd(daemon, "confirm").returncode == 1
 
 
+def test_only_a_reload_that_has_changed_something_waits_for_a_confirmation(
+    tmp_path: Path, target: SocketAddress
+) -> None:
+    with Daemon(HEAD + stream("old", target), tmp_path) as daemon:
+        daemon.configure(HEAD + stream("new", target))
+        assert relayd(daemon, "reload").returncode == 0
+        daemon.configure("nonsense")
+        assert relayd(daemon, "reload", "--confirm", "60s").returncode == 1
+        assert as_json(daemon, "status")["config"]["confirm_until"] is None
+        daemon.configure(HEAD.replace("workers = 2", "workers = 1") + stream("new", target))
+        restart = relayd(daemon, "reload", "--confirm", "60s")
+        assert (restart.returncode, restart.stdout) == (0, "~ daemon.workers 2 -> 1: needs a restart\n")
+        assert as_json(daemon, "status")["config"]["confirm_until"] is None
+        # Two in a row: what comes back is what was there before the first.
+        for name in ("newer", "newest"):
+            daemon.configure(HEAD + stream(name, target))
+            assert relayd(daemon, "reload", "--confirm", "1s" if name == "newest" else "60s").returncode == 0
+        daemon.wait_for_log(lambda line: "gone back" in line.get("message", ""))
+        assert [each["name"] for each in as_json(daemon, "status")["listeners"]] == ["new"]
+
+
 def test_status_counts_what_has_been(tmp_path: Path, target: SocketAddress) -> None:
     web = stream("web", target)
     with Daemon(HEAD + web, tmp_path) as daemon:
