@@ -195,4 +195,4 @@ def _directory_is_there() -> bool:
 
 
 def _load() -> None:
-    import relayd.control.admin_http  # noqa: F401
+    import relayd.control.admin_http  # noqa: F401  # only to have it loaded, while the loop goes on

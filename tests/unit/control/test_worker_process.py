@@ -26,7 +26,7 @@ class CrowdedSocket(socket.socket):
         if self.refusals < 2:
             self.refusals += 1
             raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
-        return super().sendmsg(*arguments)  # type: ignore[arg-type]
+        return super().sendmsg(*arguments)  # type: ignore[arg-type]  # handed through
 
 
 @pytest.mark.parametrize(

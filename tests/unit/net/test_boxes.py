@@ -267,9 +267,10 @@ def send_much(target: socket.socket, to: object, *, joined: bool) -> list[bytes]
         target.sendto(data, to)  # type: ignore[call-overload]  # as getsockname gave it
     if joined:
         run = bytes(range(250)) * 20
-        target.sendmsg([run], [(SOL_UDP, UDP_SEGMENT, struct.pack("H", 600))], 0, to)  # type: ignore[arg-type]
+        cut = (SOL_UDP, UDP_SEGMENT, struct.pack("H", 600))
+        target.sendmsg([run], [cut], 0, to)  # type: ignore[arg-type]  # as getsockname gave it
         sent += [run[at : at + 600] for at in range(0, len(run), 600)]
-        target.sendto(b"last", to)  # type: ignore[call-overload]
+        target.sendto(b"last", to)  # type: ignore[call-overload]  # as getsockname gave it
         sent.append(b"last")
     return sent
 
@@ -341,7 +342,7 @@ def test_a_run_that_the_kernel_refuses_goes_one_by_one_and_is_not_tried_again(
             calls.append(segment)
             return errno.EIO if segment else refused(owner, views, segment)
 
-        outbox._sendmsg = sendmsg  # type: ignore[method-assign, assignment]
+        outbox._sendmsg = sendmsg  # type: ignore[method-assign, assignment]  # a fake
         for _ in range(2):
             outbox.fill(owner, session, 2)
             outbox.flush()
