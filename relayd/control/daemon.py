@@ -175,7 +175,10 @@ class Daemon:
     def _serving(self) -> str:
         spec, last = self._reloader.in_force.spec, self._reloader.last
         text = status.serving(len(spec.listeners), self._active(), spec.workers, self._supervisor.restarting)
-        return f"{text}; the last reload was refused: {last[1][0]}" if last is not None and last[1] else text
+        if last is None or not last[1]:
+            return text
+        reason, _, _ = last[1][0].partition("\n")  # what follows is the line of the file, and a caret below it
+        return f"{text}; the last reload was refused: {reason}"
 
     def _active(self) -> status.Active:
         listeners = self._reloader.in_force.spec.listeners

@@ -241,7 +241,8 @@ class Reloader:
         self.in_force = dataclasses.replace(after, spec=spec)
         done = await self._supervisor.changed(_CHANGE_WAIT_S)
         if not done:
-            self._logger.event(Event.RELOADED, "a worker is late in doing what the reload says")
+            late = f"a worker does not do yet what the reload says, after {_CHANGE_WAIT_S:g} s: it will, or is replaced"
+            self._logger.event(Event.RELOAD_LATE, late)
         self._sockets.retire()
         await self._resolver.change(spec.names)
         return changes

@@ -53,6 +53,7 @@ class Event(enum.Enum):
     START_FAILED = ("start_failed", Level.ERROR, "7bef936ceeb44718bf74c39dcc81f498", False)
     RELOADED = ("reloaded", Level.INFO, "3e2410cc77bd472fa2c74520181eea9b", False)
     RELOAD_CHANGE = ("reload_change", Level.INFO, "45ad28e51af34437988538d5642755b4", False)
+    RELOAD_LATE = ("reload_late", Level.WARNING, "6cca49635be342efa25b51aa664c5751", False)
     RELOAD_FAILED = ("reload_failed", Level.ERROR, "5ee66d84769e4dafb0bc73faa6d743a5", False)
     SYSTEMD_UNREACHABLE = ("systemd_unreachable", Level.WARNING, "ecf9986ec6cb4192541eeb27792ada45")
     ADMIN_UNAVAILABLE = ("admin_unavailable", Level.WARNING, "b47d407f2cbb46b1a1ef379e33495f56", False)
