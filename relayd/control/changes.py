@@ -23,7 +23,9 @@ _LISTS = ("bind", "targets")
 
 def changes_between(old: Spec | None, new: Spec, live: Iterable[LiveCount] = ()) -> tuple[Change, ...]:
     """Every difference, in the order of the file, removed listeners last. `live` is what is open now."""
-    counts = tuple(live)
+    counts: dict[str, list[LiveCount]] = {}
+    for count in live:
+        counts.setdefault(count.listener, []).append(count)
     before = {listener.name: listener for listener in old.listeners} if old is not None else {}
     postponed = {step for step in plan(old, new).steps if isinstance(step, Postpone)}
     found = list(_of_daemon(old, new, postponed)) if old is not None else []
@@ -32,10 +34,14 @@ def changes_between(old: Spec | None, new: Spec, live: Iterable[LiveCount] = ())
         if known is None:
             found.append(Change("+", listener.name, "", ""))
         elif known != listener:
-            found += _of_listener(known, listener, _Live(known, listener, counts, new.drain_timeout_s), postponed)
+            found += _of_listener(
+                known, listener, _Live(known, listener, counts.get(known.name, ()), new.drain_timeout_s), postponed
+            )
     for gone in before.values():
-        live_here = _Live(gone, None, counts, new.drain_timeout_s)
-        found.append(Change("-", gone.name, "", live_here.fates(None, *{count.target for count in counts})))
+        here = counts.get(gone.name, ())
+        everybody = {count.target for count in here}
+        fates = _Live(gone, None, here, new.drain_timeout_s).fates(*everybody)
+        found.append(Change("-", gone.name, "", fates))
     return tuple(found)
 
 
@@ -92,11 +98,11 @@ class _Live:
     """The connections and sessions of one listener, and what becomes of them."""
 
     def __init__(
-        self, old: Listener, new: Listener | None, counts: Iterable[LiveCount], drain_timeout_s: float
+        self, old: Listener, new: Listener | None, counts: Sequence[LiveCount], drain_timeout_s: float
     ) -> None:
         self._old = old
         self._new = new
-        self._counts = [count for count in counts if count.listener == old.name]
+        self._counts = counts
         self._drain = f"drain {format_duration(round(drain_timeout_s * 1000))}"
 
     def _fate(self, count: LiveCount) -> OnChange:

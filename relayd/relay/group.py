@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress
 from relayd.net.dialing import may_meet_itself
 from relayd.spec import PortRule, Target
+from relayd.spec.sockets import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,11 @@ class Groups:
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups.values())
+
+    def of(self, endpoint: Endpoint) -> Group:
+        """The group for clients that come to `endpoint`."""
+        address = endpoint.address
+        return self.at(address.port if isinstance(address, InetAddress) else 0, endpoint.index)
 
     def at(self, bind_port: int, index: int) -> Group:
         """The group for clients that come to `bind_port`, the port at position `index` of its bind."""

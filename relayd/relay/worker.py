@@ -85,6 +85,7 @@ class Worker:
         self._id_prefix = f"{os.urandom(3).hex()}-"
         self._id_prefixes: dict[str, str] = {}
         self._spec = replace(spec, listeners=())
+        self._listeners: dict[str, Listener] = {}
         self._change(spec, sockets)
 
     def _change(self, spec: Spec, sockets: list[int]) -> None:
@@ -92,6 +93,7 @@ class Worker:
         order.
         """
         old, self._spec = self._spec, spec
+        self._listeners = {listener.name: listener for listener in spec.listeners}
         self._log.change(spec.log)
         limits = budget_of(spec, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         if self._datagrams is None and any(listener.datagram is not None for listener in spec.listeners):
@@ -111,7 +113,7 @@ class Worker:
 
     def _listener(self, name: str) -> Listener | None:
         """The one of this name that is in force, if there is one."""
-        return next((listener for listener in self._spec.listeners if listener.name == name), None)
+        return self._listeners.get(name)
 
     def _change_listeners(self, old: Spec, spec: Spec, departures: Departures) -> None:
         """Make, change and remove what the sockets of a listener share, for each of its types."""

@@ -110,7 +110,7 @@ def _in_force(old: Spec, new: Spec, postponed: list[Postpone]) -> Spec:
     listeners = []
     for listener in new.listeners:
         before = names.get(listener.name)
-        if before is not None and _share_a_socket(before, listener):
+        if before is not None and _bound_otherwise(before, listener) and _share_a_socket(before, listener):
             listener = _as_bound(before, listener, postponed)
         listeners.append(listener)
     return replace(
@@ -120,6 +120,10 @@ def _in_force(old: Spec, new: Spec, postponed: list[Postpone]) -> Spec:
         log=replace(new.log, format=old.log.format),
         listeners=tuple(listeners),
     )
+
+
+def _bound_otherwise(old: Listener, new: Listener) -> bool:
+    return (old.binding.interface, old.binding.ipv6_only) != (new.binding.interface, new.binding.ipv6_only)
 
 
 def _share_a_socket(old: Listener, new: Listener) -> bool:

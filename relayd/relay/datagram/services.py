@@ -135,7 +135,7 @@ class DatagramServices:
             receiver = self._receivers[endpoint.key] = self._receiver(endpoint, receiver.detach())
             receiver.open()
             return
-        group = self._group(endpoint)
+        group = self._groups[endpoint.listener.name].of(endpoint)
         receiver.serve(service, group)
         if isinstance(receiver, SpreadingReceiver):
             receiver.spreader = self._spreader(service, group)
@@ -182,14 +182,10 @@ class DatagramServices:
 
     def _receiver(self, endpoint: Endpoint, sock: socket.socket) -> Receiver:
         service = self.services[endpoint.listener.name]
-        group = self._group(endpoint)
+        group = self._groups[endpoint.listener.name].of(endpoint)
         if service.datagram.session is SessionMode.CLIENT:
             return SessionReceiver(service, sock, group)
         return SpreadingReceiver(service, sock, group, self._spreader(service, group))
-
-    def _group(self, endpoint: Endpoint) -> Group:
-        port = endpoint.address.port if isinstance(endpoint.address, InetAddress) else 0
-        return self._groups[endpoint.listener.name].at(port, endpoint.index)
 
     def _spreader(self, service: DatagramService, group: Group) -> Spreader:
         if group not in self._spreaders:

@@ -12,7 +12,7 @@ from relayd.log.logger import Logger
 from relayd.net.pipes import PipePool
 from relayd.outcomes import Outcome
 from relayd.relay.departures import Departures
-from relayd.relay.group import Group, Groups
+from relayd.relay.group import Groups
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Loop
 from relayd.relay.stream.listener import AcceptingSocket, Acceptor
@@ -76,14 +76,21 @@ class StreamServices:
     def attend(self, endpoint: Endpoint, fd: int) -> None:
         """Accept on the listening socket `fd`, which this owns then."""
         sock = AcceptingSocket(endpoint.address.family.af, socket.SOCK_STREAM, fileno=fd)
-        acceptor = Acceptor(self.services[endpoint.listener.name], sock, endpoint.address, self._group(endpoint))
+        acceptor = Acceptor(
+            self.services[endpoint.listener.name],
+            sock,
+            endpoint.address,
+            self._groups[endpoint.listener.name].of(endpoint),
+        )
         self._acceptors[endpoint.key] = acceptor
         acceptor.open()
         self._backlogs.register(acceptor.fileno(), select.POLLIN)
 
     def keep(self, endpoint: Endpoint) -> None:
         """Go on accepting on a socket that is there already, for the listener that has it now."""
-        self._acceptors[endpoint.key].serve(self.services[endpoint.listener.name], self._group(endpoint))
+        self._acceptors[endpoint.key].serve(
+            self.services[endpoint.listener.name], self._groups[endpoint.listener.name].of(endpoint)
+        )
 
     def dismiss(self, endpoint: Endpoint) -> None:
         """Accept no more on a socket than what waits there already."""
@@ -97,10 +104,6 @@ class StreamServices:
         del self._groups[name]
         self._removed.append(service)
         departures.consider(service.connections, replace(service.spec, on_change=policy), None)
-
-    def _group(self, endpoint: Endpoint) -> Group:
-        port = endpoint.address.port if isinstance(endpoint.address, InetAddress) else 0
-        return self._groups[endpoint.listener.name].at(port, endpoint.index)
 
     def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
         """From now on `name` means `addresses`. Connections stay where they are (T3)."""
