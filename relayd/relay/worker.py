@@ -216,6 +216,7 @@ class Worker:
         """Do what the control process says. Owns `fds`."""
         if isinstance(message, Change):
             self._change(message.spec, fds)
+            gc.collect()  # what has gone leaves circles behind, which by our thresholds would stay for ever
             self._send(Changed(message.number))
         elif isinstance(message, Resolved):
             self._streams.resolved(message.name, message.addresses)
