@@ -1,11 +1,12 @@
-"""Where sockets are bound and where targets are: three kinds of address, their text form and their sockaddr.
+"""Where sockets are bound and where targets are: the kinds of address, their text form and their sockaddr.
 
     10.0.0.1:80    [2001:db8::1]:80    [fe80::1%eth0]:80    ::ffff:10.0.0.1 is shown as 10.0.0.1     InetAddress
     unix:/run/app.sock    unix:@name (abstract: no file, gone with its last socket)                  UnixAddress
     app.example.com:80                                                                               NameAddress
+    systemd:web (bound by systemd, and passed under this name; to listen at only)                    SystemdAddress
 
 Pure: nothing here opens a socket or asks a resolver, but for the index of the interface that a link-local scope names.
-`parse(str(address)) == address` for every address.
+`parse(str(address)) == address` for every address but the last, which is `parse_systemd`'s.
 """
 
 import enum
@@ -17,8 +18,14 @@ from typing import TypeAlias
 
 #: sockaddr_un.sun_path has 108 bytes with the final NUL (unix(7)). An abstract name starts with a NUL instead.
 UNIX_PATH_BYTES_MAX = 107
+#: What a SystemdAddress begins with.
+SYSTEMD = "systemd:"
+#: Names under which relayd keeps descriptors of its own with systemd (sd_pid_notify_with_fds(3)).
+OWN_NAMES = "relayd-"
 
 _PORT = re.compile(r"[0-9]{1,5}\Z")
+#: fdname_is_valid() of systemd (src/basic/fd-util.c), less the empty name.
+_SYSTEMD_NAME = re.compile(r"[ -9;-~]{1,255}\Z")
 #: What inet_aton(3), and so a resolver, takes for an IPv4 address in octal or hexadecimal: 0x7f.1, 0177.0.0.1.
 _NUMERIC_NAME = re.compile(r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[xX][0-9A-Fa-f]*|[0-9]+))*\.?\Z")
 #: dev_valid_name() of the kernel (net/core/dev.c), and an index: IFNAMSIZ less the NUL, no blank, "/" or ":".
@@ -122,9 +129,23 @@ class NameAddress:
         return f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class SystemdAddress:
+    """The sockets that systemd passes under FileDescriptorName=`name` (systemd.socket(5)). What they are bound to,
+    systemd alone knows.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{SYSTEMD}{self.name}"
+
+
 #: What can be bound or dialled.
 SocketAddress: TypeAlias = InetAddress | UnixAddress
-#: What a configuration can name.
+#: Where a listener can be.
+BindAddress: TypeAlias = SocketAddress | SystemdAddress
+#: What a configuration can name, beside a SystemdAddress.
 Address: TypeAlias = InetAddress | UnixAddress | NameAddress
 
 
@@ -132,6 +153,8 @@ def parse(text: str) -> Address:
     """The address that `text` names; `:port` is `InetAddress(INET6, "::", port)`. Raises AddressError, nothing else."""
     if text.startswith("unix:"):
         return _parse_unix(text[len("unix:") :])
+    if text.startswith(SYSTEMD):
+        raise AddressError("systemd passes sockets to listen on: only the bind of a listener can name one")
     if text.startswith(("/", "@")):
         raise AddressError("a Unix socket is written with unix: before its path", f"unix:{text}")
     if "://" in text:
@@ -160,6 +183,24 @@ def parse(text: str) -> Address:
     ):
         raise AddressError(f"{host!r} is neither an IP address nor a host name")
     return NameAddress(host, port)
+
+
+def parse_systemd(text: str) -> SystemdAddress:
+    """The address that `text`, which begins with `systemd:`, names. Raises AddressError, nothing else."""
+    name = text.removeprefix(SYSTEMD)
+    if not name:
+        raise AddressError("the name is missing: it is the FileDescriptorName= of the .socket unit", f"{SYSTEMD}web")
+    if name != name.strip():
+        raise AddressError("there is blank around the name", f"{SYSTEMD}{name.strip()}")
+    if ":" in name:
+        first = name.partition(":")[0]
+        suggestion = f"{SYSTEMD}{first}" if first else ""
+        raise AddressError("the .socket unit says what is bound; here stands its FileDescriptorName= alone", suggestion)
+    if not _SYSTEMD_NAME.match(name):
+        raise AddressError("a FileDescriptorName= is 1 to 255 printable ASCII characters")
+    if name.startswith(OWN_NAMES):
+        raise AddressError(f"names that begin with {OWN_NAMES} are relayd's own: give it another FileDescriptorName=")
+    return SystemdAddress(name)
 
 
 def from_sockaddr(family: int, sockaddr: object) -> SocketAddress:

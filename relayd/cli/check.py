@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from relayd.address import SystemdAddress
 from relayd.config import Problem
 from relayd.config.ports import target_text
 from relayd.spec import Listener, Spec
@@ -16,6 +17,14 @@ def table(spec: Spec) -> str:
     return "".join(
         f"{row[0]:<{names}}  {row[1]:<{types}}  {', '.join(row[2])} -> {', '.join(row[3])}\n" for row in rows
     )
+
+
+def passed_line(spec: Spec) -> str:
+    """What is to be said of the binds that systemd makes; "" where there are none."""
+    binds = [bind for listener in spec.listeners for bind in listener.binds if isinstance(bind.address, SystemdAddress)]
+    names = ", ".join(dict.fromkeys(map(str, binds)))
+    what = "systemd makes the sockets, and passes them at the start; counted as one of each type"
+    return f"{names}: {what}\n" if names else ""
 
 
 def budget_lines(spec: Spec, nofile: int) -> str:

@@ -129,7 +129,7 @@ def check(
     if as_json:
         emit(_json(report.as_json(loaded.spec, nofile, errors, loaded.warnings)))
     else:
-        emit(report.table(loaded.spec) + report.budget_lines(loaded.spec, nofile))
+        emit(report.table(loaded.spec) + report.passed_line(loaded.spec) + report.budget_lines(loaded.spec, nofile))
         for problem in loaded.warnings:
             complain(f"warning: {problem}")
         for problem in errors:

@@ -4,6 +4,9 @@ Which binds conflict was tried on Linux 6.18, with SO_REUSEADDR on every stream 
 tried again by tests/unit/config/test_conflicts.py: the same type and port, a family in common ([::] has both unless
 ipv6_only), the same address or a wildcard on one side, and not two different interfaces. Port 0 never conflicts: the
 kernel picks another. Ports are looked at in spans, never one by one.
+
+What systemd has passed is bound already, whether a listener has it or not: nothing else can be bound beside it. Sockets
+that systemd has bound beside each other do not conflict; one that two listeners want does.
 """
 
 import ipaddress
@@ -15,12 +18,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeAlias
 
-from relayd.address import Family, InetAddress, NameAddress, SocketAddress, UnixAddress
+from relayd.address import SYSTEMD, Family, InetAddress, NameAddress, SocketAddress, SystemdAddress, UnixAddress
 from relayd.config import machine
 from relayd.config.listeners import Built
 from relayd.config.ports import span, spans_dialled, target_text
 from relayd.config.problems import Problem, quote
 from relayd.spec import Bind, Listener, Target
+from relayd.spec.passed import Inventory, Passed
 
 _LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback", "localhost6"})
 
@@ -49,32 +53,63 @@ class _Reach:
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """One bind of a listener, and the index in its `bind` that it comes from."""
+    """One bind of a listener at `address`, the index in its `bind` that it comes from, and who reaches it, with what:
+    "stream", "dgram". One of the sockets that systemd has passed for it, where `passed`.
+    """
 
     built: Built
     number: int
+    address: SocketAddress
+    reach: _Reach
+    kinds: frozenset[str]
+    passed: bool = False
 
     @property
     def bind(self) -> Bind:
         return self.built.listener.binds[self.number]
 
     @property
-    def address(self) -> SocketAddress:
-        return self.bind.address
-
-    @property
     def index(self) -> int:
         return self.built.sources[self.number]
 
     @property
-    def reach(self) -> _Reach:
-        """The interface: SO_BINDTODEVICE, or the scope of a link-local address, which does the same."""
-        address, binding = self.address, self.built.listener.binding
-        if not isinstance(address, InetAddress):
-            return _Reach(None, frozenset({Family.UNIX}))
-        both = address.family is Family.INET6 and address.wildcard and not binding.ipv6_only
-        families = {Family.INET, Family.INET6} if both else {address.family}
-        return _Reach(binding.interface or address.scope or None, frozenset(families))
+    def span(self) -> Span:
+        """First and last port; 0 and 0 for a Unix socket."""
+        if not self.passed:
+            return span(self.bind)
+        port = self.address.port if isinstance(self.address, InetAddress) else 0
+        return port, port
+
+
+def _bound(built: Built, number: int) -> Iterator[_Bound]:
+    """What a bind binds; of one that systemd has passed, as far as that is known, each socket that is used."""
+    listener = built.listener
+    bind, binding = listener.binds[number], listener.binding
+    served = kinds(listener)
+    if not isinstance(bind.address, SystemdAddress):
+        reach = _reach(bind.address, binding.interface, ipv6_only=binding.ipv6_only)
+        yield _Bound(built, number, bind.address, reach, served)
+        return
+    for one in bind.passed:
+        if _kind(one) in served:
+            yield _Bound(built, number, one.address, _reach_of(one), frozenset({_kind(one)}), passed=True)
+
+
+def _reach(address: SocketAddress, interface: str | None, *, ipv6_only: bool) -> _Reach:
+    """The interface: SO_BINDTODEVICE, or the scope of a link-local address, which does the same."""
+    if not isinstance(address, InetAddress):
+        return _Reach(None, frozenset({Family.UNIX}))
+    both = address.family is Family.INET6 and address.wildcard and not ipv6_only
+    families = {Family.INET, Family.INET6} if both else {address.family}
+    return _Reach(interface or address.scope or None, frozenset(families))
+
+
+def _reach_of(one: Passed) -> _Reach:
+    return _reach(one.address, one.interface, ipv6_only=one.ipv6_only)
+
+
+def _kind(one: Passed) -> str:
+    return "dgram" if one.datagram else "stream"
 
 
 class _Ports:
@@ -118,7 +153,7 @@ class _Binds:
         """Remember `bound`, which has `address`."""
         home = self._wildcards if address.wildcard else self._exact[address.host]
         for ports in (home[bound.reach], self._all[bound.reach]):
-            ports.add(span(bound.bind), bound)
+            ports.add(bound.span, bound)
 
     def rival(self, address: InetAddress, reach: _Reach, ports: Span) -> tuple[int, int, _Bound] | None:
         """One that `address` cannot be bound beside, with first and last of the ports that both want."""
@@ -146,10 +181,14 @@ class _Binds:
 
 
 class Bindings:
-    """Every listening socket of a configuration, found by what it could meet."""
+    """Every listening socket of a configuration, and all that systemd has passed, found by what it could meet."""
 
-    def __init__(self, listeners: Sequence[Built]) -> None:
+    def __init__(self, listeners: Sequence[Built], inventory: Inventory) -> None:
         self._listeners = listeners
+        self._passed = [
+            (name, one) for name, sockets in inventory.items() for one in sockets if isinstance(one, Passed)
+        ]
+        self._names: dict[str, list[_Named]] = defaultdict(list)
         self._paths = _UnixPaths()
         self._unix: dict[str, list[_Bound]] = defaultdict(list)
         self._binds = {"stream": _Binds(), "dgram": _Binds()}
@@ -157,34 +196,39 @@ class Bindings:
     def conflicts(self) -> Iterator[Problem]:
         """One problem for each bind that an earlier one makes impossible. To be asked before `reached`."""
         for built in self._listeners:
-            all_bound = [_Bound(built, number) for number in range(len(built.listener.binds))]
+            yield from self._name_conflicts(built)
+            all_bound = [bound for number in range(len(built.listener.binds)) for bound in _bound(built, number)]
             for _, group in groupby(all_bound, lambda bound: bound.index):
                 # The addresses of one host name are no rivals: only then are they added.
                 of_one_element = list(group)
                 for bound in of_one_element:
-                    yield from self._conflict(bound)
+                    if not bound.passed:
+                        yield from self._conflict(bound)
                 for bound in of_one_element:
                     self._add(bound)
 
     def taken(self, address: SocketAddress) -> str:
-        """The listener, with its place, beside which no other socket for streams can be at `address`; "" for none. To
-        be asked after `conflicts`.
+        """The listener, with its place, or the socket of systemd, beside which no other socket for streams can be at
+        `address`; "" for none. To be asked after `conflicts`.
         """
+        reach = _reach(address, None, ipv6_only=True)
+        ports = (address.port, address.port) if isinstance(address, InetAddress) else (0, 0)
         if isinstance(address, UnixAddress):
             rivals = self._unix.get(self._paths.real(address), [])
-            rival = next((one for one in rivals if not address.abstract or "stream" in kinds(one.built.listener)), None)
+            rival = next((one for one in rivals if not address.abstract or "stream" in one.kinds), None)
         else:
-            reach = _Reach(None, frozenset({address.family}))
-            found = self._binds["stream"].rival(address, reach, (address.port, address.port))
+            found = self._binds["stream"].rival(address, reach, ports)
             rival = found[2] if found else None
-        return _named(rival) if rival else ""
+        if rival:
+            return _named(rival)
+        held = self._held_by_systemd(address, reach, ports, frozenset({"stream"}))
+        return f"{SYSTEMD}{held[0]}, which is {held[1].address}" if held else ""
 
     def reached(self, target: Target, listener: Listener, kind: str) -> list[Built]:
         """Listeners of this configuration that what `listener` dials at `target` for `kind` may come in at."""
         address = target.address
         if isinstance(address, UnixAddress):
-            found = [bound.built for bound in self._unix.get(self._paths.real(address), ())]
-            return [built for built in found if kind in kinds(built.listener)]
+            return [bound.built for bound in self._unix.get(self._paths.real(address), ()) if kind in bound.kinds]
         binds, spans = self._binds[kind], spans_dialled(target, listener.binds)
         if isinstance(address, NameAddress):
             return _reached_by_name(binds, address.host, spans)
@@ -192,17 +236,53 @@ class Bindings:
         wildcards = binds.at_wildcards(frozenset({address.family}), spans, address.scope)
         return exact + wildcards if wildcards and _is_own(address) else exact
 
+    def _name_conflicts(self, built: Built) -> Iterator[Problem]:
+        """One problem for each name of systemd of which another listener has the sockets of the same type."""
+        mine = kinds(built.listener)
+        for number, bind in enumerate(built.listener.binds):
+            if isinstance(bind.address, SystemdAddress):
+                rivals = self._names[bind.address.name]
+                rival = next((one for one in rivals if not mine.isdisjoint(kinds(one.built.listener))), None)
+                if rival:
+                    message = f"{quote(str(bind))} is taken already: {rival}"
+                    yield built.block.problem("bind", message, index=built.sources[number])
+                rivals.append(_Named(built, built.sources[number]))
+
+    def _held_by_systemd(
+        self, address: SocketAddress, reach: _Reach, ports: Span, types: frozenset[str]
+    ) -> tuple[str, Passed] | None:
+        """What systemd has bound, beside which `address` cannot be bound for any of `types`, and its name."""
+        for name, one in self._passed:
+            if isinstance(address, UnixAddress):
+                same = isinstance(one.address, UnixAddress) and self._paths.real(address) == self._paths.real(
+                    one.address
+                )
+                if same and (not address.abstract or _kind(one) in types):
+                    return name, one
+            elif (
+                isinstance(one.address, InetAddress)
+                and _kind(one) in types
+                and ports[0] <= one.address.port <= ports[1]
+                and (address.host == one.address.host or address.wildcard or one.address.wildcard)
+                and reach.meets(_reach_of(one))
+            ):
+                return name, one
+        return None
+
     def _conflict(self, bound: _Bound) -> Iterator[Problem]:
-        address, mine = bound.address, kinds(bound.built.listener)
-        if isinstance(address, UnixAddress):
+        address, mine = bound.address, bound.kinds
+        held = self._held_by_systemd(address, bound.reach, bound.span, mine)
+        if held:
+            yield _systemd_problem(bound, *held)
+        elif isinstance(address, UnixAddress):
             for rival in self._unix[self._paths.real(address)]:
                 # A file is one socket, whatever its type; an abstract name may stand for one of each.
-                if not address.abstract or not mine.isdisjoint(kinds(rival.built.listener)):
+                if not address.abstract or not mine.isdisjoint(rival.kinds):
                     yield _conflict_problem(bound, rival, (0, 0))
                     return
         elif address.port:
             for kind in sorted(mine):
-                found = self._binds[kind].rival(address, bound.reach, span(bound.bind))
+                found = self._binds[kind].rival(address, bound.reach, bound.span)
                 if found:
                     yield _conflict_problem(bound, found[2], found[:2])
                     return
@@ -212,7 +292,7 @@ class Bindings:
         if isinstance(address, UnixAddress):
             self._unix[self._paths.real(address)].append(bound)
         elif address.port:
-            for kind in kinds(bound.built.listener):
+            for kind in bound.kinds:
                 self._binds[kind].add(bound, address)
 
 
@@ -293,9 +373,26 @@ def _conflict_problem(bound: _Bound, rival: _Bound, shared: Span) -> Problem:
     return bound.built.block.problem("bind", message, suggestion, index=bound.index)
 
 
+def _systemd_problem(bound: _Bound, name: str, one: Passed) -> Problem:
+    message = f"{quote(str(bound.bind))} cannot be bound: systemd has {one.address}, and passes it as {name}"
+    suggestion = f"did you mean {quote(SYSTEMD + name)}?" if bound.bind.ports == 1 else ""
+    return bound.built.block.problem("bind", message, suggestion, index=bound.index)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A listener, and the index in its `bind`, to be named in a message about another one."""
+
+    built: Built
+    index: int
+
+    def __str__(self) -> str:
+        block = self.built.block
+        return f"listeners.{block.name} at {block.place('bind', self.index)}"
+
+
 def _named(bound: _Bound) -> str:
-    block = bound.built.block
-    return f"listeners.{block.name} at {block.place('bind', bound.index)}"
+    return str(_Named(bound.built, bound.index))
 
 
 def _listeners(homes: Iterable[_Ports], spans: Iterable[Span]) -> list[Built]:

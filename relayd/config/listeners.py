@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from relayd.address import Family, InetAddress, NameAddress, SocketAddress, UnixAddress
-from relayd.config import machine, targets, words
+from relayd.address import BindAddress, Family, InetAddress, NameAddress, SystemdAddress, UnixAddress
+from relayd.config import machine, passed, targets, words
 from relayd.config.document import Document
 from relayd.config.model import KeepaliveTable, ListenerTable, Shared, built_in
 from relayd.config.ports import BindEntry
@@ -31,12 +31,22 @@ from relayd.spec import (
     StreamTimeouts,
     Target,
 )
+from relayd.spec.passed import Inventory
 
 T = TypeVar("T")
 
 NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 _NAME = re.compile(NAME_PATTERN[:-1] + r"\Z")
 
+#: Keys that only what relayd itself binds has a use for, and what a .socket unit calls them.
+_MAKING_KEYS = {
+    "interface": "BindToDevice",
+    "ipv6_only": "BindIPv6Only",
+    "freebind": "FreeBind",
+    "mode": "SocketMode",
+    "user": "SocketUser",
+    "group": "SocketGroup",
+}
 #: Keys that only an inet or inet6 bind has a use for, only a Unix path, only a TCP connection on either side, only
 #: streams, only datagrams, and only datagrams that belong together.
 _INET_BIND_KEYS = ("interface", "ipv6_only", "freebind", "fast_open", "defer_accept")
@@ -97,10 +107,12 @@ class Built:
     problems: list[Problem] = field(default_factory=list)
 
 
-def build(block: Block) -> Built:
-    """The listener of `block`. With problems it is only good for finding more: what is wrong is left out."""
+def build(block: Block, inventory: Inventory | None = None) -> Built:
+    """The listener of `block`. With problems it is only good for finding more: what is wrong is left out. `inventory`
+    is what systemd has passed; None where that is not known, and then any name will do.
+    """
     problems = list(_required(block))
-    binds, sources = _binds(block, problems)
+    binds, sources = _binds(block, inventory, problems)
     goals, goal_sources = _targets(block, binds, problems)
     keys = _effective(block, binds, goals, problems)
     listener = Listener(
@@ -126,21 +138,27 @@ def _required(block: Block) -> Iterator[Problem]:
             yield block.document.problem((*block.path, key), "is missing", f"help: add {key} = {example}", at_key=True)
 
 
-def _binds(block: Block, problems: list[Problem]) -> tuple[tuple[Bind, ...], tuple[int, ...]]:
+def _binds(
+    block: Block, inventory: Inventory | None, problems: list[Problem]
+) -> tuple[tuple[Bind, ...], tuple[int, ...]]:
     """Every bind and its index in the file, names resolved, `:port` as this machine can have it."""
     family = Family(block.table.family) if block.table.family else None
     found: dict[Bind, int] = {}
     for index, entry in enumerate(block.table.bind or ()):
         try:
-            addresses = _resolved(block, entry, family)
+            binds = _meant(block, entry, family, inventory)
         except OSError as error:
             problems.append(
                 block.problem("bind", f"{quote(str(entry.address))}: {error.strerror or error}", index=index)
             )
             continue
-        for bind in (Bind(address, entry.ports) for address in addresses):
+        except passed.NotPassed as error:
+            message = f"{quote(str(entry.address))}: {error}"
+            problems.append(block.problem("bind", message, error.suggestion, index))
+            continue
+        for bind in binds:
             text = quote(str(bind))
-            if family and bind.address.family is not family:
+            if family and not isinstance(bind.address, SystemdAddress) and bind.address.family is not family:
                 message = f'{text} is {bind.address.family.value}, but family is "{family.value}"'
                 problems.append(block.problem("bind", message, index=index))
             elif bind not in found:
@@ -175,8 +193,18 @@ def _targets(
     return tuple(target for target, _ in found), tuple(index for _, index in found)
 
 
-def _resolved(block: Block, bind: BindEntry, family: Family | None) -> tuple[SocketAddress, ...]:
-    """What `bind` means. OSError when its name has no address."""
+def _meant(block: Block, entry: BindEntry, family: Family | None, inventory: Inventory | None) -> list[Bind]:
+    """What `entry` means. OSError when its name has no address; NotPassed when systemd has no such socket."""
+    if not isinstance(entry.address, SystemdAddress):
+        return [Bind(address, entry.ports) for address in _resolved(block, entry, family)]
+    if inventory is None:
+        return [Bind(entry.address)]
+    types = () if "type" in block.wrong else block.table.type or ("stream",)
+    return [Bind(entry.address, passed=passed.find(entry.address, types, family, inventory))]
+
+
+def _resolved(block: Block, bind: BindEntry, family: Family | None) -> tuple[BindAddress, ...]:
+    """Where `bind` is. OSError when its name has no address."""
     if isinstance(bind.address, NameAddress):
         if family is Family.UNIX:
             raise OSError('a host name, but family is "unix"')
@@ -229,16 +257,24 @@ def _useless(block: Block, binds: tuple[Bind, ...], goals: tuple[Target, ...]) -
     binds_known, targets_known = bool(binds) and "bind" not in block.wrong, bool(goals)
     addresses = [bind.address for bind in binds]
     inet = [address for address in addresses if isinstance(address, InetAddress)]
+    # These may be of any family: whoever checks the file does not know which, and it shall not mean two things.
+    from_systemd = any(isinstance(address, SystemdAddress) for address in addresses)
     if binds_known and not inet:
-        useless.update(dict.fromkeys(_INET_BIND_KEYS, "belongs to inet and inet6 binds; this listener has Unix ones"))
+        why = "belongs to inet and inet6 binds; this listener has Unix ones"
+        useless.update((key, why) for key in _INET_BIND_KEYS if not from_systemd or key in _MAKING_KEYS)
     named = any(isinstance(bind.address, NameAddress) for bind in block.table.bind or ())
     if binds_known and inet and not named and all(address.family is Family.INET for address in inet):
         useless["ipv6_only"] = "belongs to an IPv6 bind; this listener has none"
     if binds_known and not any(isinstance(address, UnixAddress) and not address.abstract for address in addresses):
         useless.update(dict.fromkeys(_UNIX_BIND_KEYS, "belongs to the file of a unix:/path bind; there is none"))
+    if binds_known and all(isinstance(address, SystemdAddress) for address in addresses):
+        useless.update(
+            (key, f"belongs in the .socket unit, as {name}=: systemd makes the sockets of this listener")
+            for key, name in _MAKING_KEYS.items()
+        )
     if targets_known:
         unix_targets = all(isinstance(target.address, UnixAddress) for target in goals)
-        if binds_known and not inet and unix_targets:
+        if binds_known and not inet and not from_systemd and unix_targets:
             useless.update(dict.fromkeys(_TCP_KEYS, "belongs to TCP; bind and targets are all Unix sockets"))
         source = _layered(block, "source")
         if isinstance(source, InetAddress) and not any(_can_leave_from(source, target) for target in goals):

@@ -15,6 +15,7 @@ from relayd.config.listeners import Block, Built, build
 from relayd.config.model import AdminTable, Configuration, DaemonTable, LogTable, Shared
 from relayd.config.positions import Path as Keys
 from relayd.config.problems import ConfigError, Problem, quote, quote_short
+from relayd.spec.passed import Inventory
 
 #: Files of one configuration: bounds what a glob too wide reads.
 FILES_MAX = 1024
@@ -56,15 +57,17 @@ class _Merge:
     blocks: dict[str, Block] = field(default_factory=dict)
 
 
-def load(path: Path) -> Loaded:
-    """Reads `path` and what it includes. Resolves the host names of binds, so it may block. Raises ConfigError."""
+def load(path: Path, passed: Inventory | None = None) -> Loaded:
+    """Reads `path` and what it includes. Resolves the host names of binds, so it may block. `passed` is what systemd
+    has passed to this process, None where that is not known. Raises ConfigError.
+    """
     problems: list[Problem] = []
     merged = _merge(_read_all(path, problems))
     problems += merged.problems
-    built = [build(block) for block in merged.blocks.values()]
+    built = [build(block, passed) for block in merged.blocks.values()]
     for one in built:
         problems += one.problems
-    bindings = Bindings(built)
+    bindings = Bindings(built, passed or {})
     problems += bindings.conflicts()
     problems += loops(built, bindings)
     problems += _admin_problems(merged, bindings)

@@ -18,7 +18,7 @@ _OFF = {"const": "off"}
 _DURATION = {"type": "string", "pattern": DURATION_PATTERN}
 _HOST, _PORTS = r"\[[^\]]+\]|[^:\s/\[\]]", r":[0-9]{1,5}(-[0-9]{1,5})?"
 _ADDRESS = {"type": "string", "pattern": rf"^(unix:[/@].+|({_HOST}+)({_PORTS}|:\+[0-9]{{1,5}})?)$"}
-_BIND = {"type": "string", "pattern": rf"^(unix:[/@].+|({_HOST}*){_PORTS})$"}
+_BIND = {"type": "string", "pattern": rf"^(unix:[/@].+|systemd:[ -9;-~]{{1,255}}|({_HOST}*){_PORTS})$"}
 _ADMIN = {"type": "string", "pattern": rf"^(unix:[/@].+|({_HOST}*):[0-9]{{1,5}})$"}
 _TYPE = {"enum": ["stream", "dgram", "tcp", "udp"]}
 
@@ -227,7 +227,8 @@ class ListenerTable(Shared):
     bind: Annotated[list[BindText], BeforeValidator(values.one_or_many(1, values.BINDS_MAX, str))] | None = Field(
         None,
         description="Where to listen: host:port, [v6]:port, :port, unix:/path or unix:@name, or a list of them. "
-        "first-last in place of a port is a range of them.",
+        "first-last in place of a port is a range of them. systemd:NAME is what a .socket unit passes under its "
+        "FileDescriptorName=.",
     )
     targets: Annotated[list[Target], BeforeValidator(values.one_or_many(1, values.TARGETS_MAX, str, dict))] | None = (
         Field(None, description="Where clients are sent, in turn (round robin).")

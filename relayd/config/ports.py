@@ -8,7 +8,17 @@
 import re
 from dataclasses import dataclass
 
-from relayd.address import Address, AddressError, InetAddress, NameAddress, UnixAddress, parse
+from relayd.address import (
+    SYSTEMD,
+    Address,
+    AddressError,
+    InetAddress,
+    NameAddress,
+    SystemdAddress,
+    UnixAddress,
+    parse,
+    parse_systemd,
+)
 from relayd.spec import Bind, PortRule, Target
 
 PORT_MAX = 65_535
@@ -28,7 +38,7 @@ _HOST = re.compile(r"(?:\[[^\]]*\]|(?![0-9]+\Z)[^:\s/@\[\]]+)\Z")
 class BindEntry:
     """One element of `bind`. `every_host`: written as ":port", so which families it means depends on the machine."""
 
-    address: Address
+    address: Address | SystemdAddress
     ports: int = 1
     every_host: bool = False
 
@@ -49,6 +59,8 @@ class TargetEntry:
 
 def parse_bind(text: str) -> BindEntry:
     """Raises AddressError."""
+    if text.startswith(SYSTEMD):
+        return BindEntry(parse_systemd(text))
     address, ports = _parse_range(text)
     return BindEntry(address, ports, every_host=text.startswith(":"))
 
@@ -79,7 +91,7 @@ def target_text(target: Target, ports: int) -> str:
 
 
 def span(bind: Bind) -> tuple[int, int]:
-    """First and last port; 0 and 0 for a Unix socket."""
+    """First and last port; 0 and 0 for a Unix socket, and for what systemd binds."""
     first = bind.address.port if isinstance(bind.address, InetAddress) else 0
     return first, first + bind.ports - 1
 

@@ -6,7 +6,7 @@ Keys that cannot apply to a listener, and options that are at the kernel's own c
 from collections.abc import Iterator
 from dataclasses import replace
 
-from relayd.address import Family, InetAddress, UnixAddress
+from relayd.address import Family, InetAddress, SystemdAddress, UnixAddress
 from relayd.config import admin
 from relayd.config.ports import target_text
 from relayd.config.problems import key_text, quote
@@ -62,6 +62,7 @@ def _listener(listener: Listener) -> Iterator[str]:
     binding, stream, datagram = listener.binding, listener.stream, listener.datagram
     addresses = [bind.address for bind in listener.binds]
     inet_binds = [address for address in addresses if isinstance(address, InetAddress)]
+    from_systemd = any(isinstance(address, SystemdAddress) for address in addresses)
     types = [quote(name) for name, how in (("stream", stream), ("dgram", datagram)) if how is not None]
     yield f"type = {types[0]}" if len(types) == 1 else f"type = [{', '.join(types)}]"
     yield f"bind = {_array([str(bind) for bind in listener.binds])}"
@@ -73,9 +74,9 @@ def _listener(listener: Listener) -> Iterator[str]:
         if any(address.family is Family.INET6 for address in inet_binds):
             yield f"ipv6_only = {_boolean(binding.ipv6_only)}"
         yield f"freebind = {_boolean(binding.freebind)}"
-        if stream is not None:
-            yield f"fast_open = {_boolean(binding.fast_open)}"
-            yield f"defer_accept = {_duration(binding.defer_accept_s)}"
+    if stream is not None and (inet_binds or from_systemd):
+        yield f"fast_open = {_boolean(binding.fast_open)}"
+        yield f"defer_accept = {_duration(binding.defer_accept_s)}"
     if any(isinstance(address, UnixAddress) and not address.abstract for address in addresses):
         yield f'mode = "{binding.mode:04o}"'
         if binding.user_id is not None:
@@ -90,7 +91,11 @@ def _listener(listener: Listener) -> Iterator[str]:
         yield f"source = {quote(str(listener.source).removesuffix(':0'))}"
     if stream is not None:
         yield from _stream(stream)
-        if inet_binds or not all(isinstance(target.address, UnixAddress) for target in listener.targets):
+        if (
+            inet_binds
+            or from_systemd
+            or not all(isinstance(target.address, UnixAddress) for target in listener.targets)
+        ):
             yield from _tcp(stream.options)
     if datagram is not None:
         yield from _datagram(datagram)

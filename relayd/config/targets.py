@@ -1,6 +1,6 @@
 """Whether the port of a target can follow the ports of the binds as its rule says. Pure."""
 
-from relayd.address import UnixAddress
+from relayd.address import SystemdAddress, UnixAddress
 from relayd.config.ports import PORT_MAX, TargetEntry, span
 from relayd.config.problems import quote
 from relayd.spec import Bind, PortRule
@@ -21,6 +21,8 @@ def _of_ranges(entry: TargetEntry, bind: Bind) -> tuple[str, str]:
     if entry.ports == bind.ports:
         return "", ""
     shown = quote(str(bind))
+    if isinstance(bind.address, SystemdAddress):
+        return f"a range of ports needs a bind of as many, and which port {shown} has is for systemd to say", ""
     if isinstance(bind.address, UnixAddress):
         return f"a range of ports needs a bind of as many; {shown} has none", ""
     first = 0 if isinstance(entry.address, UnixAddress) else entry.address.port
@@ -33,6 +35,10 @@ def _of_ranges(entry: TargetEntry, bind: Bind) -> tuple[str, str]:
 
 def _of_offset(entry: TargetEntry, bind: Bind) -> tuple[str, str]:
     shown, (first, last) = quote(str(bind)), span(bind)
+    if isinstance(bind.address, SystemdAddress):
+        # Not even where it is known: the same file would mean one thing to `check` and another to the daemon.
+        example = "" if entry.offset else f"did you mean {quote(f'{entry}:80')}?"
+        return f"the port follows that of {shown}, which is for systemd to say", example
     if isinstance(bind.address, UnixAddress):
         if entry.offset:
             return f"the offset counts from the port of the bind; {shown} has none", ""

@@ -286,8 +286,8 @@ def _text(value: object, what: str) -> str:
 
 
 def _parsed(text: str, parse: Callable[[str], Entry]) -> Entry:
-    if text.startswith(("systemd:", "srv:")):
-        raise fault(f"{quote_short(text)}: {text.partition(':')[0]}: addresses are not in this version")
+    if text.startswith("srv:"):
+        raise fault(f"{quote_short(text)}: srv: addresses are not in this version")
     try:
         return parse(text)
     except AddressError as error:

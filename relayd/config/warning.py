@@ -8,7 +8,7 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from relayd.address import InetAddress, UnixAddress
+from relayd.address import InetAddress, SystemdAddress, UnixAddress
 from relayd.config import machine
 from relayd.config.document import Document
 from relayd.config.listeners import Built
@@ -49,6 +49,8 @@ def of_binds(listeners: Sequence[Built]) -> Iterator[Problem]:
                     help_text = "help: to bind it all the same, set freebind = true"
                     yield built.block.problem("bind", message, help_text, index)
                 continue
+            if isinstance(address, SystemdAddress):
+                continue  # it is there, or will be before relayd is
             directory = _directory(address)
             if directory not in looked_at and machine.has_directory(directory) is False:
                 yield built.block.problem("bind", f"there is no directory {directory} now", _advice(directory), index)

@@ -18,6 +18,7 @@ from relayd.control import status
 from relayd.control.admin import AdminServer
 from relayd.control.heartbeat import TICK_S
 from relayd.control.listeners import ListeningSockets
+from relayd.control.passed import PassedSockets
 from relayd.control.reload import InForce, Reloader, tell_listening
 from relayd.control.resolver import Resolver
 from relayd.control.supervisor import Supervisor
@@ -61,13 +62,15 @@ class Daemon:
         logger: Logger,
         notifier: Notifier,
         worker_command: Sequence[str] = WORKER_COMMAND,
+        passed: PassedSockets | None = None,
     ) -> None:
-        """`nofile` is this process's limit on open files, and that of its workers."""
+        """`nofile` is this process's limit on open files, and that of its workers. `passed` stays the caller's."""
         self._start = start
         self._nofile = nofile
         self._logger = logger
         self._notifier = notifier
         self._worker_command = worker_command
+        self._passed = passed
         self._requests = _StopRequests()
         self._status = status.StatusLine()
         self._ready = self._reload_at_ready = False
@@ -81,7 +84,7 @@ class Daemon:
         self._handle_signals()
         spec, say = self._start.spec, self._logger.event
         with contextlib.ExitStack() as cleanup:
-            sockets = ListeningSockets.open(spec)
+            sockets = ListeningSockets.open(spec, self._passed)
             cleanup.callback(sockets.close)
             self._admin = AdminServer.open(spec.admin, say, self._report_bug)
             cleanup.callback(self._admin.release)

@@ -15,7 +15,8 @@ import itertools
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from relayd.address import Family, InetAddress, SocketAddress
+from relayd.address import BindAddress, Family, InetAddress, SocketAddress
+from relayd.control.passed import PassedSockets
 from relayd.errors import RelaydError
 from relayd.net.listening import ListenFailed, ListeningSocket, listen, listen_datagrams
 from relayd.spec import Bind, Spec
@@ -43,11 +44,14 @@ class BoundSocket:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """One bind of a listener, open for streams or for datagrams. `str(address)` is as a file has it, with its port."""
+    """One bind of a listener, open for streams or for datagrams. `str(address)` is as a file has it, with its port.
+    `passed_as` is the bind of the file where systemd has passed the socket.
+    """
 
     listener: str
     address: Bind
     datagram: bool
+    passed_as: BindAddress | None = None
 
 
 @dataclass(slots=True)
@@ -59,9 +63,12 @@ class _Held:
 
 
 class ListeningSockets:
-    """Every listening socket of the spec in force, in the order of `spec.sockets.endpoints`. Owns them."""
+    """Every listening socket of the spec in force, in the order of `spec.sockets.endpoints`. Owns them, but for what
+    systemd has `passed`.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, passed: PassedSockets | None = None) -> None:
+        self.passed = passed or PassedSockets()
         self.bound: tuple[BoundSocket, ...] = ()
         #: Closed by a plan, and not yet in fact.
         self._leaving: list[BoundSocket] = []
@@ -71,9 +78,9 @@ class ListeningSockets:
         self._held: dict[SocketAddress, list[_Held]] = {}
 
     @classmethod
-    def open(cls, spec: Spec) -> "ListeningSockets":
+    def open(cls, spec: Spec, passed: PassedSockets | None = None) -> "ListeningSockets":
         """Listen on every bind of `spec`. Raises BindFailed with every problem at once, and has then opened nothing."""
-        sockets = cls()
+        sockets = cls(passed)
         sockets.prepare(plan(None, spec)).commit()
         return sockets
 
@@ -181,6 +188,8 @@ class Prepared:
             missing = [endpoint for endpoint in copies if endpoint.key not in held]
             new = iter(_open(missing, beside=True) if missing else ())
             return [held[endpoint.key] if endpoint.key in held else next(new) for endpoint in copies]
+        if copies[0].from_systemd:
+            return [self._sockets.passed.listen(endpoint) for endpoint in copies]
         try:
             return _open(copies)
         except ListenFailed as failure:
@@ -268,7 +277,7 @@ def _meet(bound: BoundSocket, endpoint: Endpoint, ours: InetAddress, address: In
     if ours.family is address.family:
         return True
     six = bound.endpoint if ours.family is Family.INET6 else endpoint
-    return not six.listener.binding.ipv6_only
+    return not six.ipv6_only
 
 
 def opened(bound: Iterable[BoundSocket]) -> list[Opened]:
@@ -276,11 +285,12 @@ def opened(bound: Iterable[BoundSocket]) -> list[Opened]:
     found: dict[tuple[str, Bind, bool], Opened] = {}
     for each in bound:
         endpoint = each.endpoint
-        key = (endpoint.listener.name, endpoint.bind, endpoint.datagram)
+        # Of a range, perhaps only some ports are new; and the kernel picks none of them.
+        shown = endpoint.bind if endpoint.bind.ports > 1 else Bind(each.socket.address)
+        key = (endpoint.listener.name, shown if endpoint.from_systemd else endpoint.bind, endpoint.datagram)
         if key not in found:
-            # Of a range, perhaps only some ports are new; and the kernel picks none of them.
-            shown = endpoint.bind if endpoint.bind.ports > 1 else Bind(each.socket.address)
-            found[key] = Opened(key[0], shown, endpoint.datagram)
+            passed_as = endpoint.bind.address if endpoint.from_systemd else None
+            found[key] = Opened(key[0], shown, endpoint.datagram, passed_as)
     return list(found.values())
 
 

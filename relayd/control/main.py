@@ -10,10 +10,12 @@ from pathlib import Path
 from relayd import config
 from relayd.control.daemon import Daemon
 from relayd.control.listeners import BindFailed
+from relayd.control.passed import PassedSockets
 from relayd.control.reload import InForce, in_force
 from relayd.errors import RelaydError
 from relayd.log.events import Event
 from relayd.log.logger import Logger, open_logger
+from relayd.sd import activation
 from relayd.sd.notify import Notifier
 from relayd.spec import Spec
 from relayd.spec.budget import shortages
@@ -48,7 +50,26 @@ def run(path: Path) -> int:
     gc.set_threshold(*_GC_THRESHOLDS)
     _open_closed_stdio()
     try:
-        loaded = config.load(path)
+        passed = _passed_sockets()
+    except activation.CannotInherit as error:
+        _tell(str(error))
+        return EXIT_NOT_STARTED
+    try:
+        return _run(path, passed)
+    finally:
+        passed.close()
+
+
+def _passed_sockets() -> PassedSockets:
+    own, activating = activation.divided(activation.inherited())
+    for one in own:  # this version keeps nothing with systemd
+        os.close(one.fd)
+    return PassedSockets(activating)
+
+
+def _run(path: Path, passed: PassedSockets) -> int:
+    try:
+        loaded = config.load(path, passed.inventory)
     except config.ConfigError as error:
         _tell(str(error))
         return EXIT_REFUSED
@@ -56,10 +77,12 @@ def run(path: Path) -> int:
     try:
         for warning in loaded.warnings:
             logger.event(Event.CONFIGURATION_WARNING, str(warning))
+        if unused := passed.unused(loaded.spec):
+            logger.event(Event.CONFIGURATION_WARNING, f"no listener uses what systemd has passed: {unused}")
         nofile = _raise_file_limit()
         _check_budget(loaded.spec, nofile)
         notifier = Notifier.from_environment(warn=lambda line: logger.event(Event.SYSTEMD_UNREACHABLE, line))
-        asyncio.run(_live(in_force(loaded, path.absolute()), nofile, logger, notifier))
+        asyncio.run(_live(in_force(loaded, path.absolute()), nofile, logger, notifier, passed))
     except RelaydError as error:
         return _not_started(logger, error)
     except Exception as error:
@@ -72,8 +95,10 @@ def run(path: Path) -> int:
     return EXIT_OK
 
 
-async def _live(start: InForce, nofile: int, logger: Logger, notifier: Notifier) -> None:
-    await Daemon(start, nofile, logger, notifier).run()  # made here: its events belong to the running loop
+async def _live(start: InForce, nofile: int, logger: Logger, notifier: Notifier, passed: PassedSockets) -> None:
+    await Daemon(
+        start, nofile, logger, notifier, passed=passed
+    ).run()  # made here: its events belong to the running loop
 
 
 def _raise_file_limit() -> int:

@@ -203,7 +203,7 @@ class Reloader:
     async def _load(self, file: Path) -> config.Loaded:
         """In a thread: files may be large, and a bind may have a host name. Raises Refused."""
         try:
-            loaded = await aside(lambda: config.load(file), f"load {file}")
+            loaded = await aside(lambda: config.load(file, self._sockets.passed.inventory), f"load {file}")
         except config.ConfigError as error:
             raise Refused(tuple(map(str, error.problems))) from None
         workers = self.in_force.spec.workers
@@ -337,5 +337,6 @@ def tell_listening(logger: Logger, opened: Opened) -> None:
     """Log that clients can come to a bind."""
     address = str(opened.address)
     text = f"{opened.listener} listens on {address}" + (" for datagrams" if opened.datagram else "")
+    text += f", passed as {opened.passed_as}" if opened.passed_as else ""
     kind = "dgram" if opened.datagram else "stream"
     logger.event(Event.LISTENING, text, listener=opened.listener, address=address, type=kind)

@@ -6,6 +6,7 @@ for the log only.
 """
 
 import errno
+import functools
 import socket
 import struct
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ SOL_UDP = 17
 IP_RECVERR = 11
 IPV6_RECVERR = 25
 SO_MEMINFO = 55  # asm-generic/socket.h, Linux 4.12
+SO_TIMESTAMP = 29
+SO_TIMESTAMPNS = 35
 
 #: A slot takes every datagram of inet and inet6 (65,507 and 65,527 bytes), and what UDP_GRO joins (one IP packet). A
 #: Unix datagram that fills a slot may have been larger: it is counted as too large, never passed on cut (D4).
@@ -40,6 +43,14 @@ GSO_REFUSED = frozenset({errno.EINVAL, errno.EMSGSIZE, errno.EIO, errno.ENOPROTO
 #: Asked for a receiving socket's buffer, of which net.core.rmem_max may leave less: a burst of 5,000 small datagrams
 #: waits for a busy worker rather than being lost.
 _RECEIVE_BUFFER_BYTES = 4 << 20
+
+#: What makes control messages come with datagrams, by family. What else does, nobody but ourselves asks for.
+_TIMES = ((socket.SOL_SOCKET, SO_TIMESTAMP), (socket.SOL_SOCKET, SO_TIMESTAMPNS))
+_CONTROL_MESSAGES: dict[int, tuple[tuple[int, int], ...]] = {
+    socket.AF_INET: (*_TIMES, (socket.IPPROTO_IP, IP_PKTINFO)),
+    socket.AF_INET6: (*_TIMES, (socket.IPPROTO_IPV6, IPV6_RECVPKTINFO)),
+    socket.AF_UNIX: (*_TIMES, (socket.SOL_SOCKET, socket.SO_PASSCRED), (socket.SOL_SOCKET, socket.SO_PASSSEC)),
+}
 
 Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 
@@ -197,6 +208,14 @@ def ask_for_local_address(sock: socket.SocketType, af: int) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
 
 
+def ask_for_nothing(sock: socket.SocketType) -> None:
+    """Have datagrams come with nothing beside them, whatever whoever has made `sock` has asked for (Timestamping=,
+    PassCredentials=, PassSecurity= and PassPacketInfo= of systemd.socket(5)): a `Layout` has room for its own alone.
+    """
+    for level, option in _CONTROL_MESSAGES[sock.family]:
+        sock.setsockopt(level, option, 0)
+
+
 def prepare_to_receive(sock: socket.SocketType) -> Layout:
     """Make a bound datagram socket ready for `batches`, which join and split datagrams; the layout of what it gives."""
     af = sock.family
@@ -222,11 +241,20 @@ def join_segments(sock: socket.SocketType) -> bool:
 
 
 def widen(sock: socket.SocketType) -> None:
-    """Let bursts wait in `sock`: as much as net.core.rmem_max allows, up to 4 MiB. The memory is taken as it is
-    used.
+    """Let bursts wait in `sock`: as much as net.core.rmem_max allows, up to 4 MiB, or as much as already may: systemd
+    may go above (ReceiveBuffer=). The memory is taken as it is used.
     """
     with suppress(OSError):  # what there is has to do
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < _widest():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+
+
+@functools.cache
+def _widest() -> int:
+    """What SO_RCVBUF is afterwards, which is twice what it was set to (socket(7))."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as fresh:
+        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        return fresh.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
 
 def lost_in_kernel(sock: socket.SocketType) -> int:

@@ -19,12 +19,13 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from relayd.address import UNIX_PATH_BYTES_MAX, Family, InetAddress, SocketAddress, UnixAddress
+from relayd.address import UNIX_PATH_BYTES_MAX, Family, InetAddress, SocketAddress, UnixAddress, from_sockaddr
 from relayd.errors import RelaydError, name
+from relayd.net.datagrams import ask_for_nothing
 from relayd.net.options import apply_tcp, reset_tcp
 from relayd.spec import Binding, SocketOptions
 
-__all__ = ["ListenFailed", "ListeningSocket", "listen", "listen_datagrams"]
+__all__ = ["ListenFailed", "ListeningSocket", "listen", "listen_datagrams", "listen_on_passed"]
 
 #: Not named by the socket module: linux/in.h, linux/in6.h (Linux 4.15).
 _IP_FREEBIND = 15
@@ -57,12 +58,15 @@ class _Identity:
 
 class ListeningSocket:
     """A bound, non-blocking, close-on-exec socket, a listening one for streams, and its file where it has one. Owns
-    both.
+    both, unless it is `passed`: then somebody else has made the socket and its file, and keeps the descriptor.
     """
 
-    def __init__(self, sock: socket.socket, address: SocketAddress, identity: _Identity | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, address: SocketAddress, identity: _Identity | None = None, *, passed: bool = False
+    ) -> None:
         self._sock = sock
         self._identity = identity
+        self._passed = passed
         #: What it is bound to, with the port that the kernel picked where 0 was asked for.
         self.address = address
 
@@ -85,8 +89,9 @@ class ListeningSocket:
         if isinstance(self.address, UnixAddress):
             self._adjust_unix(self.address, binding)
         else:
-            with _explained(self.address):
-                _set_freebind(self._sock, self.address, enabled=binding.freebind)
+            if not self._passed:
+                with _explained(self.address):
+                    _set_freebind(self._sock, self.address, enabled=binding.freebind)
             if options is not None:
                 with _explained(self.address, _congestion_advice(options.congestion)):
                     reset_tcp(self._sock, options)
@@ -116,11 +121,15 @@ class ListeningSocket:
             os.close(directory_fd)
 
     def close(self) -> None:
-        """Remove the socket file if it is still this socket's, and close the socket. Idempotent.
+        """Remove the socket file if it is still this socket's, and close the socket. One that was passed is left as it
+        is. Idempotent.
 
         Copies of the descriptor in other processes go on listening.
         """
         if self._sock.fileno() == -1:
+            return
+        if self._passed:
+            self._sock.detach()
             return
         if isinstance(self.address, UnixAddress) and self._identity is not None:
             # Gone, replaced, or in a directory that has become read-only: a stop goes on all the same, and the next
@@ -171,6 +180,25 @@ def listen_datagrams(
             listening.close()
         raise
     return opened
+
+
+def listen_on_passed(fd: int, binding: Binding, options: SocketOptions | None) -> ListeningSocket:
+    """The socket `fd`, which is bound, and listens where it is for streams: with those options that can be set on it,
+    `options` being those of streams. `fd` stays the caller's, and has to stay open for as long as this is used. Raises
+    ListenFailed.
+    """
+    sock = socket.socket(fileno=fd)
+    listening = ListeningSocket(sock, from_sockaddr(sock.family, sock.getsockname()), passed=True)
+    try:
+        sock.setblocking(False)
+        if options is None:
+            with _explained(listening.address):
+                ask_for_nothing(sock)
+        listening.adjust(binding, options)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
 
 
 def _listen_datagrams(address: SocketAddress, binding: Binding, copies: int, *, first: bool) -> ListeningSocket:

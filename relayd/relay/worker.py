@@ -163,7 +163,7 @@ class Worker:
                 if kept:
                     self._datagrams.keep(endpoint)
                 else:
-                    af = endpoint.address.family.af
+                    af = -1 if endpoint.from_systemd else endpoint.address.family.af  # -1: ask the socket itself
                     self._datagrams.attend(endpoint, socket.socket(af, socket.SOCK_DGRAM, fileno=next(fds)))
         if self._datagrams is not None:
             self._datagrams.open()

@@ -8,7 +8,17 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from relayd.address import Address, Family, InetAddress, NameAddress, SocketAddress, UnixAddress
+from relayd.address import (
+    Address,
+    BindAddress,
+    Family,
+    InetAddress,
+    NameAddress,
+    SocketAddress,
+    SystemdAddress,
+    UnixAddress,
+)
+from relayd.spec.passed import Passed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +73,40 @@ class StreamTimeouts:
 class Bind:
     """One element of `bind`: an address, and how many consecutive ports from its port on. 1 for a Unix socket.
 
-    A range has no port 0, and ends at 65535 at the latest.
+    A range has no port 0, and ends at 65535 at the latest. `passed` are the sockets that systemd has passed under the
+    name of a SystemdAddress, of either type; empty where that is not known.
     """
 
-    address: SocketAddress
+    address: BindAddress
     ports: int = 1
+    passed: tuple[Passed, ...] = ()
 
     def __str__(self) -> str:
         """As a file has it: `0.0.0.0:27000-27099`."""
-        if isinstance(self.address, UnixAddress) or self.ports == 1:
+        if not isinstance(self.address, InetAddress) or self.ports == 1:
             return str(self.address)
         return f"{self.address}-{self.address.port + self.ports - 1}"
 
     def addresses(self) -> Iterator[SocketAddress]:
-        """One address for each port, in order."""
+        """What relayd binds itself: one address for each port, in order. Nothing for a SystemdAddress."""
         address = self.address
+        if isinstance(address, SystemdAddress):
+            return
         if isinstance(address, UnixAddress):
             yield address
             return
         for port in range(address.port, address.port + self.ports):
             yield InetAddress(address.family, address.host, port, address.scope)
+
+    def passed_for(self, *, datagrams: bool) -> tuple[Passed, ...]:
+        """Those of `passed` that are for datagrams, or for streams."""
+        return tuple(one for one in self.passed if one.datagram is datagrams)
+
+    def socket_count(self, *, datagrams: bool) -> int:
+        """How many sockets it is for datagrams, without copies for several workers, or for streams. Where it is not
+        known what systemd passes, one of each.
+        """
+        return len(self.passed_for(datagrams=datagrams)) if self.passed else self.ports
 
 
 class PortRule(enum.Enum):
@@ -232,6 +256,7 @@ __all__ = [
     "Log",
     "OnChange",
     "OnTargetError",
+    "Passed",
     "PortRule",
     "SessionMode",
     "SocketOptions",

@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from relayd.address import Family
+from relayd.address import Family, SystemdAddress
 from relayd.errors import RelaydError
 from relayd.spec import Listener, OnChange, Spec, Target
 from relayd.spec.sockets import Endpoint, endpoints
@@ -140,7 +140,7 @@ def _as_bound(old: Listener, new: Listener, postponed: list[Postpone]) -> Listen
     other value may conflict with the socket itself while both are open.
     """
     binding = new.binding
-    families = {bind.address.family for bind in new.binds}
+    families = {bind.address.family for bind in new.binds if not isinstance(bind.address, SystemdAddress)}
     if binding.interface != old.binding.interface and families != {Family.UNIX}:
         postponed.append(Postpone(new.name, "interface"))
         binding = replace(binding, interface=old.binding.interface)

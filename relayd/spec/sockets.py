@@ -2,8 +2,9 @@
 
 A stream socket is shared: every worker accepts from it. A datagram socket has one owner, so that the datagrams of a
 client always meet the same worker. One port of inet or inet6 is one socket for each worker, and the kernel chooses
-among them by a hash of both addresses (SO_REUSEPORT, socket(7)); the ports of a range, and Unix sockets, are dealt to
-the workers in turn, by their address alone, so that nothing else in a file ever moves a socket to another worker.
+among them by a hash of both addresses (SO_REUSEPORT, socket(7)); the ports of a range, Unix sockets, and what systemd
+passes, are dealt to the workers in turn, by their address alone, so that nothing else in a file ever moves a socket to
+another worker.
 
 Control opens, keeps and sends the sockets by these functions, and a worker knows by them what it was sent.
 """
@@ -12,7 +13,7 @@ import binascii
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
-from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
+from relayd.address import Family, InetAddress, SocketAddress, SystemdAddress, UnixAddress
 from relayd.spec import Bind, Listener, Spec
 
 __all__ = [
@@ -33,6 +34,9 @@ class Endpoint:
 
     `worker` is the number of its owner, 1 to `Spec.workers`; None: all of them accept from it. An address of port 0 is
     given its port by the kernel; copies of one address for several workers have the same one.
+
+    Of a bind whose sockets systemd passes, it is number `index` of those of its type, and `address` is what systemd has
+    bound it to.
     """
 
     listener: Listener
@@ -48,14 +52,28 @@ class Endpoint:
         reload (R2), whatever else changes about its listener, even its name.
 
         Where the kernel picks the port, the listener's name stands for it. What a bound socket cannot change belongs to
-        it: another `interface` or `ipv6_only` is another socket.
+        it: another `interface` or `ipv6_only` is another socket. A socket that systemd passes is told by its name.
         """
         address, binding = self.address, self.listener.binding
+        if self.from_systemd:
+            return (self.bind.address, self.datagram, self.worker, self.index)
         if isinstance(address, UnixAddress):
             return (address, self.datagram, self.worker)
         name = "" if address.port else self.listener.name
         v6_only = address.family is Family.INET6 and binding.ipv6_only
         return (address, self.datagram, self.worker, binding.interface, v6_only, name)
+
+    @property
+    def from_systemd(self) -> bool:
+        """True when systemd has bound the socket, and passes it."""
+        return isinstance(self.bind.address, SystemdAddress)
+
+    @property
+    def ipv6_only(self) -> bool:
+        """Whether an IPv6 socket leaves IPv4 to others."""
+        if self.from_systemd:
+            return self.bind.passed_for(datagrams=self.datagram)[self.index].ipv6_only
+        return self.listener.binding.ipv6_only
 
 
 class Covered:
@@ -69,7 +87,7 @@ class Covered:
             self._addresses.add(address)
             if isinstance(address, InetAddress) and address.port and address.wildcard:
                 self._wildcards.add((address.family, address.port))
-                if address.family is Family.INET6 and not endpoint.listener.binding.ipv6_only:
+                if address.family is Family.INET6 and not endpoint.ipv6_only:
                     self._wildcards.add((Family.INET, address.port))
 
     def __contains__(self, address: SocketAddress) -> bool:
@@ -79,9 +97,12 @@ class Covered:
 
 
 def endpoints(spec: Spec) -> Iterator[Endpoint]:
-    """Every socket: by listener, by bind, by port; for each port the stream socket first, then the datagram sockets."""
+    """Every socket: by listener, by bind, by port; for each port the stream socket first, then the datagram sockets.
+    None of a bind of which it is not known what systemd passes.
+    """
     for listener in spec.listeners:
         for bind in listener.binds:
+            yield from _passed(listener, bind, spec.workers)
             copies = has_copies(bind, spec.workers)
             for index, address in enumerate(bind.addresses()):
                 if listener.stream is not None:
@@ -93,6 +114,16 @@ def endpoints(spec: Spec) -> Iterator[Endpoint]:
                         yield Endpoint(listener, bind, index, address, True, worker)
                 else:
                     yield Endpoint(listener, bind, index, address, True, _dealt_to(address, spec.workers) + 1)
+
+
+def _passed(listener: Listener, bind: Bind, workers: int) -> Iterator[Endpoint]:
+    """What systemd passes for `bind`: the stream sockets first."""
+    if listener.stream is not None:
+        for index, one in enumerate(bind.passed_for(datagrams=False)):
+            yield Endpoint(listener, bind, index, one.address, False, None)
+    if listener.datagram is not None:
+        for index, one in enumerate(bind.passed_for(datagrams=True)):
+            yield Endpoint(listener, bind, index, one.address, True, _dealt_to(one.address, workers) + 1)
 
 
 def endpoints_of(spec: Spec, worker: int) -> Iterator[Endpoint]:
@@ -108,7 +139,9 @@ def has_copies(bind: Bind, workers: int) -> bool:
 
 
 def socket_count(spec: Spec) -> int:
-    """How many `endpoints` there are: the sockets that control keeps. Without going through them."""
+    """How many `endpoints` there are: the sockets that control keeps. Without going through them. Where it is not known
+    what systemd passes, one socket of each type stands for it.
+    """
     return sum(
         _streams(one) + _copied(one, spec.workers) * spec.workers + _dealt(one, spec.workers) for one in spec.listeners
     )
@@ -136,7 +169,7 @@ def session_share(listener: Listener, workers: int, worker: int) -> int | None:
 
 
 def _streams(listener: Listener) -> int:
-    return sum(bind.ports for bind in listener.binds) if listener.stream is not None else 0
+    return sum(bind.socket_count(datagrams=False) for bind in listener.binds) if listener.stream is not None else 0
 
 
 def _copied(listener: Listener, workers: int) -> int:
@@ -148,7 +181,7 @@ def _dealt(listener: Listener, workers: int) -> int:
     """Datagram sockets of which there is one for all workers."""
     if listener.datagram is None:
         return 0
-    return sum(bind.ports for bind in listener.binds if not has_copies(bind, workers))
+    return sum(bind.socket_count(datagrams=True) for bind in listener.binds if not has_copies(bind, workers))
 
 
 def _dealt_sockets(listener: Listener, workers: int, worker: int) -> int:
@@ -157,10 +190,19 @@ def _dealt_sockets(listener: Listener, workers: int, worker: int) -> int:
         return 0
     count = 0
     for bind in listener.binds:
-        if not has_copies(bind, workers):
+        if isinstance(bind.address, SystemdAddress):
+            count += _dealt_passed(bind, workers, worker)
+        elif not has_copies(bind, workers):
             turn = (worker - _dealt_to(bind.address, workers)) % workers
             count += (bind.ports - turn + workers - 1) // workers
     return count
+
+
+def _dealt_passed(bind: Bind, workers: int, worker: int) -> int:
+    """How many of the datagram sockets that systemd passes for `bind` worker number `worker` + 1 has."""
+    if not bind.passed:
+        return int(worker == 0)
+    return sum(_dealt_to(one.address, workers) == worker for one in bind.passed_for(datagrams=True))
 
 
 def _dealt_to(address: SocketAddress, workers: int) -> int:

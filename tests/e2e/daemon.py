@@ -29,13 +29,25 @@ from typing import IO, Any
 import tomli
 
 from relayd.address import InetAddress, NameAddress, SocketAddress, UnixAddress, parse
+from tests import passing as activation
+from tests.passing import Passing
 
 #: Far more than anything takes here, for a loaded machine; a wait that fails takes this long.
 DEADLINE_S = 20.0
 #: In the environment of the daemon and of its workers, so that none is missed when the test is over.
 _MARK = "RELAYD_TEST_MARK"
 #: The test's own systemd and Python settings are not the daemon's.
-_NOT_INHERITED = ("RELAYD_ADMIN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM", "PYTHONPATH")
+_NOT_INHERITED = (
+    "RELAYD_ADMIN",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "JOURNAL_STREAM",
+    "PYTHONPATH",
+)
 
 COMMAND = (sys.executable, "-m", "relayd", "run")
 
@@ -52,8 +64,11 @@ class Daemon:
         watchdog_s: float | None = None,
         prefix: Sequence[str] = (),
         command: Sequence[str] = COMMAND,
+        passing: Sequence[Passing] = (),
     ) -> None:
-        """`config` goes to `directory`/relay.toml (`configure`). `prefix` goes before the command: prlimit, ..."""
+        """`config` goes to `directory`/relay.toml (`configure`). `prefix` goes before the command: prlimit, ...
+        `passing` is what a .socket unit passes, each with its name; it stays the caller's, as it would be systemd's.
+        """
         self._mark = uuid.uuid4().hex
         # Sockets are not in `directory`, which may be too long for an address. Files, so that they are seen from a
         # network namespace of the daemon's own.
@@ -62,7 +77,8 @@ class Daemon:
         self.admin = UnixAddress(f"{self._sockets}/admin.sock")
         self.config_path = directory / "relay.toml"
         self.configure(config)
-        self.command = [*prefix, *command, "-c", str(self.config_path)]
+        self.command = [*prefix, *activation.prefix(passing), *command, "-c", str(self.config_path)]
+        self._passing = passing
         self.said = threading.Condition()
         #: Log lines that are JSON, standard error, and what systemd was told (one item per datagram), in order.
         self.lines: list[dict[str, Any]] = []
@@ -114,6 +130,7 @@ class Daemon:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment | self._environment,
+            pass_fds=[file.fileno() for _, file in self._passing],
             cwd="/",
         )
         self._outputs_open = 2

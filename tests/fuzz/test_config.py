@@ -32,7 +32,7 @@ keepalive = {idle = "60s", interval = "10s", probes = 6}
 connect_timeout = "1h30m"
 [listeners.web]
 type = ["stream"]
-bind = ["127.0.0.1:8080", "[::]:80", ":81", "unix:@a", "unix:/nonexistent/b"]
+bind = ["127.0.0.1:8080", "[::]:80", ":81", "unix:@a", "unix:/nonexistent/b", "systemd:web"]
 mode = "0660"
 targets = ["10.0.0.11:80", {address = "[2001:db8::1]:80"}, "app.example.com:80", '''unix:/c''']
 source = "10.0.0.1"
@@ -54,7 +54,17 @@ targets = \"\"\"x\"\"\"
 scalars = st.one_of(
     st.text(max_size=20).map(lambda text: '"' + text.encode("unicode_escape").decode().replace('"', "'") + '"'),
     st.sampled_from(
-        ['"a:5-9"', '"[::1]:9-5"', '":0-70000"', '"a:+5"', '"a:+99999"', '"a"', '"datagram"', '["tcp", "dgram"]']
+        [
+            '"systemd:a"',
+            '"a:5-9"',
+            '"[::1]:9-5"',
+            '":0-70000"',
+            '"a:+5"',
+            '"a:+99999"',
+            '"a"',
+            '"datagram"',
+            '["tcp", "dgram"]',
+        ]
     ),
     st.sampled_from(
         ['"off"', '"auto"', '"5s"', '"0s"', '"tcp"', '"udp"', '"::1"', '"[::1]:0"', '":0"', '"unix:@"', '"/"']

@@ -131,8 +131,8 @@ class DatagramRelay(LoopThread):
             datagram=datagram,
         )
         self.services.serve(spec, share, "t-")
-        for bound, sock in zip(spec.binds, self._sockets, strict=True):
-            self.services.attend(Endpoint(spec, bound, 0, bound.address, True, 1), sock)
+        for bound, address, sock in zip(spec.binds, self.addresses, self._sockets, strict=True):
+            self.services.attend(Endpoint(spec, bound, 0, address, True, 1), sock)
         for name, addresses in (resolved or {}).items():
             self.services.resolved(name, addresses)
         self.service = self.services.services["web"]

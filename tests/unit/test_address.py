@@ -13,9 +13,11 @@ from relayd.address import (
     Family,
     InetAddress,
     NameAddress,
+    SystemdAddress,
     UnixAddress,
     from_sockaddr,
     parse,
+    parse_systemd,
 )
 
 INET, INET6 = Family.INET, Family.INET6
@@ -80,6 +82,7 @@ def test_is_an_address(text: str, expected: object) -> None:
         ("unix:@", "is missing", "unix:/run/relayd/name.sock"),
         ("unix:a.sock", "absolute", "unix:/run/a.sock"),
         ("unix:/a\0b", "NUL", ""),
+        ("systemd:web", "only the bind of a listener", ""),
         ("unix:/\ud800", "not valid text", ""),
         ("unix:/" + "é" * 54, "109 bytes", ""),
     ],
@@ -87,6 +90,31 @@ def test_is_an_address(text: str, expected: object) -> None:
 def test_is_no_address(text: str, reason: str, suggestion: str) -> None:
     with pytest.raises(AddressError, match=reason) as caught:
         parse(text)
+    assert caught.value.suggestion == suggestion
+
+
+@pytest.mark.parametrize("name", ["web", "relayd.socket", "a b", "80", "relayd", "~" * 255])
+def test_a_name_of_systemd(name: str) -> None:
+    assert parse_systemd(f"systemd:{name}") == SystemdAddress(name)
+    assert str(SystemdAddress(name)) == f"systemd:{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "suggestion"),
+    [
+        ("", "name is missing", "systemd:web"),
+        ("web:80", "FileDescriptorName= alone", "systemd:web"),
+        (":80", "FileDescriptorName= alone", ""),
+        (" web", "blank", "systemd:web"),
+        ("é", "printable ASCII", ""),
+        ("a\tb", "printable ASCII", ""),
+        ("a" * 256, "1 to 255", ""),
+        ("relayd-web", "relayd's own", ""),
+    ],
+)
+def test_is_no_name_of_systemd(name: str, reason: str, suggestion: str) -> None:
+    with pytest.raises(AddressError, match=reason) as caught:
+        parse_systemd(f"systemd:{name}")
     assert caught.value.suggestion == suggestion
 
 

@@ -75,7 +75,8 @@ class StreamServices:
 
     def attend(self, endpoint: Endpoint, fd: int) -> None:
         """Accept on the listening socket `fd`, which this owns then."""
-        sock = AcceptingSocket(endpoint.address.family.af, socket.SOCK_STREAM, fileno=fd)
+        af = -1 if endpoint.from_systemd else endpoint.address.family.af  # -1: ask the socket itself
+        sock = AcceptingSocket(af, socket.SOCK_STREAM, fileno=fd)
         acceptor = Acceptor(
             self.services[endpoint.listener.name],
             sock,

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from relayd.address import Family, InetAddress, NameAddress, UnixAddress
+from relayd.address import Family, InetAddress, NameAddress, SystemdAddress, UnixAddress
 from relayd.channel.messages import Configure, Drain, Ready, Report, Resolved, Stop
 from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.outcomes import Drop, Outcome
@@ -16,6 +16,7 @@ from relayd.spec import (
     Log,
     OnChange,
     OnTargetError,
+    Passed,
     PortRule,
     SessionMode,
     SocketOptions,
@@ -43,6 +44,7 @@ inet_addresses = st.builds(InetAddress, st.sampled_from(Family), texts, numbers,
 names = st.builds(NameAddress, texts, numbers)
 socket_addresses = inet_addresses | st.builds(UnixAddress, texts)
 addresses = socket_addresses | names
+passed = st.builds(Passed, booleans, socket_addresses, booleans, optional(texts))
 options = st.builds(
     SocketOptions,
     booleans,
@@ -74,7 +76,10 @@ datagrams = st.builds(
 listeners = st.builds(
     Listener,
     texts,
-    tuples_of(st.builds(Bind, socket_addresses, numbers)),
+    tuples_of(
+        st.builds(Bind, socket_addresses, numbers)
+        | st.builds(Bind, st.builds(SystemdAddress, texts), st.just(1), tuples_of(passed))
+    ),
     bindings,
     tuples_of(st.builds(Target, addresses, st.sampled_from(PortRule), numbers)),
     optional(socket_addresses),

@@ -65,6 +65,21 @@ def test_check_with_types_and_ranges(file: Path) -> None:
     assert found["budget"]["sessions_per_worker"] > 0
 
 
+def test_check_does_not_know_what_systemd_passes(file: Path) -> None:
+    dns = '[listeners.dns]\ntype = ["udp", "tcp"]\nbind = "systemd:dns"\ntargets = "10.0.0.53:53"\n'
+    file.write_text(dns + '[listeners.web]\nbind = "systemd:a b"\ntargets = "10.0.0.11:80"\n')
+    done = run("check", "-c", file)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "dns  stream+dgram  systemd:dns -> 10.0.0.53:53"
+    assert lines[2] == (
+        "systemd:dns, systemd:a b: systemd makes the sockets, and passes them at the start; counted as one of each type"
+    )
+    found = json.loads(run("check", "--json", "-c", file).stdout)
+    assert found["listeners"][0]["binds"] == ["systemd:dns"]
+    assert found["budget"]["listening"] == 3
+
+
 def test_check_with_errors(file: Path) -> None:
     file.write_text(WEB + "listen = 5")
     done = run("check", "-c", file)

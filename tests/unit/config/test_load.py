@@ -212,7 +212,10 @@ BINDS = [
     ('["127.0.0.1:1", 2]', 24, "bind[1]", "must be a string", ""),
     ('["127.0.0.1:1", "127.0.0.1:1"]', 24, "bind[1]", "stands twice: ", ""),
     ('["0.0.0.0:1", "127.0.0.1:1"]', 22, "bind[1]", "cannot both be bound", ""),
-    ('"systemd:web"', 8, "bind", "not in this version", ""),
+    ('"systemd:"', 8, "bind", "the name is missing", 'did you mean "systemd:web"?'),
+    ('"systemd:web:80"', 8, "bind", "its FileDescriptorName= alone", 'did you mean "systemd:web"?'),
+    ('"systemd:relayd-web"', 8, "bind", "names that begin with relayd- are relayd's own", ""),
+    ('["systemd:web", "systemd:web"]', 24, "bind[1]", "stands twice: ", ""),
     ('"srv:_http._tcp.example.com"', 8, "bind", "cannot be a service name", None),
 ]
 
@@ -233,6 +236,7 @@ TARGETS = [
     ('"0.0.0.0:80"', 11, "targets", "every address", 'did you mean "127.0.0.1:80"?'),
     ('"10.0.0.1:0"', 11, "targets", "port 0", ""),
     ('"srv:x"', 11, "targets", "not in this version", ""),
+    ('"systemd:x"', 11, "targets", "only the bind of a listener can name one", ""),
     ("[]", 11, "targets", "needs at least one", ""),
     ("[5]", 12, "targets[0]", "must be a string or a table", ""),
     ("[{}]", 12, "targets[0].address", "is missing", ""),

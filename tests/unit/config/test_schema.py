@@ -45,6 +45,7 @@ def test_accepts_every_file_of_the_project(path: Path) -> None:
         'bind = "[::]:1"\ntargets = "x:1"\ntype = ["udp", "stream"]\nsession_timeout = "1s"\nmax_responses = 1',
         'bind = ":1"\ntargets = "x:1"\non_change = "keep"\n[admin]\nlisten = "unix:/a"',
         'bind = ":1"\ntargets = "x:1"\n[admin]\nlisten = ["unix:@a", "127.0.0.1:1", "[::1]:2"]\nallow_remote = true',
+        'bind = ["systemd:web", "systemd:relayd.socket"]\ntargets = "x:1"',
         'bind = ":1"\ntargets = "x:1"\n[admin]\nlisten = []',
         'bind = [":1-2", "[::]:1-2", "x:3-4"]\ntargets = ["x:1-2", "[::1]:3-4", "x:+1", "[::1]:+1", "x", "[::1]"]',
     ],

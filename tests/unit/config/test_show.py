@@ -21,6 +21,7 @@ from relayd.spec import (
     Log,
     OnChange,
     OnTargetError,
+    Passed,
     PortRule,
     SessionMode,
     SocketOptions,
@@ -210,3 +211,25 @@ def test_types_and_ranges(tmp_path: Path) -> None:
         'targets = ["unix:@to"]\ndial_attempts = 3\nconnect_timeout = "5s"\nidle_timeout = "1h"\n'
         'half_close_timeout = "1m"\nmax_lifetime = "off"\nsession = "datagram"\non_target_error = "move"\n'
     )
+
+
+def test_sockets_of_systemd(tmp_path: Path) -> None:
+    path = tmp_path / "relay.toml"
+    text = (
+        '[listeners.a]\ntype = ["stream", "dgram"]\nbind = "systemd:dns"\ntargets = "unix:@to"\n'
+        'fast_open = true\ndefer_accept = "2s"\nnodelay = false\n'
+    )
+    path.write_text(text)
+    unknown = load(path).spec
+    shown = to_toml(unknown)
+    _, _, _, listener = shown.split("\n\n")
+    assert listener.startswith(
+        '[listeners.a]\ntype = ["stream", "dgram"]\nbind = ["systemd:dns"]\nbacklog = 4096\nfast_open = true\n'
+        'defer_accept = "2s"\ntargets = ["unix:@to"]\n'
+    )
+    assert "nodelay = false" in listener
+    dns = InetAddress(Family.INET, "127.0.0.1", 53)
+    known = load(path, {"dns": (Passed(False, dns), Passed(True, dns))}).spec
+    assert to_toml(known) == shown
+    path.write_text(shown)
+    assert load(path).spec == unknown

@@ -102,7 +102,8 @@ def test_a_failure_at_any_step_leaves_everything_as_it_was(
 ) -> None:
     # R1
     first = free_range(6)
-    path = Bind(UnixAddress(str(tmp_path / "a.sock")))
+    address = UnixAddress(str(tmp_path / "a.sock"))
+    path = Bind(address)
     old = spec(listener("a", port(first), path))
     opened.append(Open(old))
     changed = replace(listener("a", port(first), path), binding=replace(BINDING, backlog=5, mode=0o600))
@@ -121,7 +122,7 @@ def test_a_failure_at_any_step_leaves_everything_as_it_was(
             nonlocal steps
             steps += 1
             if steps == fail_at:
-                raise ListenFailed(path.address, "injected")
+                raise ListenFailed(address, "injected")
             return real(*arguments, **more)
 
         monkeypatch.setattr(module, name, call)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import select
 import socket
 import struct
@@ -137,6 +138,14 @@ def test_what_the_kernel_has_lost_is_known() -> None:
         widen(sock)
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) > before
     assert lost_in_kernel(sock) == 0  # closed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: SO_RCVBUFFORCE")
+def test_what_systemd_has_made_wider_stays_so() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE: ReceiveBuffer=16M
+        widen(sock)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 32 << 20
 
 
 def test_a_session_socket_of_unix_can_be_answered() -> None:

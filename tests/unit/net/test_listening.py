@@ -13,7 +13,7 @@ import pytest
 
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
 from relayd.net.dialing import ephemeral_ports
-from relayd.net.listening import ListenFailed, ListeningSocket, listen
+from relayd.net.listening import ListenFailed, ListeningSocket, listen, listen_on_passed
 from relayd.spec import Binding, Keepalive, SocketOptions
 from tests.specs import BINDING
 
@@ -334,3 +334,76 @@ def test_linger_is_not_set_on_the_listening_socket() -> None:
     with borrowed(listening) as sock:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == struct.pack("ii", 0, 0)
     listening.close()
+
+
+# What systemd has bound, and passes.
+
+
+def test_a_passed_socket_gets_what_can_be_set_on_it_and_is_not_closed() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as made:
+        made.setsockopt(socket.IPPROTO_IP, 15, 1)  # IP_FREEBIND: FreeBind=yes
+        binding = replace(BINDING, backlog=7, fast_open=True, defer_accept_s=1)
+        listening = listen_on_passed(made.fileno(), binding, OPTIONS)
+        assert str(listening.address) == f"127.0.0.1:{made.getsockname()[1]}"
+        assert listening.fileno() == made.fileno()
+        assert fcntl.fcntl(made.fileno(), fcntl.F_GETFL) & os.O_NONBLOCK
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 61
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN) == 7
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
+        assert made.getsockopt(socket.IPPROTO_IP, 15) == 1  # systemd's to say
+        listening.adjust(replace(binding, defer_accept_s=None), replace(OPTIONS, nodelay=False))
+        assert not made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert not made.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
+        listening.close()
+        listening.close()
+        assert listening.fileno() == -1
+        with socket.create_connection(made.getsockname()):
+            pass
+
+
+def test_the_file_of_a_passed_socket_is_systemds(tmp_path: Path) -> None:
+    path = tmp_path / "a.sock"
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_UNIX, kind) as made:
+            made.bind(str(path))
+            os.chmod(path, 0o604)
+            if kind == socket.SOCK_STREAM:
+                made.listen()
+            listening = listen_on_passed(made.fileno(), BINDING, OPTIONS if kind == socket.SOCK_STREAM else None)
+            assert listening.address == UnixAddress(str(path))
+            listening.adjust(replace(BINDING, mode=0o600), OPTIONS if kind == socket.SOCK_STREAM else None)
+            listening.close()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o604
+        path.unlink()
+
+
+def test_an_option_that_cannot_be_set_on_a_passed_socket_is_told_and_it_stays_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        with pytest.raises(ListenFailed, match="congestion control 'nosuch' is not available"):
+            listen_on_passed(made.fileno(), BINDING, replace(OPTIONS, congestion="nosuch"))
+        made.getsockname()
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "level", "option"),
+    [
+        (socket.AF_INET, "127.0.0.1", socket.IPPROTO_IP, 8),  # IP_PKTINFO
+        (socket.AF_INET6, "::1", socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO),
+        (socket.AF_UNIX, None, socket.SOL_SOCKET, socket.SO_PASSCRED),
+    ],
+)
+def test_datagrams_of_a_passed_socket_come_with_nothing_beside_them(
+    family: int, host: str | None, level: int, option: int
+) -> None:
+    with socket.socket(family, socket.SOCK_DGRAM) as made, socket.socket(family, socket.SOCK_DGRAM) as client:
+        made.bind("" if host is None else (host, 0))
+        for asked in ((level, option), (socket.SOL_SOCKET, 29)):  # SO_TIMESTAMP
+            made.setsockopt(*asked, 1)
+        client.sendto(b"before", made.getsockname())
+        assert len(made.recvmsg(10, 200)[1]) >= 2
+        listening = listen_on_passed(made.fileno(), BINDING, None)
+        client.sendto(b"after", made.getsockname())
+        data, beside, *_ = made.recvmsg(10, 200)
+        assert (data, beside) == (b"after", [])
+        listening.close()

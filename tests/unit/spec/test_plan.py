@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.address import Family, InetAddress, NameAddress, UnixAddress
-from relayd.spec import Bind, Listener, Log, OnChange, SocketOptions, Spec, Stream, StreamTimeouts, Target
+from relayd.address import Family, InetAddress, NameAddress, SystemdAddress, UnixAddress
+from relayd.spec import Bind, Listener, Log, OnChange, Passed, SocketOptions, Spec, Stream, StreamTimeouts, Target
 from relayd.spec.plan import Adjust, Close, Open, Postpone, Serve, effect, plan
 from relayd.spec.sockets import endpoints
 from tests.specs import BINDING, DATAGRAM
@@ -193,3 +193,19 @@ def test_what_becomes_of_a_connection(
 def test_the_new_policy_counts_where_there_is_one() -> None:
     assert effect(replace(LISTENER, on_change=CLOSE), replace(WITHOUT_ONE, on_change=KEEP), ONE) is KEEP
     assert effect(replace(LISTENER, on_change=KEEP), replace(LISTENER, on_change=CLOSE), ONE) is KEEP
+
+
+def test_a_socket_of_systemd_stays_when_its_listener_is_renamed_and_needs_no_restart_for_what_it_does_not_have() -> (
+    None
+):
+    passed = Bind(SystemdAddress("web"), passed=(Passed(False, InetAddress(Family.INET, "0.0.0.0", 80)),))
+    old = replace(LISTENER, binds=(passed,))
+    assert plan(spec(old), spec(replace(old, name="other"))).steps == (Serve(spec(replace(old, name="other"))),)
+    changed = replace(old, binding=replace(BINDING, interface="lo", ipv6_only=True, backlog=5))
+    (adjust, serve) = plan(spec(old), spec(changed)).steps
+    assert isinstance(adjust, Adjust)
+    assert serve == Serve(spec(changed))
+    # Beside a bind of its own, `interface` is about that one.
+    both = replace(old, binds=(passed, WEB))
+    steps = plan(spec(both), spec(replace(both, binding=replace(BINDING, interface="lo")))).steps
+    assert steps == (Postpone("web", "interface"),)

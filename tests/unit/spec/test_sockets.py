@@ -7,11 +7,12 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.address import Family, InetAddress, UnixAddress
+from relayd.address import Family, InetAddress, SystemdAddress, UnixAddress
 from relayd.spec import (
     Bind,
     Listener,
     Log,
+    Passed,
     SocketOptions,
     Spec,
     Stream,
@@ -45,7 +46,19 @@ def spec(workers: int, *listeners: Listener) -> Spec:
     return Spec(workers, 30.0, Log("info", "auto", access=True), listeners)
 
 
-binds = st.one_of(st.builds(Bind, st.sampled_from([ONE.address, RANGE.address]), st.integers(1, 20)), st.just(UNIX))
+#: What systemd has passed under one name: at least one of each type, for both is what some listeners serve.
+passed = st.tuples(st.integers(1, 4), st.integers(1, 4)).map(
+    lambda counts: tuple(
+        Passed(datagram, InetAddress(Family.INET6, f"::{number}", 53), ipv6_only=True)
+        for datagram, count in zip((False, True), counts, strict=True)
+        for number in range(count)
+    )
+)
+binds = st.one_of(
+    st.builds(Bind, st.sampled_from([ONE.address, RANGE.address]), st.integers(1, 20)),
+    st.just(UNIX),
+    st.builds(Bind, st.builds(SystemdAddress, st.sampled_from(["a", "b"])), st.just(1), passed),
+)
 listeners = st.builds(
     Listener,
     st.uuids().map(str),
@@ -133,10 +146,12 @@ def test_every_socket_has_its_place(spec: Spec) -> None:
     assert worker_socket_count(spec) == max(map(len, per_worker))
     assert budget_of(spec, 20_000).listening == max(map(len, per_worker))
     for one in everything:
-        assert 0 <= one.index < one.bind.ports
-        assert list(one.bind.addresses())[one.index] == one.address
+        addresses = list(one.bind.addresses())
+        if one.from_systemd:
+            addresses = [each.address for each in one.bind.passed_for(datagrams=one.datagram)]
+        assert addresses[one.index] == one.address
         if one.datagram:
-            copies = spec.workers if one.bind.ports == 1 and isinstance(one.address, InetAddress) else 1
+            copies = spec.workers if one.bind.ports == 1 and isinstance(one.bind.address, InetAddress) else 1
             same = [other for other in everything if replace(other, worker=one.worker) == one]
             assert len({other.worker for other in same}) == len(same) == copies
         else:
@@ -179,7 +194,7 @@ def test_what_a_wildcard_covers() -> None:
         )
         return Covered(endpoints(spec(2, bound)))
 
-    four, six = ONE.address, InetAddress(Family.INET6, "::1", 53)
+    four, six = InetAddress(Family.INET, "127.0.0.1", 53), InetAddress(Family.INET6, "::1", 53)
     assert four in covered("127.0.0.1")
     assert four in covered("0.0.0.0")
     assert four in covered("::")
@@ -188,4 +203,55 @@ def test_what_a_wildcard_covers() -> None:
     assert six in covered("::")
     assert six not in covered("0.0.0.0")
     assert InetAddress(Family.INET, "127.0.0.1", 54) not in covered("0.0.0.0")
-    assert UNIX.address not in covered("0.0.0.0")
+    assert UnixAddress("@a") not in covered("0.0.0.0")
+
+
+SYSTEMD = Bind(
+    SystemdAddress("dns"),
+    passed=(
+        Passed(True, InetAddress(Family.INET, "0.0.0.0", 53)),
+        Passed(False, InetAddress(Family.INET, "0.0.0.0", 53)),
+        Passed(True, InetAddress(Family.INET6, "::", 53), ipv6_only=True),
+    ),
+)
+
+
+def test_what_systemd_passes_is_one_socket_each_of_the_types_that_are_served() -> None:
+    found = list(endpoints(spec(3, listener("a", SYSTEMD, streams=True))))
+    assert [(str(one.address), one.datagram, one.index) for one in found] == [
+        ("0.0.0.0:53", False, 0),
+        ("0.0.0.0:53", True, 0),
+        ("[::]:53", True, 1),
+    ]
+    assert found[0].worker is None
+    assert all(one.worker in (1, 2, 3) for one in found[1:])
+    assert len(list(endpoints(spec(3, listener("a", SYSTEMD))))) == 2
+
+
+def test_a_socket_of_systemd_is_told_by_its_name() -> None:
+    """Whatever else its listener says, and whatever it is called."""
+    other = replace(listener("b", SYSTEMD), binding=replace(BINDING, interface="lo", ipv6_only=True))
+    first, second = ([one.key for one in endpoints(spec(3, each))] for each in (listener("a", SYSTEMD), other))
+    assert first == second
+    assert len(set(first)) == 2
+    own = listener("c", Bind(InetAddress(Family.INET, "0.0.0.0", 53)))
+    assert not set(first) & {one.key for one in endpoints(spec(3, own))}
+
+
+def test_where_it_is_not_known_what_systemd_passes_one_of_each_type_is_counted() -> None:
+    unknown = spec(3, listener("a", Bind(SystemdAddress("dns")), streams=True, max_sessions=30))
+    assert list(endpoints(unknown)) == []
+    assert socket_count(unknown) == 2
+    assert worker_socket_count(unknown) == 2
+    assert [session_share(unknown.listeners[0], 3, worker) for worker in (1, 2, 3)] == [30, 0, 0]
+
+
+def test_what_a_wildcard_of_systemd_covers() -> None:
+    four, six = (
+        Bind(SystemdAddress("a"), passed=SYSTEMD.passed[:1]),
+        Bind(SystemdAddress("a"), passed=SYSTEMD.passed[2:]),
+    )
+    loopback = InetAddress(Family.INET, "127.0.0.1", 53)
+    assert loopback in Covered(endpoints(spec(2, listener("a", four))))
+    assert loopback not in Covered(endpoints(spec(2, listener("a", six))))  # whatever the listener says of ipv6_only
+    assert InetAddress(Family.INET6, "::1", 53) in Covered(endpoints(spec(2, listener("a", six))))
