@@ -20,105 +20,26 @@ from typing import TypeAlias
 
 from relayd.address import SYSTEMD, Family, InetAddress, NameAddress, SocketAddress, SystemdAddress, UnixAddress
 from relayd.config import machine
+from relayd.config.bound import Bound, Reach, Span, bound_by, kind_of, kinds, reach_of, reach_to
 from relayd.config.listeners import Built
-from relayd.config.ports import span, spans_dialled, target_text
+from relayd.config.ports import spans_dialled, target_text
 from relayd.config.problems import Problem, quote
-from relayd.spec import Bind, Listener, Target
+from relayd.spec import Listener, Target
 from relayd.spec.passed import Inventory, Passed
 
 _LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback", "localhost6"})
 
-#: First and last port.
-Span: TypeAlias = tuple[int, int]
 #: A listener by its name, and "stream" or "dgram": what forwards.
 Node: TypeAlias = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Reach:
-    """From where clients can come: by which interface (None: by any), and of which families."""
-
-    interface: str | None
-    families: frozenset[Family]
-
-    def meets(self, other: "_Reach") -> bool:
-        if self.interface and other.interface and self.interface != other.interface:
-            return False
-        return not self.families.isdisjoint(other.families)
-
-    def from_here(self, scope: str = "") -> bool:
-        """True when what is dialled on this machine can come in: it arrives by the interface lo."""
-        return self.interface in (None, "lo", scope or None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """One bind of a listener at `address`, the index in its `bind` that it comes from, and who reaches it, with what:
-    "stream", "dgram". One of the sockets that systemd has passed for it, where `passed`.
-    """
-
-    built: Built
-    number: int
-    address: SocketAddress
-    reach: _Reach
-    kinds: frozenset[str]
-    passed: bool = False
-
-    @property
-    def bind(self) -> Bind:
-        return self.built.listener.binds[self.number]
-
-    @property
-    def index(self) -> int:
-        return self.built.sources[self.number]
-
-    @property
-    def span(self) -> Span:
-        """First and last port; 0 and 0 for a Unix socket."""
-        if not self.passed:
-            return span(self.bind)
-        port = self.address.port if isinstance(self.address, InetAddress) else 0
-        return port, port
-
-
-def _bound(built: Built, number: int) -> Iterator[_Bound]:
-    """What a bind binds; of one that systemd has passed, as far as that is known, each socket that is used."""
-    listener = built.listener
-    bind, binding = listener.binds[number], listener.binding
-    served = kinds(listener)
-    if not isinstance(bind.address, SystemdAddress):
-        reach = _reach(bind.address, binding.interface, ipv6_only=binding.ipv6_only)
-        yield _Bound(built, number, bind.address, reach, served)
-        return
-    for one in bind.passed:
-        if _kind(one) in served:
-            yield _Bound(built, number, one.address, _reach_of(one), frozenset({_kind(one)}), passed=True)
-
-
-def _reach(address: SocketAddress, interface: str | None, *, ipv6_only: bool) -> _Reach:
-    """The interface: SO_BINDTODEVICE, or the scope of a link-local address, which does the same."""
-    if not isinstance(address, InetAddress):
-        return _Reach(None, frozenset({Family.UNIX}))
-    both = address.family is Family.INET6 and address.wildcard and not ipv6_only
-    families = {Family.INET, Family.INET6} if both else {address.family}
-    return _Reach(interface or address.scope or None, frozenset(families))
-
-
-def _reach_of(one: Passed) -> _Reach:
-    return _reach(one.address, one.interface, ipv6_only=one.ipv6_only)
-
-
-def _kind(one: Passed) -> str:
-    return "dgram" if one.datagram else "stream"
 
 
 class _Ports:
     """Who holds which port. Each port has one holder, the first that came."""
 
     def __init__(self) -> None:
-        self._held: list[tuple[int, int, _Bound]] = []  # by first port; no two have a port in common
+        self._held: list[tuple[int, int, Bound]] = []  # by first port; no two have a port in common
 
-    def among(self, ports: Span) -> Iterator[tuple[int, int, _Bound]]:
+    def among(self, ports: Span) -> Iterator[tuple[int, int, Bound]]:
         """Those of `ports` that are held, by whom."""
         first, last = ports
         at = max(0, bisect_right(self._held, first, key=_first) - 1)
@@ -128,7 +49,7 @@ class _Ports:
                 yield max(first, begin), min(last, end), holder
             at += 1
 
-    def add(self, ports: Span, holder: _Bound) -> None:
+    def add(self, ports: Span, holder: Bound) -> None:
         """`holder` has those of `ports` that nobody holds."""
         first, last = ports
         for begin, end, _ in [*self.among(ports), (last + 1, last, holder)]:
@@ -137,7 +58,7 @@ class _Ports:
             first = end + 1
 
 
-def _first(held: tuple[int, int, _Bound]) -> int:
+def _first(held: tuple[int, int, Bound]) -> int:
     return held[0]
 
 
@@ -145,17 +66,17 @@ class _Binds:
     """Every inet and inet6 bind of one type, found by what it could meet."""
 
     def __init__(self) -> None:
-        self._exact: dict[str, dict[_Reach, _Ports]] = defaultdict(lambda: defaultdict(_Ports))
-        self._wildcards: dict[_Reach, _Ports] = defaultdict(_Ports)
-        self._all: dict[_Reach, _Ports] = defaultdict(_Ports)
+        self._exact: dict[str, dict[Reach, _Ports]] = defaultdict(lambda: defaultdict(_Ports))
+        self._wildcards: dict[Reach, _Ports] = defaultdict(_Ports)
+        self._all: dict[Reach, _Ports] = defaultdict(_Ports)
 
-    def add(self, bound: _Bound, address: InetAddress) -> None:
+    def add(self, bound: Bound, address: InetAddress) -> None:
         """Remember `bound`, which has `address`."""
         home = self._wildcards if address.wildcard else self._exact[address.host]
         for ports in (home[bound.reach], self._all[bound.reach]):
             ports.add(bound.span, bound)
 
-    def rival(self, address: InetAddress, reach: _Reach, ports: Span) -> tuple[int, int, _Bound] | None:
+    def rival(self, address: InetAddress, reach: Reach, ports: Span) -> tuple[int, int, Bound] | None:
         """One that `address` cannot be bound beside, with first and last of the ports that both want."""
         exact = self._exact.get(address.host, {})
         for homes in (self._all,) if address.wildcard else (exact, self._wildcards):
@@ -190,14 +111,14 @@ class Bindings:
         ]
         self._names: dict[str, list[_Named]] = defaultdict(list)
         self._paths = _UnixPaths()
-        self._unix: dict[str, list[_Bound]] = defaultdict(list)
+        self._unix: dict[str, list[Bound]] = defaultdict(list)
         self._binds = {"stream": _Binds(), "dgram": _Binds()}
 
     def conflicts(self) -> Iterator[Problem]:
         """One problem for each bind that an earlier one makes impossible. To be asked before `reached`."""
         for built in self._listeners:
             yield from self._name_conflicts(built)
-            all_bound = [bound for number in range(len(built.listener.binds)) for bound in _bound(built, number)]
+            all_bound = [bound for number in range(len(built.listener.binds)) for bound in bound_by(built, number)]
             for _, group in groupby(all_bound, lambda bound: bound.index):
                 # The addresses of one host name are no rivals: only then are they added.
                 of_one_element = list(group)
@@ -211,7 +132,7 @@ class Bindings:
         """The listener, with its place, or the socket of systemd, beside which no other socket for streams can be at
         `address`; "" for none. To be asked after `conflicts`.
         """
-        reach = _reach(address, None, ipv6_only=True)
+        reach = reach_to(address, None, ipv6_only=True)
         ports = (address.port, address.port) if isinstance(address, InetAddress) else (0, 0)
         if isinstance(address, UnixAddress):
             rivals = self._unix.get(self._paths.real(address), [])
@@ -249,7 +170,7 @@ class Bindings:
                 rivals.append(_Named(built, built.sources[number]))
 
     def _held_by_systemd(
-        self, address: SocketAddress, reach: _Reach, ports: Span, types: frozenset[str]
+        self, address: SocketAddress, reach: Reach, ports: Span, types: frozenset[str]
     ) -> tuple[str, Passed] | None:
         """What systemd has bound, beside which `address` cannot be bound for any of `types`, and its name."""
         for name, one in self._passed:
@@ -257,19 +178,19 @@ class Bindings:
                 same = isinstance(one.address, UnixAddress) and self._paths.real(address) == self._paths.real(
                     one.address
                 )
-                if same and (not address.abstract or _kind(one) in types):
+                if same and (not address.abstract or kind_of(one) in types):
                     return name, one
             elif (
                 isinstance(one.address, InetAddress)
-                and _kind(one) in types
+                and kind_of(one) in types
                 and ports[0] <= one.address.port <= ports[1]
                 and (address.host == one.address.host or address.wildcard or one.address.wildcard)
-                and reach.meets(_reach_of(one))
+                and reach.meets(reach_of(one))
             ):
                 return name, one
         return None
 
-    def _conflict(self, bound: _Bound) -> Iterator[Problem]:
+    def _conflict(self, bound: Bound) -> Iterator[Problem]:
         address, mine = bound.address, bound.kinds
         held = self._held_by_systemd(address, bound.reach, bound.span, mine)
         if held:
@@ -287,19 +208,13 @@ class Bindings:
                     yield _conflict_problem(bound, found[2], found[:2])
                     return
 
-    def _add(self, bound: _Bound) -> None:
+    def _add(self, bound: Bound) -> None:
         address = bound.address
         if isinstance(address, UnixAddress):
             self._unix[self._paths.real(address)].append(bound)
         elif address.port:
             for kind in bound.kinds:
                 self._binds[kind].add(bound, address)
-
-
-def kinds(listener: Listener) -> frozenset[str]:
-    """What `listener` relays: "stream", "dgram"."""
-    served = {"stream": listener.stream, "dgram": listener.datagram}
-    return frozenset(kind for kind, how in served.items() if how is not None)
 
 
 def loops(listeners: Sequence[Built], bindings: Bindings) -> Iterator[Problem]:
@@ -360,7 +275,7 @@ def _cycles(edges: dict[Node, list[tuple[Node, int]]]) -> Iterator[tuple[list[No
                 todo.append(iter(edges[node]))
 
 
-def _conflict_problem(bound: _Bound, rival: _Bound, shared: Span) -> Problem:
+def _conflict_problem(bound: Bound, rival: Bound, shared: Span) -> Problem:
     same = bound.bind == rival.bind
     what = "is bound" if same else f"and {quote(str(rival.bind))} cannot both be bound:"
     if same:
@@ -373,7 +288,7 @@ def _conflict_problem(bound: _Bound, rival: _Bound, shared: Span) -> Problem:
     return bound.built.block.problem("bind", message, suggestion, index=bound.index)
 
 
-def _systemd_problem(bound: _Bound, name: str, one: Passed) -> Problem:
+def _systemd_problem(bound: Bound, name: str, one: Passed) -> Problem:
     message = f"{quote(str(bound.bind))} cannot be bound: systemd has {one.address}, and passes it as {name}"
     suggestion = f"did you mean {quote(SYSTEMD + name)}?" if bound.bind.ports == 1 else ""
     return bound.built.block.problem("bind", message, suggestion, index=bound.index)
@@ -391,7 +306,7 @@ class _Named:
         return f"listeners.{block.name} at {block.place('bind', self.index)}"
 
 
-def _named(bound: _Bound) -> str:
+def _named(bound: Bound) -> str:
     return str(_Named(bound.built, bound.index))
 
 

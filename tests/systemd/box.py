@@ -27,7 +27,8 @@ DEADLINE_S = 20.0
 _SCRIPT = Path(__file__).with_name("boot-systemd.sh")
 _CLONE_NEWNET = 0x40000000
 _CONFIG = "etc/relayd/relay.toml"
-_DROP_INS = "etc/systemd/system/relayd.service.d"
+_UNITS = "etc/systemd/system"
+_DROP_INS = f"{_UNITS}/relayd.service.d"
 
 
 def missing_capability() -> str:
@@ -88,15 +89,15 @@ class Box:
         assert done.returncode == 0 or not check, f"{command}: exit {done.returncode}: {done.stdout}"
         return done.stdout
 
-    def make_socket(self) -> socket.socket:
-        """A TCP socket in the network of the box, with a timeout. The caller closes it."""
+    def make_socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        """A TCP socket, or a UDP one, in the network of the box, with a timeout. The caller closes it."""
         made: list[socket.socket] = []
 
         def make() -> None:
             with open(f"/proc/{self._pid}/ns/net") as namespace:
                 # Of this thread only, which ends at once. os.setns is Python 3.12's.
                 if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET) == 0:
-                    made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+                    made.append(socket.socket(socket.AF_INET, kind))
 
         thread = threading.Thread(target=make)
         thread.start()
@@ -105,9 +106,9 @@ class Box:
         sock.settimeout(DEADLINE_S)
         return sock
 
-    def connect(self, port: int) -> socket.socket:
-        """A connection to 127.0.0.1:port in the box."""
-        sock = self.make_socket()
+    def connect(self, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        """A connection to 127.0.0.1:port in the box, or a UDP socket that talks to it."""
+        sock = self.make_socket(kind)
         try:
             sock.connect(("127.0.0.1", port))
         except BaseException:
@@ -115,8 +116,21 @@ class Box:
             raise
         return sock
 
+    def install(self, name: str, text: str) -> None:
+        """Give systemd a unit."""
+        (self.root / _UNITS / name).write_text(text)
+        self.run("systemctl", "daemon-reload")
+
+    def uninstall(self, *names: str) -> None:
+        """Stop and forget units that `install` gave it."""
+        for name in names:
+            self.run("systemctl", "stop", name, check=False)
+            (self.root / _UNITS / name).unlink(missing_ok=True)
+        self.run("systemctl", "daemon-reload")
+        self.run("systemctl", "reset-failed")
+
     def _install(self) -> None:
-        shutil.copy(UNIT, self.root / "etc/systemd/system/relayd.service")
+        shutil.copy(UNIT, self.root / _UNITS / "relayd.service")
         program = self.root / "usr/bin/relayd"
         program.write_text(f"#!{sys.executable}\nimport sys\nfrom relayd.cli.main import main\nsys.exit(main())\n")
         program.chmod(0o755)
@@ -244,6 +258,31 @@ def echo_target(box: Box, port: int) -> Iterator[None]:
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join()
+
+
+@contextlib.contextmanager
+def udp_echo_target(box: Box, port: int) -> Iterator[None]:
+    """An echo of datagrams on 127.0.0.1:port of the box, while the context lasts."""
+    sock = box.make_socket(socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", port))
+    sock.settimeout(None)
+
+    def serve() -> None:
+        while True:
+            data, client = sock.recvfrom(65536)
+            if not data:
+                return
+            sock.sendto(data, client)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        with box.connect(port, socket.SOCK_DGRAM) as last:
+            last.send(b"")
+        thread.join()
+        sock.close()
 
 
 def _needed() -> list[Path]:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relayd.config import ConfigError, Loaded, Problem, load, machine
+from relayd.net.passed import describe
 from relayd.spec.sockets import socket_count
 
 Load = Callable[[str], Loaded]
@@ -97,6 +98,15 @@ def as_the_kernel(
     else:
         with pytest.raises(ConfigError, match="bound"):
             load(path)
+    # The same when systemd has bound the first one.
+    with listening(one[0], 0, ipv6_only=one[1], interface=one[2], datagrams=datagrams) as held:
+        inventory = {"held": (describe(held.fileno()),)}
+        path.write_text(block("other", other, held.getsockname()[1], kind))
+        if kernel_allows:
+            assert load(path, inventory).spec.listeners
+        else:
+            with pytest.raises(ConfigError, match="systemd has"):
+                load(path, inventory)
 
 
 def block(name: str, bind: tuple[str, bool, str | None], port: int, kind: str = "stream") -> str:
