@@ -96,9 +96,8 @@ def _run(path: Path, passed: PassedSockets) -> int:
 
 
 async def _live(start: InForce, nofile: int, logger: Logger, notifier: Notifier, passed: PassedSockets) -> None:
-    await Daemon(
-        start, nofile, logger, notifier, passed=passed
-    ).run()  # made here: its events belong to the running loop
+    # Made here: its events belong to the running loop.
+    await Daemon(start, nofile, logger, notifier, passed=passed).run()
 
 
 def _raise_file_limit() -> int:

@@ -115,8 +115,8 @@ def test_several_sockets_of_one_name_and_of_both_types(
     tmp_path: Path, target: SocketAddress, udp_target: SocketAddress
 ) -> None:
     with contextlib.ExitStack() as made:
-        streams = [made.enter_context(listening(host)) for host in ("127.0.0.1", "::1")]
-        datagrams = [made.enter_context(receiving(host)) for host in ("127.0.0.1", "127.0.0.2", "::1")]
+        streams = [made.enter_context(listening(host)) for host in ("127.0.0.1", "::1", "::ffff:127.0.0.3")]
+        datagrams = [made.enter_context(receiving(host)) for host in ("127.0.0.1", "::ffff:127.0.0.2", "::1")]
         text = config(stream("web", target, "systemd:dns"), dgram("dns", udp_target, "systemd:dns"))
         with Daemon(text, tmp_path, passing=[("dns", sock) for sock in (*datagrams, *streams)]) as daemon:
             for sock in (*streams, *datagrams):
@@ -124,6 +124,10 @@ def test_several_sockets_of_one_name_and_of_both_types(
                     assert echoed(client)
             told = [line["address"] for line in daemon.events("listening")]
             assert told == list(map(text_of, (*streams, *datagrams)))
+            daemon.wait_for_event("connection", 3)
+            clients = {line["client"] for line in daemon.events("connection")}
+            assert "::1" in clients
+            assert not any("::ffff:" in client for client in clients)
 
 
 @pytest.mark.parametrize(("host", "to"), [("0.0.0.0", "127.0.0.2"), ("::", "127.0.0.2"), ("::", "::1")])
