@@ -78,6 +78,8 @@ class Worker:
         self._streams = StreamServices(self._loop, self._log, self._admission, self._pipes)
         self._datagrams: DatagramServices | None = None
         self._drain_until: float | None = None
+        #: The number of the last change.
+        self._changed = 0
         self._report_at = self._loop.now + REPORT_INTERVAL_S
         self._reported: dict[tuple[str, type], ListenerTotals | DatagramTotals] = {}
         self._timer: set[Actor] = set()
@@ -217,7 +219,8 @@ class Worker:
         if isinstance(message, Change):
             self._change(message.spec, fds)
             gc.collect()  # what has gone leaves circles behind, which by our thresholds would stay for ever
-            self._send(Changed(message.number))
+            self._changed = message.number
+            self._loop.again(self._after_this_turn)
         elif isinstance(message, Resolved):
             self._streams.resolved(message.name, message.addresses)
             if self._datagrams is not None:
@@ -228,6 +231,13 @@ class Worker:
             self._drain(message.timeout_s)
         elif isinstance(message, Stop):
             self._loop.running = False
+
+    def _after_this_turn(self) -> None:
+        """What the change has closed is closed as its turn ends. From then on nobody comes there, and control is told."""
+        self._loop.again(self._tell_changed)
+
+    def _tell_changed(self) -> None:
+        self._send(Changed(self._changed))
 
     def expire(self) -> None:
         """Report every second. While draining, look more often whether it is over."""
