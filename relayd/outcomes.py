@@ -100,7 +100,21 @@ class Outcome(enum.Enum):
         Side.RELAY,
         "a reload changed or removed its listener or target, and on_change said so",
     )
+    NOT_TAKEN_OVER = (
+        "not_taken_over",
+        "KD",
+        Side.RELAY,
+        "a restart had no room for it, or the version after the restart does not know how the one before wrote it down",
+    )
     INTERNAL_ERROR = ("internal_error", "ID", Side.RELAY, "a bug in relayd; the log has the traceback")
+
+
+def outcome_named(value: str) -> Outcome:
+    """The member of this name. Raises ValueError when there is none."""
+    for outcome in Outcome:
+        if outcome.value == value:
+            return outcome
+    raise ValueError(f"no outcome {value!r}")
 
 
 class Drop(enum.Enum):

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from relayd import address, counters, outcomes, spec
-from relayd.channel import messages
+from relayd.channel import messages, parcel
+from relayd.spec import sockets
 
 _CLASSES: dict[str, type] = {
     cls.__name__: cls
@@ -26,12 +27,16 @@ _CLASSES: dict[str, type] = {
         address.UnixAddress,
         counters.DatagramTotals,
         counters.ListenerTotals,
+        messages.Adopt,
+        messages.AllAdopted,
         messages.Change,
         messages.Changed,
         messages.Configure,
         messages.Count,
         messages.Counted,
         messages.Drain,
+        messages.HandOver,
+        messages.HandedOver,
         messages.LiveCount,
         messages.Ready,
         messages.Released,
@@ -40,6 +45,7 @@ _CLASSES: dict[str, type] = {
         messages.Stop,
         outcomes.Drop,
         outcomes.Outcome,
+        parcel.Label,
         spec.Admin,
         spec.Bind,
         spec.Binding,
@@ -57,12 +63,22 @@ _CLASSES: dict[str, type] = {
         spec.Stream,
         spec.StreamTimeouts,
         spec.Target,
+        sockets.SocketKey,
     )
 }
 _FIELDS = {
     cls: tuple(field.name for field in dataclasses.fields(cls))
     for cls in _CLASSES.values()
     if dataclasses.is_dataclass(cls)
+}
+#: Fields that need not be there.
+_WITH_DEFAULT = {
+    cls: frozenset(
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+    )
+    for cls in _FIELDS
 }
 
 
@@ -72,13 +88,13 @@ class CodecError(ValueError):
 
 def encode(message: messages.Message) -> bytes:
     """`message` as UTF-8 JSON; `decode(encode(message)) == message`."""
-    return json.dumps(_plain(message), separators=(",", ":")).encode()
+    return json.dumps(plain(message), separators=(",", ":")).encode()
 
 
 def decode(data: bytes | bytearray) -> messages.Message:
     """The message in `data`. Raises CodecError when it holds anything else."""
     try:
-        message = _value(json.loads(data))
+        message = value_of(json.loads(data))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CodecError(f"not a message: {error!r}") from error
     if type(message).__module__ != messages.__name__:
@@ -86,30 +102,36 @@ def decode(data: bytes | bytearray) -> messages.Message:
     return message  # type: ignore[no-any-return]  # its class is one of Message's
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can have of a value of one of our classes."""
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, enum.Enum):
         return {"": type(value).__name__, "value": value.value}
     names = _FIELDS.get(type(value))
     if names is None:
         return value
-    return {"": type(value).__name__, **{name: _plain(getattr(value, name)) for name in names}}
+    return {"": type(value).__name__, **{name: plain(getattr(value, name)) for name in names}}
 
 
-def _value(plain: Any) -> Any:
+def value_of(plain: Any) -> Any:
+    """What `plain` has made of a value, as that value; takes `plain` apart. A field that it lacks has its default: a
+    later version may have one more. Raises ValueError, TypeError or KeyError.
+    """
     if isinstance(plain, list):
-        return tuple(map(_value, plain))
+        return tuple(map(value_of, plain))
     if not isinstance(plain, dict):
         return plain
     cls = _CLASSES[plain.pop("")]
-    values = {name: _value(item) for name, item in plain.items()}
+    values = {name: value_of(item) for name, item in plain.items()}
     checks = _CHECKS.get(cls)
     if checks is None:
         if set(values) != {"value"}:  # an enum class called with more than a value makes a new class
             raise TypeError(f"{cls.__name__} is made of its value alone")
         return cls(**values)
     for name, check in checks:
+        if name not in values and name in _WITH_DEFAULT[cls]:
+            continue
         if not check(values[name]):
             raise TypeError(f"{cls.__name__}.{name} is no {type(values[name]).__name__}")
     return cls(**values)

@@ -1,13 +1,15 @@
 """What control and a worker say to each other. Values only; file descriptors travel beside a message, not in it.
 
 control → worker    Configure and Change (with listening sockets), Resolved, Count, Drain, Stop
-worker → control    Ready, Changed, Released, Counted, Report
+                    Adopt (with connections or sessions), AllAdopted, HandOver (with parcels)
+worker → control    Ready, Changed, Released, Counted, Report, HandedOver
 """
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from relayd.address import InetAddress, NameAddress, SocketAddress
+from relayd.channel.parcel import Label
 from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.spec import Spec, Target
 
@@ -15,10 +17,33 @@ from relayd.spec import Spec, Target
 @dataclass(frozen=True, slots=True)
 class Configure:
     """Relay this. Sent once, first. Beside it: the listening sockets of `spec.sockets.endpoints_of(spec, worker)`, in
-    that order. The worker owns the descriptors that it received."""
+    that order. The worker owns the descriptors that it received. `adopting`: Adopt follows, any number of times, and
+    AllAdopted, and not before that does the worker begin."""
 
     spec: Spec
     worker: int
+    adopting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Go on with what another process has had: a batch of a parcel, whose descriptors are beside this and the worker's
+    from now on.
+    """
+
+    label: Label
+
+
+@dataclass(frozen=True, slots=True)
+class AllAdopted:
+    """That was the last Adopt: begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Put all connections and sessions into the parcels beside this, into each what it takes, say HandedOver, and
+    exit.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +105,15 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class HandedOver:
+    """So many are in the parcels; `left` are not, for the kernel has not taken them, and end."""
+
+    connections: int
+    sessions: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class LiveCount:
     """How many connections, or sessions where `datagram`, of `listener` go to `target` now. None: they still dial."""
 
@@ -108,5 +142,19 @@ class Report:
 REPORT_INTERVAL_S = 1.0
 
 Message: TypeAlias = (
-    Configure | Change | Resolved | Count | Drain | Stop | Ready | Changed | Released | Counted | Report
+    Configure
+    | Adopt
+    | AllAdopted
+    | Change
+    | Resolved
+    | Count
+    | Drain
+    | Stop
+    | HandOver
+    | Ready
+    | Changed
+    | Released
+    | Counted
+    | Report
+    | HandedOver
 )

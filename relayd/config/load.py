@@ -224,6 +224,7 @@ def _spec(model: Configuration, built: list[Built]) -> spec.Spec:
         log=spec.Log(level=log.level, format=log.format, access=log.access),
         listeners=tuple(one.listener for one in built),
         admin=admin.build(model.admin),
+        preserve_connections=daemon.preserve_connections,
     )
 
 

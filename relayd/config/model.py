@@ -247,6 +247,11 @@ class DaemonTable(Table):
         description="How long connections and sessions may go on that are to drain: those of a stopping daemon, and "
         "those whose listener or target a reload has taken away (on_change).",
     )
+    preserve_connections: bool = Field(
+        True,
+        description="A restart (systemctl restart, SIGUSR2) keeps connections and sessions. false: it ends them as a "
+        "stop does.",
+    )
 
 
 class LogTable(Table):

@@ -11,7 +11,7 @@ from relayd.config.model import BUILT_IN_TOML, Configuration
 from relayd.spec import ADMIN_SOCKET
 
 _KEEPALIVE_DEFAULTS: dict[str, object] = {"idle": "60s", "interval": "10s", "probes": 6}
-_DAEMON_DEFAULTS: dict[str, object] = {"workers": "auto", "drain_timeout": "30s"}
+_DAEMON_DEFAULTS: dict[str, object] = {"workers": "auto", "drain_timeout": "30s", "preserve_connections": True}
 
 
 def schema() -> dict[str, Any]:

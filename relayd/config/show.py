@@ -20,6 +20,7 @@ def to_toml(spec: Spec) -> str:
         "[daemon]",
         f"workers = {spec.workers}",
         f"drain_timeout = {_duration(spec.drain_timeout_s)}",
+        f"preserve_connections = {_boolean(spec.preserve_connections)}",
         "",
         "[log]",
         f"level = {quote(spec.log.level)}",

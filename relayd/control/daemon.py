@@ -1,31 +1,39 @@
 """One life of the control process, from the listening sockets to the last worker's end.
 
     bind ──▶ boot workers, resolve names ──▶ READY ──▶ serve ──SIGTERM──▶ drain ──▶ end
-                                                       │  ▲     └─ SIGTERM, or drain_timeout over: stop, then kill
-                                                 SIGHUP└──┘reload
+                                                       │  ▲ │   └─ SIGTERM, or drain_timeout over: stop, then kill
+                                                 SIGHUP└──┘ └─SIGUSR1, SIGUSR2──▶ hand over ──▶ end, and the next begins
+                                                    reload                        (control.handover)
 
 Everything happens in one asyncio loop, and systemd's watchdog is fed from that loop.
 """
 
 import asyncio
 import contextlib
+import enum
 import signal
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from relayd import clock
-from relayd.control import status
+from relayd.channel import parcel
+from relayd.control import status, upgrade
 from relayd.control.admin import AdminServer
+from relayd.control.handover import Dealer, Found, Store
 from relayd.control.heartbeat import TICK_S
 from relayd.control.listeners import ListeningSockets
 from relayd.control.passed import PassedSockets
 from relayd.control.reload import InForce, Reloader, tell_listening
 from relayd.control.resolver import Resolver
+from relayd.control.spawning import WORKER_COMMAND, Nursery
 from relayd.control.supervisor import Supervisor
-from relayd.control.worker_process import WORKER_COMMAND
+from relayd.control.threads import aside
 from relayd.log.events import Event
 from relayd.log.logger import Logger
+from relayd.sd.activation import Inherited
 from relayd.sd.notify import Notifier
+from relayd.spec.budget import budget_of
 
 __all__ = ["Daemon"]
 
@@ -35,21 +43,54 @@ _DRAIN_GRACE_S = 1.0
 _STOP_GRACE_S = 1.0
 #: While draining, systemd's own stop timeout is pushed ahead by this much, three times as often as needed.
 _EXTENSION_S = 15.0
+#: A worker that has not handed over by then hangs, or has nothing to say: half a second is much for 10,000 connections.
+_HAND_OVER_S = 5.0
+#: systemd answers in microseconds, unless it is busy starting a machine.
+_BARRIER_S = 5.0
+
+
+class Way(enum.Enum):
+    """How a life is to end: for good, or with another one that goes on with everything, started by systemd (R4) or by
+    execve(2) (R5).
+    """
+
+    STOP = "stop"
+    RESTART = "restart"
+    UPGRADE = "upgrade"
 
 
 class _StopRequests:
-    """SIGTERM and SIGINT: the first asks for an orderly end, the second for an immediate one."""
+    """SIGTERM and SIGINT: the first asks for an orderly end, the second for an immediate one. SIGUSR1 and SIGUSR2 ask
+    for an end that is none to connections and sessions.
+    """
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
         self.second = asyncio.Event()
         self.reason = ""
+        #: STOP, or for what to hand over: set at any time, and looked at when the daemon is READY.
+        self.way = Way.STOP
+        self.any = asyncio.Event()
 
     def request(self, number: signal.Signals) -> None:
         if self.first.is_set():
             self.second.set()
         self.reason = number.name
+        self.way = Way.STOP
         self.first.set()
+        self.any.set()
+
+    def forget(self) -> None:
+        """What was asked for cannot be."""
+        if not self.first.is_set():
+            self.way = Way.STOP
+            self.any.clear()
+
+    def hand_over(self, number: signal.Signals, way: Way) -> None:
+        """To `way`, unless an end was asked for already."""
+        if not self.any.is_set():
+            self.reason, self.way = number.name, way
+            self.any.set()
 
 
 class Daemon:
@@ -62,9 +103,16 @@ class Daemon:
         logger: Logger,
         notifier: Notifier,
         worker_command: Sequence[str] = WORKER_COMMAND,
+        found: Found | None = None,
+        nursery: Nursery | None = None,
         passed: PassedSockets | None = None,
     ) -> None:
-        """`nofile` is this process's limit on open files, and that of its workers. `passed` stays the caller's."""
+        """`nofile` is this process's limit on open files, and that of its workers. `found` is what the process before
+        has left, which this owns; `nursery` has workers that are started already; `passed` stays the caller's.
+        """
+        self._found = found or Found()
+        self._nursery = nursery
+        self._store = Store(notifier, self._found)
         self._start = start
         self._nofile = nofile
         self._logger = logger
@@ -76,24 +124,35 @@ class Daemon:
         self._ready = self._reload_at_ready = False
         self._reloads: set[asyncio.Task[Any]] = set()
 
-    async def run(self) -> None:
+    async def run(self) -> list[Inherited]:
         """Start, serve until asked to stop, stop. Nothing is left afterwards: no process, no socket, no socket file.
 
-        Raises BindFailed or WorkersFailed when it could not start.
+        Returns nothing then; and what execve(2) is to pass on, the caller's from now on, where another process shall go
+        on. Raises BindFailed or WorkersFailed when it could not start.
         """
         self._handle_signals()
         spec, say = self._start.spec, self._logger.event
         with contextlib.ExitStack() as cleanup:
-            sockets = ListeningSockets.open(spec, self._passed)
+            cleanup.callback(self._found.close)
+            sockets = ListeningSockets.open(spec, self._passed, self._found.take_sockets())
             cleanup.callback(sockets.close)
             self._admin = AdminServer.open(spec.admin, say, self._report_bug)
             cleanup.callback(self._admin.release)
-            self._supervisor = Supervisor(spec, sockets.filenos, say, self._worker_command, sockets.release)
+            self._supervisor = Supervisor(
+                spec, sockets.filenos, say, self._worker_command, sockets.release, self._nursery
+            )
             self._resolver = Resolver(spec.names, self._supervisor.resolved, say)
             cleanup.callback(self._resolver.close)
             self._sockets = sockets
             self._reloader = Reloader(
-                self._start, self._nofile, self._logger, sockets, self._supervisor, self._resolver, self._reloading
+                self._start,
+                self._nofile,
+                self._logger,
+                sockets,
+                self._supervisor,
+                self._resolver,
+                self._reloading,
+                self._keep,
             )
             cleanup.callback(self._reloader.close)
             timers = [asyncio.ensure_future(self._every(TICK_S, self._tick))]
@@ -103,9 +162,14 @@ class Daemon:
                 )
             try:
                 if await self._boot():
-                    await self._requests.first.wait()
+                    while (way := await self._asked_for()) is Way.UPGRADE and not await self._can_upgrade():
+                        pass
+                    self._reloader.close()
+                    if way is not Way.STOP and self._reloader.in_force.spec.preserve_connections:
+                        return await self._hand_over(way)
                 self._reloader.close()
                 await self._stop()
+                return []
             finally:
                 await self._admin.close()
                 self._supervisor.kill()
@@ -116,11 +180,17 @@ class Daemon:
     async def _boot(self) -> bool:
         """Workers and first answers at the same time, then READY. False when a stop was asked for meanwhile."""
         self._resolver.start()
-        booted = asyncio.ensure_future(_both(self._supervisor.boot(), self._resolver.first_answers()))
+        spec = self._start.spec
+        dealer = Dealer(self._found, self._sockets, budget_of(spec, self._nofile), spec.workers)
+        adopted = dealer.batches() if self._found.parcels else None
+        booted = asyncio.ensure_future(_both(self._supervisor.boot(adopted), self._resolver.first_answers()))
         await _first_of(booted, self._requests.first.wait())
         if not booted.done() or booted.cancelled():
             return False
         booted.result()
+        self._supervisor.totals.restore(self._found.totals)
+        self._keep()
+        self._tell_taken_over(dealer)
         for each in self._sockets.opened():
             tell_listening(self._logger, each)
         text = self._serving()
@@ -132,6 +202,86 @@ class Daemon:
         if self._reload_at_ready:
             self._reload_requested()
         return True
+
+    def _tell_taken_over(self, dealer: Dealer) -> None:
+        if self._found.problem:
+            text = f"the listening sockets of the process before are not understood: {self._found.problem}"
+            self._logger.event(Event.NOT_TAKEN_OVER, text, listener="", count=0)
+        if dealer.lost:
+            text = f"{dealer.lost} batches of connections or sessions were not taken over: they are not understood"
+            self._logger.event(Event.NOT_TAKEN_OVER, text, listener="", count=dealer.lost)
+        if dealer.connections or dealer.sessions:
+            counts = status.Active(dealer.connections, dealer.sessions)
+            self._logger.event(
+                Event.TAKEN_OVER, f"taken over: {counts}", connections=dealer.connections, sessions=dealer.sessions
+            )
+
+    def _keep(self) -> None:
+        """Have the store hold the sockets that there are now."""
+        self._store.keep(self._sockets.bound, self._supervisor.totals.sums())
+
+    async def _asked_for(self) -> Way:
+        """Wait for a signal that ends this life, and can."""
+        while True:
+            await self._requests.any.wait()
+            way = self._requests.way
+            if way is not Way.RESTART or self._notifier.enabled:
+                return way
+            text = (
+                f"{self._requests.reason} is ignored: nobody keeps connections for the next process (no NOTIFY_SOCKET)"
+            )
+            self._logger.event(Event.UPGRADE_REFUSED, text)
+            self._requests.forget()
+
+    async def _can_upgrade(self) -> bool:
+        """Ask the relayd that is installed now whether it runs, and takes the file."""
+        if self._reloader.in_force.spec.preserve_connections:
+            file = self._reloader.in_force.file
+            problem = await aside(lambda: upgrade.problem(file), "check the next relayd")
+        else:
+            problem = (
+                "daemon.preserve_connections is false, and every connection would end; systemctl restart does that"
+            )
+        if problem and not self._requests.first.is_set():
+            text = f"{self._requests.reason} is ignored, nothing has changed: {problem}"
+            self._logger.event(Event.UPGRADE_REFUSED, text)
+            self._requests.forget()
+        return not problem
+
+    async def _hand_over(self, way: Way) -> list[Inherited]:
+        """R4, R5. Afterwards every worker has ended."""
+        await self._admin.close()
+        if way is Way.UPGRADE:
+            self._notifier.reloading(clock.monotonic())
+        else:
+            self._notifier.stopping("handing over to the next process")
+        self._logger.event(Event.HANDING_OVER, f"{self._requests.reason}: handing over", signal=self._requests.reason)
+        parcels: list[socket.socket] = []
+
+        def make() -> socket.socket:
+            kept, sending = parcel.pair()
+            parcels.append(kept)
+            return sending
+
+        done = await self._supervisor.hand_over(make, _HAND_OVER_S)
+        totals = self._supervisor.totals.sums()
+        packed = self._store.pack(self._sockets.bound, parcels, totals, done.sessions)
+        if way is Way.RESTART:
+            self._store.put()
+            if not self._notifier.barrier(_BARRIER_S):
+                self._logger.event(
+                    Event.SYSTEMD_UNREACHABLE, "systemd does not say whether it keeps what was handed over"
+                )
+            self._store.release()
+        self._sockets.let_go()
+        left = f", and {done.left} end, for which the kernel had no room" if done.left else ""
+        self._logger.event(
+            Event.HANDED_OVER,
+            f"handed over {status.Active(done.connections, done.sessions)}{left}",
+            connections=done.connections,
+            sessions=done.sessions,
+        )
+        return packed if way is Way.UPGRADE else []
 
     def _reloading(self, begins: bool) -> None:  # noqa: FBT001  # what it says is what it is called with
         """Tell systemd of a reload that begins or has ended, and in STATUS of one that was refused (R1)."""
@@ -152,7 +302,10 @@ class Daemon:
         drain = f"open connections have {drain_timeout_s:g}s to finish"
         self._logger.event(Event.STOPPING, f"{self._requests.reason}: stopping; {drain}", signal=self._requests.reason)
         supervisor.drain(drain_timeout_s)
-        self._sockets.close()
+        if self._requests.way is Way.RESTART:  # systemd passes them to the next process
+            self._sockets.let_go()
+        else:
+            self._sockets.close()
         extensions = asyncio.ensure_future(
             self._every(_EXTENSION_S / 3, lambda: self._notifier.extend_timeout(_EXTENSION_S))
         )
@@ -205,6 +358,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._requests.request, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload_requested)
+        loop.add_signal_handler(signal.SIGUSR1, self._requests.hand_over, signal.SIGUSR1, Way.RESTART)
+        loop.add_signal_handler(signal.SIGUSR2, self._requests.hand_over, signal.SIGUSR2, Way.UPGRADE)
 
     def _reload_requested(self) -> None:
         if not self._ready:  # the file may have been read before it was changed: once more, then

@@ -12,7 +12,7 @@ address keeps all its copies for as long as the daemon lives, so that the kernel
 import contextlib
 import errno
 import itertools
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from relayd.address import BindAddress, Family, InetAddress, SocketAddress
@@ -21,7 +21,7 @@ from relayd.errors import RelaydError
 from relayd.net.listening import ListenFailed, ListeningSocket, listen, listen_datagrams
 from relayd.spec import Bind, Spec
 from relayd.spec.plan import Adjust, Close, Open, Plan, plan
-from relayd.spec.sockets import Endpoint, endpoints
+from relayd.spec.sockets import Endpoint, SocketKey, endpoints
 
 __all__ = ["BindFailed", "BoundSocket", "ListeningSockets"]
 
@@ -76,12 +76,30 @@ class ListeningSockets:
         #: By address, all copies of one together: the kernel gives a client to a copy by its place among them, so that
         #: none goes before all can.
         self._held: dict[SocketAddress, list[_Held]] = {}
+        #: What another process has left, and nobody has asked for yet.
+        self._left: dict[SocketKey, ListeningSocket] = {}
+        self._workers: dict[int, int] = {}
 
     @classmethod
-    def open(cls, spec: Spec, passed: PassedSockets | None = None) -> "ListeningSockets":
-        """Listen on every bind of `spec`. Raises BindFailed with every problem at once, and has then opened nothing."""
+    def open(
+        cls,
+        spec: Spec,
+        passed: PassedSockets | None = None,
+        left: Mapping[SocketKey, ListeningSocket] | None = None,
+    ) -> "ListeningSockets":
+        """Listen on every bind of `spec`, on those sockets that another process has `left` where there are any, which
+        this owns then. Raises BindFailed with every problem at once, and has then opened nothing.
+        """
         sockets = cls(passed)
-        sockets.prepare(plan(None, spec)).commit()
+        sockets._left = dict(left or {})
+        for key in sockets._left.keys() - {endpoint.legacy for endpoint in endpoints(spec)}:
+            sockets._left.pop(key).close()  # before anything is bound: it may be in the way
+        try:
+            sockets.prepare(plan(None, spec)).commit()
+        except BaseException:
+            for listening in sockets._left.values():
+                listening.let_go()
+            raise
         return sockets
 
     def prepare(self, change: Plan) -> "Prepared":
@@ -132,6 +150,20 @@ class ListeningSockets:
         for bound in (*self.bound, *self._leaving, *self._holding()):
             bound.socket.close()
 
+    def let_go(self) -> None:
+        """Close our descriptors, and leave the files of those that are in force: another process goes on with them."""
+        for bound in self.bound:
+            bound.socket.let_go()
+        self.close()
+
+    def worker_of(self, inode: int) -> int | None:
+        """The number of the worker that has the datagram socket with this inode; None: nobody has it."""
+        if not self._workers:
+            self._workers = {
+                bound.socket.inode: bound.endpoint.worker for bound in self.bound if bound.endpoint.worker is not None
+            }
+        return self._workers.get(inode)
+
 
 class Prepared:
     """A change that can be made, and can be left. One of `commit` and `undo` is to be called, once."""
@@ -141,10 +173,12 @@ class Prepared:
         self._change = change
         self._before = {bound.endpoint.key: bound for bound in sockets.bound}
         #: What was opened, by key, and what was adjusted, in the order of the plan.
-        self.opened: dict[Hashable, BoundSocket] = {}
+        self.opened: dict[SocketKey, BoundSocket] = {}
         self._adjusted: list[Adjust] = []
         #: Sockets whose address others of ours may share, and whether they might before.
         self._shared: list[tuple[ListeningSocket, bool]] = []
+        #: What another process has left, and is not ours to close should this fail.
+        self._taken_over: list[ListeningSocket] = []
         self._closing = {step.endpoint.key for step in change.steps if isinstance(step, Close)}
         try:
             self._prepare()
@@ -182,11 +216,14 @@ class Prepared:
             for endpoint in copies
             if (bound := self._sockets._held_for(endpoint)) is not None
         }
-        if held:  # workers answer from these still, and go on with them
+        held |= self._left_for(copies)
+        if held:  # workers answer from these still, or have in another process, and go on with them
+            missing = [endpoint for endpoint in copies if endpoint.key not in held]
             for listening in held.values():
                 _set_options(listening, copies[0])
-            missing = [endpoint for endpoint in copies if endpoint.key not in held]
-            new = iter(_open(missing, beside=True) if missing else ())
+                if missing:
+                    listening.let_others_bind(enabled=True)
+            new = iter(_open(missing, next(iter(held.values())).address, beside=True) if missing else ())
             return [held[endpoint.key] if endpoint.key in held else next(new) for endpoint in copies]
         if copies[0].from_systemd:
             return [self._sockets.passed.listen(endpoint) for endpoint in copies]
@@ -207,6 +244,18 @@ class Prepared:
             for bound in ours:
                 self._shared.append((bound.socket, bound.socket.let_others_bind(enabled=True)))
             return _open(copies, beside=True)
+
+    def _left_for(self, copies: Sequence[Endpoint]) -> dict[SocketKey, ListeningSocket]:
+        """What another process has left of `copies`. Not a Unix socket whose file is gone: nobody can come to it."""
+        left = {}
+        for endpoint in copies:
+            listening = self._sockets._left.pop(endpoint.legacy, None)
+            if listening is not None and listening.file_is_there():
+                left[endpoint.key] = listening
+                self._taken_over.append(listening)
+            elif listening is not None:
+                listening.let_go()
+        return left
 
     def _ours(self, endpoint: Endpoint) -> list[BoundSocket]:
         """Our own sockets that have the address, or a part of it."""
@@ -253,9 +302,12 @@ class Prepared:
             else:
                 sockets._leaving.append(bound)
         sockets.bound = tuple(BoundSocket(endpoint, every[endpoint.key].socket) for endpoint in wanted)
+        sockets._workers.clear()
 
     def undo(self) -> None:
         """Close what was opened, and set what was adjusted as it was."""
+        for listening in self._taken_over:
+            listening.let_go()
         held = {id(bound.socket) for bound in self._sockets._holding()}
         for bound in self.opened.values():
             if id(bound.socket) not in held:
@@ -299,9 +351,13 @@ def _address(endpoint: Endpoint) -> tuple[str, Bind, int, bool]:
     return (endpoint.listener.name, endpoint.bind, endpoint.index, endpoint.datagram)
 
 
-def _open(copies: Sequence[Endpoint], *, beside: bool = False) -> list[ListeningSocket]:
-    """A socket for each of `copies`, which are one address, `beside` others of ours. Raises ListenFailed."""
-    listener, address = copies[0].listener, copies[0].address
+def _open(
+    copies: Sequence[Endpoint], address: SocketAddress | None = None, *, beside: bool = False
+) -> list[ListeningSocket]:
+    """A socket for each of `copies`, which are one address, `beside` others of ours. `address` is what those have,
+    where the kernel has picked its port. Raises ListenFailed.
+    """
+    listener, address = copies[0].listener, address or copies[0].address
     if copies[0].datagram:
         return listen_datagrams(address, listener.binding, len(copies), beside=beside)
     if listener.stream is None:

@@ -70,8 +70,11 @@ class Reloader:
         supervisor: Supervisor,
         resolver: Resolver,
         announce: Callable[[bool], None],
+        keep: Callable[[], None] = lambda: None,
     ) -> None:
-        """`announce(True)` is called when a reload begins, `announce(False)` when it has ended."""
+        """`announce(True)` is called when a reload begins, `announce(False)` when it has ended, and `keep` when there
+        are other sockets than before.
+        """
         self.in_force = in_force
         #: Of the last reload: monotonic time and errors; None before the first.
         self.last: tuple[float, tuple[str, ...]] | None = None
@@ -84,6 +87,7 @@ class Reloader:
         self._supervisor = supervisor
         self._resolver = resolver
         self._announce = announce
+        self._keep = keep
         #: One at a time; and the one that has not begun, for whoever asks meanwhile.
         self._one_at_a_time = asyncio.Lock()
         self._queued: asyncio.Task[Verdict] | None = None
@@ -206,8 +210,8 @@ class Reloader:
             loaded = await aside(lambda: config.load(file, self._sockets.passed.inventory), f"load {file}")
         except config.ConfigError as error:
             raise Refused(tuple(map(str, error.problems))) from None
-        workers = self.in_force.spec.workers
-        too_few = shortages(self._nofile, dataclasses.replace(loaded.spec, workers=workers))
+        now = self.in_force.spec
+        too_few = shortages(self._nofile, dataclasses.replace(loaded.spec, workers=now.workers, copies=now.copies))
         if too_few:
             raise Refused(too_few)
         return loaded
@@ -235,6 +239,7 @@ class Reloader:
         # From here on nothing can fail.
         prepared.commit()
         self._supervisor.change(spec, prepared.filenos)
+        self._keep()
         for each in opened(prepared.opened.values()):
             tell_listening(self._logger, each)
         self._logger.change(spec.log)

@@ -2,27 +2,33 @@
 
 One slot per worker number, each with a phase:
 
-    WAITING ──start──▶ STARTING ──Ready──▶ RUNNING ──drain──▶ DRAINING
-       ▲                  │                   │                   │
-       └────── its process ended (Backoff) ───┘                   ▼
-    every phase ──────── drain or stop, and no process left ───▶ ENDED
+    WAITING ──start──▶ STARTING ──Ready──▶ RUNNING ──drain, hand over──▶ DRAINING
+       ▲                  │                   │                             │
+       └────── its process ended (Backoff) ───┘                             ▼
+    every phase ────────── drain, hand over or stop, and no process left ▶ ENDED
 """
 
 import asyncio
 import enum
+import os
 import signal
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from relayd import clock
 from relayd.address import SocketAddress
 from relayd.channel.messages import (
+    Adopt,
+    AllAdopted,
     Change,
     Changed,
     Configure,
     Count,
     Counted,
     Drain,
+    HandedOver,
+    HandOver,
     LiveCount,
     Message,
     Ready,
@@ -31,10 +37,12 @@ from relayd.channel.messages import (
     Resolved,
     Stop,
 )
+from relayd.channel.parcel import PARCEL_CONNECTIONS
 from relayd.control.backoff import Backoff
 from relayd.control.heartbeat import START_TICKS, TICK_S, Heartbeat
+from relayd.control.spawning import WORKER_COMMAND, Nursery
 from relayd.control.totals import Totals
-from relayd.control.worker_process import WORKER_COMMAND, End, WorkerProcess
+from relayd.control.worker_process import End, WorkerProcess
 from relayd.errors import RelaydError
 from relayd.log.events import Event
 from relayd.spec import Spec
@@ -90,7 +98,7 @@ class Supervisor:
     caller's, who keeps them open until `drain` or `stop`.
 
     `say(event, message, **fields)` writes a log line. `on_release(number, address)` is told of datagram sockets that a
-    worker has let go of; address None: of all, for it is gone.
+    worker has let go of; address None: of all, for it is gone. `nursery` has workers that are started already.
     """
 
     def __init__(
@@ -100,12 +108,14 @@ class Supervisor:
         say: Callable[..., None],
         command: Sequence[str] = WORKER_COMMAND,
         on_release: Callable[[int, SocketAddress | None], None] | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
         self._spec = spec
         self._sockets = sockets
         self._say = say
         self._command = command
         self._on_release = on_release
+        self._nursery = nursery
         self._slots = [_Slot(number) for number in range(1, spec.workers + 1)]
         self._resolved: dict[object, Resolved] = {}
         self._booted: asyncio.Future[None] | None = None
@@ -116,6 +126,7 @@ class Supervisor:
         self._waiting: list[asyncio.Future[None]] = []
         self._counts: dict[int, tuple[LiveCount, ...]] = {}
         self._count = 0
+        self._handed_over = HandedOver(0, 0, 0)
         self.totals = Totals()
 
     @property
@@ -134,18 +145,34 @@ class Supervisor:
             for slot in self._slots
         ]
 
-    async def boot(self) -> None:
+    async def boot(self, adopted: AsyncIterator[tuple[int, Adopt, list[int]]] | None = None) -> None:
         """Start every worker and wait until all accept. Raises WorkersFailed at the first one that ends instead.
 
-        Then no worker is started any more, and the caller gets rid of the others by `kill`.
+        They go on first with what is `adopted`: worker number, batch, and its descriptors, which this owns. Then no
+        worker is started any more, and the caller gets rid of the others by `kill`.
         """
         self._booted = asyncio.get_running_loop().create_future()
         try:
             for slot in self._slots:
-                self._start(slot)
+                self._start(slot, adopting=adopted is not None)
+            if self._nursery is not None:
+                self._nursery.close()  # the file wants fewer than were started
+            if adopted is not None:
+                async for number, batch, fds in adopted:
+                    await self._give(number, batch, fds)
+                for slot in self._slots:
+                    await self._give(slot.number, AllAdopted(), [])
             await self._booted
         finally:
             self._booted = None
+
+    async def _give(self, number: int, message: Message, fds: list[int]) -> None:
+        process = self._slots[number - 1].process
+        if process is not None:
+            await process.give(message, fds)
+        else:  # it has ended, and so does the boot
+            for fd in fds:
+                os.close(fd)
 
     def tick(self) -> None:
         """To be called every TICK_S: kills workers that hang."""
@@ -253,6 +280,32 @@ class Supervisor:
                 slot.process.kill()  # not Ready yet, so it has no connection
         self._note_end()
 
+    async def hand_over(self, parcels: Callable[[], socket.socket], timeout_s: float) -> HandedOver:
+        """Have workers put all that they have into parcels, and end. What has not ended after `timeout_s` is killed,
+        and what it has put into its parcel counts as nothing. None is replaced. `parcels()` makes one, and returns the
+        end to send into.
+        """
+        self._ending = True
+        self._handed_over = HandedOver(0, 0, 0)
+        for slot in self._slots:
+            self._cancel(slot)
+            if slot.process is None:
+                slot.move(Phase.ENDED)
+            elif slot.phase is Phase.RUNNING:
+                active = self.totals.active_of(slot.number)
+                ends = [parcels() for _ in range(1 + active // PARCEL_CONNECTIONS)]
+                await slot.process.give(HandOver(), [end.detach() for end in ends])
+                slot.move(Phase.DRAINING)
+            else:
+                slot.process.kill()
+        self._note_end()
+        try:
+            await asyncio.wait_for(self._ended.wait(), timeout_s)
+        except asyncio.TimeoutError:
+            self.kill()
+            await self._ended.wait()
+        return self._handed_over
+
     def stop(self) -> None:
         """Have draining workers close their connections and end now."""
         for slot in self._slots:
@@ -274,14 +327,17 @@ class Supervisor:
         """Wait until, after `drain` or `kill`, no worker process is left."""
         await self._ended.wait()
 
-    def _start(self, slot: _Slot) -> None:
+    def _start(self, slot: _Slot, *, adopting: bool = False) -> None:
         slot.timer = None
         if self._ending:
             return
         slot.started = clock.monotonic()
         try:
             slot.process = WorkerProcess(
-                self._command, lambda message: self._heard(slot, message), lambda end: self._gone(slot, end)
+                self._nursery.take() if self._nursery is not None else None,
+                self._command,
+                lambda message: self._heard(slot, message),
+                lambda end: self._gone(slot, end),
             )
         except OSError as error:
             self._boot_failed(f"worker {slot.number} could not be started: {error}")
@@ -293,7 +349,7 @@ class Supervisor:
         slot.move(Phase.STARTING)
         slot.heartbeat = Heartbeat()
         slot.does = self._change
-        slot.process.send(Configure(self._spec, slot.number), self._sockets(slot.number))
+        slot.process.send(Configure(self._spec, slot.number, adopting), self._sockets(slot.number))
         for answer in self._resolved.values():
             slot.process.send(answer)
 
@@ -308,6 +364,11 @@ class Supervisor:
             if message.number == self._count:
                 self._counts[slot.number] = message.counts
                 self._note_said()
+        elif isinstance(message, HandedOver):
+            sums = self._handed_over
+            self._handed_over = HandedOver(
+                sums.connections + message.connections, sums.sessions + message.sessions, sums.left + message.left
+            )
         elif isinstance(message, Released):
             self._released(slot, message.address)
         elif isinstance(message, Ready) and slot.phase is Phase.STARTING and not self._ending:

@@ -31,15 +31,31 @@ class Totals:
         self._streams.ended(worker)
         self._datagrams.ended(worker)
 
+    def restore(self, sums: Iterable[ListenerTotals | DatagramTotals]) -> None:
+        """What was counted before this process began."""
+        for totals in sums:
+            if isinstance(totals, ListenerTotals):
+                self._streams.add(totals.ended())
+            else:
+                self._datagrams.add(totals.ended())
+
     @property
     def active(self) -> int:
         """Connections open now, by the last reports."""
         return self._streams.active
 
+    def active_of(self, worker: int) -> int:
+        """Connections and sessions of one worker, by its last report."""
+        return self._streams.active_of(worker) + self._datagrams.active_of(worker)
+
     @property
     def sessions(self) -> int:
         """Sessions open now, by the last reports."""
         return self._datagrams.active
+
+    def sums(self) -> tuple[ListenerTotals | DatagramTotals, ...]:
+        """All of them."""
+        return (*self.listeners(), *self.datagrams())
 
     def listeners(self) -> tuple[ListenerTotals, ...]:
         """The sums of streams, by listener name."""
@@ -61,8 +77,14 @@ class _Sums(Generic[Counts]):
     def active(self) -> int:
         return sum(totals.active for worker in self._living.values() for totals in worker.values())
 
+    def active_of(self, worker: int) -> int:
+        return sum(totals.active for totals in self._living.get(worker, {}).values())
+
     def report(self, worker: int, totals: Counts) -> None:
         self._living.setdefault(worker, {})[totals.listener] = totals
+
+    def add(self, totals: Counts) -> None:
+        _add(self._ended, totals)
 
     def ended(self, worker: int) -> None:
         for totals in self._living.pop(worker, {}).values():

@@ -1,27 +1,18 @@
-"""One worker process as the control process sees it: a process id, a channel, a pidfd, and its standard error.
-
-Started by exec, with its end of the channel as the only inherited descriptor beside stdio. It gets a session of its
-own, so that Ctrl-C on a terminal reaches the control process alone, which then tells the workers in order.
-"""
+"""One worker process as the control process sees it: a process id, a channel, a pidfd, and its standard error."""
 
 import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import relayd
 from relayd.channel import Channel, ChannelClosed, CodecError
 from relayd.channel.messages import Message
+from relayd.control.spawning import Spawned, spawn
 
-__all__ = ["WORKER_COMMAND", "End", "WorkerProcess"]
+__all__ = ["End", "WorkerProcess"]
 
-#: The number of the channel's descriptor is appended. -S: no site, as a worker imports the standard library only.
-WORKER_COMMAND = (sys.executable, "-S", "-m", "relayd.relay.worker")
 #: The end of standard error that is kept: a traceback of usual depth.
 _STDERR_BYTES_MAX = 8 * 1024
 #: A worker whose channel is closed can be told nothing any more. If it is just ending, it is gone by then.
@@ -29,8 +20,6 @@ _CHANNEL_GRACE_S = 0.5
 #: Wait before sending again what the kernel had no room for: many workers at once, each with thousands of descriptors
 #: on their way, exceed what one user may have in flight (ETOOMANYREFS) until the first have received theirs.
 _SEND_RETRY_S = 0.05
-#: Variables of systemd that speak to the control process alone: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3).
-_NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +48,29 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, command: Sequence[str], on_message: Callable[[Message], None], on_end: Callable[[End], None]
+        self,
+        spawned: Spawned | None,
+        command: Sequence[str],
+        on_message: Callable[[Message], None],
+        on_end: Callable[[End], None],
     ) -> None:
-        """Start it. Raises OSError when that fails (no memory, too many processes); nothing is left then."""
+        """The one that is `spawned` already, or, None, by `command`. Raises OSError when that fails (no memory, too
+        many processes); nothing is left then.
+        """
         self._on_message = on_message
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._stderr_tail = bytearray()
         self._close_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
-        with contextlib.ExitStack() as undo:
-            self._channel, theirs = Channel.pair()
-            undo.callback(self._channel.close)
-            with theirs:
-                # Both ends non-blocking: a worker that writes while control does not read loses words, not time.
-                self._stderr, stderr_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-                undo.callback(os.close, self._stderr)
-                try:
-                    self._process = _spawn([*command, str(theirs.fileno())], theirs.fileno(), stderr_write)
-                finally:
-                    os.close(stderr_write)
-            undo.callback(self._process.wait)
-            undo.callback(self._process.kill)
-            self._pidfd = os.pidfd_open(self._process.pid)
-            undo.pop_all()
+        self._sent: asyncio.Future[None] | None = None
+        spawned = spawned or spawn(command)
+        try:
+            self._pidfd = os.pidfd_open(spawned.process.pid)
+        except BaseException:
+            spawned.kill()
+            raise
+        self._process, self._channel, self._stderr = spawned.process, Channel(spawned.channel), spawned.stderr
         self._channel_open = True
         self._loop.add_reader(self._channel.fileno(), self._receive)
         self._loop.add_reader(self._stderr, self._read_stderr)
@@ -104,6 +92,19 @@ class WorkerProcess:
         else:
             self._flush_later()
 
+    async def give(self, message: Message, fds: Sequence[int]) -> None:
+        """As `send`; owns `fds`. Returns when the kernel has taken everything, so that no more than this is on its
+        way.
+        """
+        self.send(message, fds)
+        try:
+            while self._channel_open and self._channel.backlog:
+                self._sent = self._loop.create_future()
+                await self._sent
+        finally:
+            for fd in fds:
+                os.close(fd)
+
     def kill(self) -> None:
         """SIGKILL. `on_end` follows."""
         with contextlib.suppress(ProcessLookupError):  # it has ended, and its pidfd is about to say so
@@ -121,6 +122,8 @@ class WorkerProcess:
 
     def _flush_later(self) -> None:
         """Have the event loop send what is still queued: once there is room in the channel, or after a while."""
+        if not self._channel.backlog:
+            self._note_sent()
         if self._send_timer is not None:
             self._send_timer.cancel()
             self._send_timer = None
@@ -130,6 +133,10 @@ class WorkerProcess:
         self._loop.remove_writer(self._channel.fileno())
         if self._channel.backlog:
             self._send_timer = self._loop.call_later(_SEND_RETRY_S, self._flush)
+
+    def _note_sent(self) -> None:
+        if self._sent is not None and not self._sent.done():
+            self._sent.set_result(None)
 
     def _receive(self) -> None:
         try:
@@ -148,6 +155,7 @@ class WorkerProcess:
         if not self._channel_open:
             return
         self._channel_open = False
+        self._note_sent()
         self._loop.remove_reader(self._channel.fileno())
         self._loop.remove_writer(self._channel.fileno())
         if self._send_timer is not None:
@@ -185,22 +193,3 @@ class WorkerProcess:
         status = self._process.wait()  # does not wait: a readable pidfd is a process that has ended (pidfd_open(2))
         os.close(self._pidfd)
         self._on_end(End(status, self._stderr_tail.decode(errors="backslashreplace").strip()))
-
-
-def _spawn(command: list[str], channel: int, stderr: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(  # noqa: S603  # our own interpreter and module
-        command,
-        stdin=subprocess.DEVNULL,
-        stderr=stderr,
-        pass_fds=(channel,),
-        cwd="/",
-        env=_environment(os.environ),
-        start_new_session=True,
-    )
-
-
-def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """Ours, less what speaks to control alone and what changes how Python starts, with the way to the package."""
-    kept = {name: ours[name] for name in ours if name not in _NOT_INHERITED and not name.startswith("PYTHON")}
-    # -m puts the working directory in front of the path, where a file could shadow a module; 3.11 can leave it out.
-    return {**kept, "PYTHONPATH": str(Path(relayd.__file__).resolve().parent.parent), "PYTHONSAFEPATH": "1"}

@@ -41,3 +41,6 @@ class AccessRecord:
     datagrams_in: int | None = None
     datagrams_out: int = 0
     datagrams_dropped: int = 0
+    #: Of what has happened to relayd while it lived.
+    reloads_survived: int = 0
+    restarts_survived: int = 0

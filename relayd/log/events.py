@@ -55,6 +55,11 @@ class Event(enum.Enum):
     RELOAD_CHANGE = ("reload_change", Level.INFO, "45ad28e51af34437988538d5642755b4", False)
     RELOAD_LATE = ("reload_late", Level.WARNING, "6cca49635be342efa25b51aa664c5751", False)
     RELOAD_FAILED = ("reload_failed", Level.ERROR, "5ee66d84769e4dafb0bc73faa6d743a5", False)
+    HANDING_OVER = ("handing_over", Level.INFO, "a10b7370f661468aa708cae0a5c667a2", False)
+    HANDED_OVER = ("handed_over", Level.INFO, "6d4ceab7eea1499398ffa1c6982a992a", False)
+    TAKEN_OVER = ("taken_over", Level.INFO, "c5319ae3e31b44de83c244e15b4483d9", False)
+    UPGRADE_REFUSED = ("upgrade_refused", Level.ERROR, "5e8d59e7ddaa4d4d8bc99363321e7036", False)
+    NOT_TAKEN_OVER = ("not_taken_over", Level.WARNING, "0c4dcaabd62243a58f555f10fca24e58")
     SYSTEMD_UNREACHABLE = ("systemd_unreachable", Level.WARNING, "ecf9986ec6cb4192541eeb27792ada45")
     ADMIN_UNAVAILABLE = ("admin_unavailable", Level.WARNING, "b47d407f2cbb46b1a1ef379e33495f56", False)
 

@@ -37,13 +37,13 @@ _JSON_ACCESS = (
     '{"time":"%s","level":"info","event":"connection","conn_id":"%s","listener":"%s","type":"%s","client":"%s",'
     '"client_port":%d,"local":"%s","target":"%s","attempts":%d,"start_time":%.3f,"connect_ms":%s,"first_byte_ms":%s,'
     '"duration_ms":%.3f,"bytes_in":%d,"bytes_out":%d,"outcome":"%s","code":"%s","side":"%s","errno":%d,"rtt_ms":%s,'
-    '"retrans":%s}\n'
+    '"retrans":%s,"reloads_survived":%d,"restarts_survived":%d}\n'
 )
 _JOURNAL_ACCESS = (
     f"MESSAGE=%s\nMESSAGE_ID={Event.CONNECTION.message_id}\nPRIORITY={Event.CONNECTION.level.priority}\n"
     f"SYSLOG_IDENTIFIER=relayd\nEVENT={Event.CONNECTION.value}\nCONN_ID=%s\nLISTENER=%s\nTYPE=%s\nCLIENT=%s\n"
     "CLIENT_PORT=%d\nLOCAL=%s\nTARGET=%s\nATTEMPTS=%d\nSTART_TIME=%.3f\nDURATION_MS=%.3f\nBYTES_IN=%d\nBYTES_OUT=%d\n"
-    "OUTCOME=%s\nCODE=%s\nSIDE=%s\nERRNO=%d\n%s"
+    "OUTCOME=%s\nCODE=%s\nSIDE=%s\nERRNO=%d\nRELOADS_SURVIVED=%d\nRESTARTS_SURVIVED=%d\n%s"
 )
 
 #: The same for a session: it is another kind of line, and has datagrams.
@@ -140,6 +140,8 @@ class JsonFormat(_Stamped):
             record.errno,
             "null" if rtt is None or rtt - rtt else f"{rtt:.3f}",
             "null" if retrans is None else retrans,
+            record.reloads_survived,
+            record.restarts_survived,
         )
         if record.datagrams_in is not None:
             datagrams = (record.datagrams_in, record.datagrams_out, record.datagrams_dropped)
@@ -206,6 +208,8 @@ class JournalFormat(_Stamped):
             record.outcome.code,
             record.side._value_,
             record.errno,
+            record.reloads_survived,
+            record.restarts_survived,
             optional,
         )
         return (template % values).encode()
@@ -241,6 +245,10 @@ def _access_text(record: AccessRecord) -> str:
         more += f" rtt={record.rtt_ms:.1f}ms"
     if record.retrans:
         more += f" retrans={record.retrans}"
+    if record.reloads_survived:
+        more += f" reloads={record.reloads_survived}"
+    if record.restarts_survived:
+        more += f" restarts={record.restarts_survived}"
     if record.datagrams_in is not None:
         if record.datagrams_dropped:
             more = f" dropped={record.datagrams_dropped}{more}"

@@ -49,7 +49,7 @@ class ListenFailed(RelaydError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Identity:
+class Identity:
     """What tells our socket file from one that somebody put in its place."""
 
     device: int
@@ -62,7 +62,7 @@ class ListeningSocket:
     """
 
     def __init__(
-        self, sock: socket.socket, address: SocketAddress, identity: _Identity | None = None, *, passed: bool = False
+        self, sock: socket.socket, address: SocketAddress, identity: Identity | None = None, *, passed: bool = False
     ) -> None:
         self._sock = sock
         self._identity = identity
@@ -70,9 +70,46 @@ class ListeningSocket:
         #: What it is bound to, with the port that the kernel picked where 0 was asked for.
         self.address = address
 
+    @classmethod
+    def taken_over(cls, fd: int, address: SocketAddress, identity: Identity | None) -> "ListeningSocket":
+        """`fd`, which another process has bound to `address` and this object owns from now on."""
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        return cls(sock, address, identity)
+
     def fileno(self) -> int:
         """The descriptor, still owned by this object. -1 once closed."""
         return self._sock.fileno()
+
+    @property
+    def passed(self) -> bool:
+        """True when somebody else has made it, and passes it to the next process as well."""
+        return self._passed
+
+    @property
+    def identity(self) -> Identity | None:
+        """That of its socket file, where it has one."""
+        return self._identity
+
+    @property
+    def inode(self) -> int:
+        """What tells this socket from all others of this machine, whatever process has it and by whatever
+        descriptor.
+        """
+        return os.fstat(self._sock.fileno()).st_ino
+
+    def file_is_there(self) -> bool:
+        """False for a Unix socket whose file is gone, or is another's."""
+        if not isinstance(self.address, UnixAddress) or self._identity is None:
+            return True
+        try:
+            return _identity(os.lstat(self.address.path)) == self._identity
+        except OSError:
+            return False
+
+    def let_go(self) -> None:
+        """Close the descriptor and leave the socket file: another process goes on with both. Idempotent."""
+        self._sock.close()
 
     def let_others_bind(self, *, enabled: bool) -> bool:
         """Let sockets of this user that say so as well (`beside`) bind the same address, or a part of it; or not.
@@ -369,7 +406,7 @@ def _publish(
     return ListeningSocket(sock, address, identity)
 
 
-def _finish_file(address: UnixAddress, binding: Binding, directory_fd: int, file: str) -> _Identity:
+def _finish_file(address: UnixAddress, binding: Binding, directory_fd: int, file: str) -> Identity:
     """Give a socket file its owner and its mode. The owner first: the mode is for them."""
     user = -1 if binding.user_id is None else binding.user_id
     group = -1 if binding.group_id is None else binding.group_id
@@ -483,5 +520,5 @@ def _name_bytes_max(directory_fd: int) -> int:
     return os.statvfs(directory_fd).f_namemax
 
 
-def _identity(status: os.stat_result) -> _Identity:
-    return _Identity(status.st_dev, status.st_ino)
+def _identity(status: os.stat_result) -> Identity:
+    return Identity(status.st_dev, status.st_ino)

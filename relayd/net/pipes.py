@@ -29,6 +29,13 @@ class Pipe:
         with contextlib.suppress(OSError):  # EPERM: over the user's share; a pipe of the default size takes more turns
             fcntl.fcntl(self.write_fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
+    @classmethod
+    def of(cls, read_fd: int, write_fd: int, held: int) -> "Pipe":
+        """The pipe of which these are the ends, which it owns then, with `held` bytes in it."""
+        pipe = cls.__new__(cls)
+        pipe.read_fd, pipe.write_fd, pipe.held = read_fd, write_fd, held
+        return pipe
+
     def close(self) -> None:
         """Close both ends; what is in the pipe is gone."""
         os.close(self.read_fd)
@@ -57,6 +64,10 @@ class PipePool:
             return None  # EMFILE, ENFILE: the caller copies instead, and nothing is lost
         self.lent += 1
         return pipe
+
+    def lend_another(self) -> None:
+        """One more is lent, which has come from another process."""
+        self.lent += 1
 
     def give_back(self, pipe: Pipe) -> None:
         """Take `pipe` back. One that holds bytes is closed."""

@@ -8,6 +8,7 @@ Edge-triggered means that an event says "something changed", once. Whoever gets 
 writes until a short write or EAGAIN, and whoever stops before that has to come back by himself (`Loop.again`).
 """
 
+import contextlib
 import select
 import selectors
 from collections.abc import Callable, Mapping
@@ -90,6 +91,14 @@ class EdgeSelector(selectors.BaseSelector):
         self.handlers.pop(fd, None)
         if fd in self._registered:
             del self._registered[fd]
+
+    def abandon(self, fd: int) -> None:
+        """`forget`, for a descriptor that has a duplicate elsewhere: taken out of the epoll set here and now. An
+        unknown one is no error.
+        """
+        self.forget(fd)
+        with contextlib.suppress(OSError):  # ENOENT: it was not watched
+            self._epoll.unregister(fd)
 
     def ready(self, timeout: float | None = None) -> list[tuple[int, int]]:
         """Descriptors with their event bits; `timeout` as of `select`.

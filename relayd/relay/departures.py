@@ -1,6 +1,7 @@
 """What a reload does to live connections and sessions: some are ended, now or when `drain_timeout` is over (R3)."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Protocol
 
 from relayd.log.logger import Logger
@@ -38,15 +39,24 @@ class Departures:
 
     def consider(self, live: Iterable[Departing], old: Listener, new: Listener | None) -> None:
         """Their listener was `old` and is `new` now, or gone (None)."""
-        fates: dict[Target | None, OnChange] = {}
+        # By identity, which is a tenth of a hash: connections of one target share it.
+        fates: dict[int, tuple[Target | None, OnChange]] = {}
         for each in live:
             target = each.target
-            if target not in fates:
-                fates[target] = effect(old, new, target)
-            if fates[target] is OnChange.CLOSE:
+            known = fates.get(id(target))
+            if known is None:
+                known = fates[id(target)] = (target, effect(old, new, target))
+            if known[1] is OnChange.CLOSE:
                 self._ending.append(each)
-            elif fates[target] is OnChange.DRAIN:
+            elif known[1] is OnChange.DRAIN:
                 self._draining.append((each, old))
+
+    def arrived(self, live: Iterable[Departing], old: Listener, *, datagram: bool) -> None:
+        """They have come from another process, where their listener was `old`; what it is now is what is in force."""
+        new = self._in_force(old.name)
+        if new is not None and (new.stream if not datagram else new.datagram) is None:  # not this type any more
+            old, new = replace(old, on_change=new.on_change), None
+        self.consider(live, old, new)
 
     def begin(self) -> None:
         """End those that are to be ended now, and set the timer for the others."""

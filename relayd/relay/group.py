@@ -33,13 +33,13 @@ class Choice:
 class Group:
     """The choices of one listener, or of one of its ports. Not thread-safe; one per listener, or port, and worker."""
 
-    __slots__ = ("_bind_port", "_choices", "_index", "_last", "_resolved", "_stale", "_targets")
+    __slots__ = ("_choices", "_last", "_resolved", "_stale", "_targets", "bind_port", "index")
 
     def __init__(self, targets: Sequence[Target], bind_port: int = 0, index: int = 0) -> None:
         """Choices for clients that come to `bind_port`, the port at position `index` of its bind."""
         self._targets = tuple(targets)
-        self._bind_port = bind_port
-        self._index = index
+        self.bind_port = bind_port
+        self.index = index
         self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
         self._choices: list[Choice] = []
         #: Index of the last choice picked; -1 before the first pick.
@@ -95,7 +95,7 @@ class Group:
                 addresses.setdefault(address, target)
         if self._last < 0:
             # The first pick is the first of the file.
-            self._choices = [_choice(address, target) for address, target in addresses.items()]
+            self._choices = [choice_of(address, target) for address, target in addresses.items()]
             return
         at = self._last + 1
         self._choices = _requeued(self._choices[at:] + self._choices[:at], addresses, answer)
@@ -103,7 +103,7 @@ class Group:
 
     def _addresses(self, target: Target) -> Iterator[SocketAddress]:
         """What `target` stands for now."""
-        at = target.at(self._bind_port, self._index)
+        at = target.at(self.bind_port, self.index)
         if not isinstance(at, NameAddress):
             yield at
         elif isinstance(target.address, NameAddress):
@@ -114,7 +114,7 @@ class Group:
         """`address`, to which the name of `target` was resolved, with the port that `target` has here."""
         if target.rule is PortRule.FIXED:
             return address
-        at = target.at(self._bind_port, self._index)
+        at = target.at(self.bind_port, self.index)
         return InetAddress(address.family, address.host, at.port if isinstance(at, NameAddress) else 0, address.scope)
 
 
@@ -178,7 +178,7 @@ def _requeued(
     each time has its turns too. Of more places than addresses a name keeps the first; more addresses go to the end.
     """
     known = {choice.address for choice in queue}
-    new = iter([_choice(address, target) for address, target in addresses.items() if address not in known])
+    new = iter([choice_of(address, target) for address, target in addresses.items() if address not in known])
     places = [at for at, choice in enumerate(queue) if choice.address in answer or choice.address not in addresses]
     filled = [
         _kept(choice, addresses[choice.address]) if choice.address in addresses else next(new, None) for choice in queue
@@ -194,7 +194,8 @@ def _kept(choice: Choice, target: Target) -> Choice:
     return choice if choice.target == target else replace(choice, target=target)
 
 
-def _choice(address: SocketAddress, target: Target) -> Choice:
+def choice_of(address: SocketAddress, target: Target) -> Choice:
+    """The choice of `address`, one of those that `target` stands for."""
     scoped = isinstance(address, InetAddress) and address.scope
     sockaddr = None if scoped else address.sockaddr
     port = address.port if isinstance(address, InetAddress) else 0

@@ -45,6 +45,8 @@ class Loop:
         self.running = True
         #: How many turns there have been.
         self.turns = 0
+        #: Reloads that there have been: a connection that began before one has survived it.
+        self.reloads = 0
         #: Sockets, forgotten by the selector, that this loop owns and closes at the end of the turn.
         self.closing: list[socket.SocketType] = []
         #: Called as each turn ends.

@@ -1,9 +1,11 @@
 """The worker process: `python -m relayd.relay.worker FD`, started by the control process.
 
-FD is its end of the channel. It waits for Configure and the listening sockets, answers Ready, relays, and sends a
-Report every second. Drain and Stop end it; so does the loss of the control process: then it accepts no more, lets its
-connections finish within drain_timeout, and exits, so that the next daemon can have the addresses. Those of datagrams
-it lets go of at once: a client is known by its address, and the next daemon takes it up with the next datagram.
+FD is its end of the channel. It waits for Configure and the listening sockets, and for what it is to go on with that
+another process has had, answers Ready, relays, and sends a Report every second. Drain and Stop end it, and HandOver,
+after which others go on with what it had (R4); so does the loss of the control process: then it accepts no more, lets
+its connections finish within drain_timeout, and exits, so that the next daemon can have the addresses. Those of
+datagrams it lets go of at once: a client is known by its address, and the next daemon takes it up with the next
+datagram.
 
 Imports the standard library and relayd, nothing else.
 """
@@ -15,19 +17,23 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from relayd.address import SocketAddress
 from relayd.channel import Channel, ChannelClosed
 from relayd.channel.messages import (
     REPORT_INTERVAL_S,
+    Adopt,
+    AllAdopted,
     Change,
     Changed,
     Configure,
     Count,
     Counted,
     Drain,
+    HandedOver,
+    HandOver,
     LiveCount,
     Message,
     Ready,
@@ -36,6 +42,7 @@ from relayd.channel.messages import (
     Resolved,
     Stop,
 )
+from relayd.channel.parcel import Label
 from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.log.events import Event
 from relayd.log.logger import Logger, open_logger
@@ -44,15 +51,18 @@ from relayd.net.poller import IN, OUT
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.services import DatagramServices
 from relayd.relay.departures import Departures
+from relayd.relay.handover import Arrivals, Packer
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Actor, Loop
 from relayd.relay.stream.services import StreamServices
 from relayd.spec import Listener, OnChange, Spec
 from relayd.spec.budget import budget_of
-from relayd.spec.sockets import Covered, Endpoint, endpoints, endpoints_of, session_share
+from relayd.spec.sockets import Covered, Endpoint, SocketKey, endpoints, endpoints_of, session_share
 
 #: How often a draining worker looks whether its last connection has ended.
 _DRAIN_LOOK_S = 0.02
+#: How long an ending worker waits for the control process to take what it has to say.
+_LAST_WORDS_MS = 1000
 #: Exit status after a bug (EX_SOFTWARE of sysexits.h).
 EXIT_BUG = 70
 #: Thresholds of the garbage collector: of what a worker makes, nearly everything is freed by reference counting, and
@@ -66,7 +76,14 @@ class Worker:
     A start is a change from nothing: `_change` does both.
     """
 
-    def __init__(self, channel: Channel, configure: Configure, sockets: list[int]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        configure: Configure,
+        sockets: list[int],
+        adopted: Sequence[tuple[Label, list[int]]] = (),
+    ) -> None:
+        """`sockets` are beside `configure`, `adopted` is what other processes have had: batches of parcels."""
         spec = configure.spec
         self._channel = channel
         self._number = configure.worker
@@ -80,6 +97,8 @@ class Worker:
         self._drain_until: float | None = None
         #: The number of the last change.
         self._changed = 0
+        #: How what is left ends when this worker does.
+        self._last_outcome = Outcome.SHUTDOWN
         self._report_at = self._loop.now + REPORT_INTERVAL_S
         self._reported: dict[tuple[str, type], ListenerTotals | DatagramTotals] = {}
         self._timer: set[Actor] = set()
@@ -88,9 +107,9 @@ class Worker:
         self._id_prefixes: dict[str, str] = {}
         self._spec = replace(spec, listeners=())
         self._listeners: dict[str, Listener] = {}
-        self._change(spec, sockets)
+        self._change(spec, sockets, adopted)
 
-    def _change(self, spec: Spec, sockets: list[int]) -> None:
+    def _change(self, spec: Spec, sockets: list[int], adopted: Sequence[tuple[Label, list[int]]] = ()) -> None:
         """From now on relay what `spec` says. `sockets` are those of its endpoints that were not there before, in their
         order.
         """
@@ -111,7 +130,19 @@ class Worker:
             self._datagrams.limit(limits.sessions)
         self._change_listeners(old, spec, departures)
         self._attend(before.keys(), after, sockets)
+        self._adopt(adopted, departures)
+        if self._datagrams is not None:
+            self._datagrams.open()
+            self._datagrams.settle()
         departures.begin()
+
+    def _adopt(self, adopted: Sequence[tuple[Label, list[int]]], departures: Departures) -> None:
+        """Go on with what other processes have had. Before sockets for datagrams are read: their clients are known."""
+        if adopted:
+            arrivals = Arrivals(self._streams, self._datagrams, self._log, departures)
+            for label, fds in adopted:
+                arrivals.take(label, fds)
+            arrivals.settle()
 
     def _listener(self, name: str) -> Listener | None:
         """The one of this name that is in force, if there is one."""
@@ -133,12 +164,12 @@ class Worker:
             if listener.stream is not None:
                 self._streams.serve(listener, prefix, departures)
             if listener.datagram is not None and self._datagrams is not None:
-                share = session_share(listener, spec.workers, self._number)
+                share = session_share(listener, spec, self._number)
                 # Connections and sessions of one listener are counted apart, and their ids shall not meet.
                 self._datagrams.serve(listener, share, f"{prefix}d", departures)
 
     def _dismiss(
-        self, before: Mapping[Hashable, Endpoint], after: Sequence[Endpoint], policies: Mapping[str, OnChange | None]
+        self, before: Mapping[SocketKey, Endpoint], after: Sequence[Endpoint], policies: Mapping[str, OnChange | None]
     ) -> None:
         """Let go of the sockets that are not there any more. `policies` are those of the listeners to come, by name."""
         staying = {endpoint.key for endpoint in after}
@@ -154,7 +185,7 @@ class Worker:
                 until = None if policy is OnChange.KEEP else self._loop.now + self._spec.drain_timeout_s
                 self._datagrams.dismiss(endpoint, until=self._loop.now if endpoint.address in covered else until)
 
-    def _attend(self, before: Collection[Hashable], after: Iterable[Endpoint], sockets: Iterable[int]) -> None:
+    def _attend(self, before: Collection[SocketKey], after: Iterable[Endpoint], sockets: Iterable[int]) -> None:
         """Serve on every socket: those that stay, and `sockets`, the new ones, in order."""
         fds = iter(sockets)
         for endpoint in after:
@@ -167,9 +198,6 @@ class Worker:
                 else:
                     af = -1 if endpoint.from_systemd else endpoint.address.family.af  # -1: ask the socket itself
                     self._datagrams.attend(endpoint, socket.socket(af, socket.SOCK_DGRAM, fileno=next(fds)))
-        if self._datagrams is not None:
-            self._datagrams.open()
-            self._datagrams.settle()
 
     def _prefix(self, name: str, *, alone: bool) -> str:
         """What the ids of a listener's connections begin with: the same for as long as this worker lives."""
@@ -182,6 +210,8 @@ class Worker:
         """Relay until told to stop, or until the last connection of a drain has ended. Obeys `messages` first."""
         loop = self._loop
         loop.selector.register(self._channel, IN, self.on_channel)
+        if self._active:  # others have had them
+            self._report()
         self._send(Ready(os.getpid()))
         self._timer = loop.call_at(self, self._report_at)
         for message, fds in messages:
@@ -190,12 +220,22 @@ class Worker:
         gc.collect()
         gc.freeze()
         loop.run()
-        self._streams.end_all(Outcome.SHUTDOWN)
+        self._streams.end_all(self._last_outcome)
         if self._datagrams is not None:
-            self._datagrams.end_all(Outcome.SHUTDOWN)
+            self._datagrams.end_all(self._last_outcome)
         loop.close_ended()
         self._report()
+        self._send_rest()
         self._log.flush()
+
+    def _send_rest(self) -> None:
+        """Have control hear the last words, if it listens."""
+        poll = select.poll()
+        while self._channel.fileno() != -1 and self._channel.backlog:
+            poll.register(self._channel, select.POLLOUT)
+            if not poll.poll(_LAST_WORDS_MS):
+                return
+            self._flush_channel()
 
     def _flush(self) -> None:
         """The end of a turn, where datagrams are served."""
@@ -218,6 +258,7 @@ class Worker:
         """Do what the control process says. Owns `fds`."""
         if isinstance(message, Change):
             self._change(message.spec, fds)
+            self._loop.reloads += 1
             gc.collect()  # what has gone leaves circles behind, which by our thresholds would stay for ever
             self._changed = message.number
             self._loop.again(self._after_this_turn)
@@ -229,6 +270,8 @@ class Worker:
             self._send(Counted(message.number, tuple(self._counts())))
         elif isinstance(message, Drain):
             self._drain(message.timeout_s)
+        elif isinstance(message, HandOver):
+            self._hand_over([socket.socket(fileno=fd) for fd in fds])
         elif isinstance(message, Stop):
             self._loop.running = False
 
@@ -238,6 +281,22 @@ class Worker:
 
     def _tell_changed(self) -> None:
         self._send(Changed(self._changed))
+
+    def _hand_over(self, parcels: list[socket.socket]) -> None:
+        """Into the parcels with everything, and that is the end (R4). Owns `parcels`."""
+        self._streams.suspend()
+        packer = Packer(parcels)
+        for listener, connections in self._streams.live():
+            packer.pack_streams(listener, connections)
+        if self._datagrams is not None:
+            self._datagrams.suspend()
+            for listener, sock, sessions in self._datagrams.live():
+                packer.pack_sessions(listener, sock, sessions)
+        packer.close()
+        if self._active:
+            self._last_outcome = Outcome.NOT_TAKEN_OVER
+        self._send(HandedOver(packer.connections, packer.sessions, self._active))
+        self._loop.running = False
 
     def expire(self) -> None:
         """Report every second. While draining, look more often whether it is over."""
@@ -339,21 +398,23 @@ class Worker:
             self._loop.selector.modify(self._channel, wanted, self.on_channel)
 
 
-def receive_configuration(channel: Channel) -> tuple[Configure, list[int], list[tuple[Message, list[int]]]]:
-    """Wait for the Configure message: it, its listening sockets (the caller owns them), and whatever came right behind
-    it, with what is beside that. Raises ChannelClosed.
+def receive_configuration(channel: Channel) -> list[tuple[Message, list[int]]]:
+    """Wait for the Configure message, and for AllAdopted where it says so: them, and whatever came before, between and
+    right behind them, with what is beside that, which the caller owns. Raises ChannelClosed.
     """
     poll = select.poll()  # not select(): a daemon with a thousand listeners hands down a descriptor above 1023
     poll.register(channel, select.POLLIN)
+    received: list[tuple[Message, list[int]]] = []
     while True:
         poll.poll()
-        received = list(channel.receive())
+        received += channel.receive()
         if not received:
             continue
-        (configure, fds), rest = received[0], received[1:]
+        configure = received[0][0]
         if not isinstance(configure, Configure):
             raise ChannelClosed(f"expected Configure, got {type(configure).__name__}")
-        return configure, fds, rest
+        if not configure.adopting or any(isinstance(message, AllAdopted) for message, _ in received):
+            return received
 
 
 def main() -> None:
@@ -366,12 +427,15 @@ def main() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     try:
-        configure, sockets, rest = receive_configuration(channel)
+        received = receive_configuration(channel)
     except ChannelClosed as error:
         print(f"no configuration from the control process: {error}", file=sys.stderr)  # noqa: T201  # it reads this
         sys.exit(1)
-    worker = Worker(channel, configure, sockets)
-    worker.run(rest)
+    configure, sockets = received[0]
+    assert isinstance(configure, Configure)  # noqa: S101  # receive_configuration says so
+    adopted = [(message.label, fds) for message, fds in received if isinstance(message, Adopt)]
+    worker = Worker(channel, configure, sockets, adopted)
+    worker.run([(message, fds) for message, fds in received[1:] if not isinstance(message, Adopt | AllAdopted)])
     sys.stdout.flush()
     os._exit(
         0

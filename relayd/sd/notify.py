@@ -5,13 +5,16 @@ systemd itself does not read (measured: after 513 datagrams), which is why calle
 """
 
 import os
+import select
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from systemd.daemon import notify
 
 #: systemd kills a service whose WATCHDOG=1 is late; sd_watchdog_enabled(3) advises half of the interval that it allows.
 _WATCHDOG_SHARE = 0.5
+#: SCM_MAX_FD of the kernel (unix(7)): descriptors in one message.
+FDS_AT_ONCE = 253
 
 
 class Notifier:
@@ -68,11 +71,44 @@ class Notifier:
         """Start or stop may last `seconds` more, counted from now, where the unit's own timeout is shorter."""
         self._send(f"EXTEND_TIMEOUT_USEC={max(0, round(seconds * 1e6))}")
 
-    def _send(self, *assignments: str) -> None:
+    # the FD store -----------------------------------------------------------------------------------------------
+
+    def store(self, name: str, fds: Sequence[int], *, watched: bool = True) -> None:
+        """Have systemd keep duplicates of `fds` under `name`, and pass them to the next process of this service
+        (FDSTORE=1). `watched` False: even those whose other end is closed, which it lets go of otherwise.
+
+        At most FDS_AT_ONCE. Nobody says whether it has: more than FileDescriptorStoreMax= it does not.
+        """
+        self._send("FDSTORE=1", f"FDNAME={name}", *(() if watched else ("FDPOLL=0",)), fds=fds)
+
+    def unstore(self, name: str) -> None:
+        """Have systemd let go of all that it keeps under `name`."""
+        self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+    def barrier(self, timeout_s: float) -> bool:
+        """Wait until systemd has done all that it was told so far (BARRIER=1). False: it has not, after `timeout_s`."""
+        if not self._enabled:
+            return True
+        ours, theirs = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._send("BARRIER=1", fds=[theirs])
+        finally:
+            os.close(theirs)
+        with open(ours, "rb", buffering=0) as done:
+            poll = select.poll()
+            poll.register(done, 0)  # POLLHUP is told without being asked for (poll(2))
+            return bool(poll.poll(timeout_s * 1000))
+
+    @property
+    def enabled(self) -> bool:
+        """True when there is somebody to be told."""
+        return self._enabled
+
+    def _send(self, *assignments: str, fds: Sequence[int] = ()) -> None:
         if not self._enabled:
             return
         try:
-            notify("\n".join(assignments))
+            notify("\n".join(assignments), fds=list(fds)) if fds else notify("\n".join(assignments))
         except OSError as error:
             if not self._warned:
                 self._warned = True

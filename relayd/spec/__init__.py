@@ -225,13 +225,17 @@ ADMIN_SOCKET = UnixAddress("/run/relayd/admin.sock")
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """Everything that one daemon does. `workers` is a number by now: "auto" has been counted."""
+    """Everything that one daemon does. `workers` is a number by now: "auto" has been counted. `copies` is how many
+    sockets an address has that takes datagrams (`spec.sockets`); None: as many as there are workers.
+    """
 
     workers: int
     drain_timeout_s: float
     log: Log
     listeners: tuple[Listener, ...]
     admin: Admin = Admin()
+    preserve_connections: bool = True
+    copies: int | None = None
 
     @property
     def names(self) -> frozenset[NameAddress]:

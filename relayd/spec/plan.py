@@ -9,14 +9,13 @@ A start is the plan from None, a stop the plan to None. A socket that both have 
 never closed (R2).
 """
 
-from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from relayd.address import Family, SystemdAddress
 from relayd.errors import RelaydError
 from relayd.spec import Listener, OnChange, Spec, Target
-from relayd.spec.sockets import Endpoint, endpoints
+from relayd.spec.sockets import Endpoint, SocketKey, endpoints
 
 __all__ = ["Adjust", "Close", "NotWithoutRestart", "Open", "Plan", "Postpone", "Serve", "Step", "effect", "plan"]
 
@@ -82,7 +81,7 @@ def plan(old: Spec | None, new: Spec | None) -> Plan:
         return Plan(tuple(postponed), new)
     before = {endpoint.key: endpoint for endpoint in endpoints(old)} if old is not None else {}
     steps: list[Step] = []
-    taken: dict[Hashable, Endpoint] = {}
+    taken: dict[SocketKey, Endpoint] = {}
     for endpoint in endpoints(new) if new is not None else ():
         first = taken.setdefault(endpoint.key, endpoint)
         if first is not endpoint:
@@ -116,6 +115,7 @@ def _in_force(old: Spec, new: Spec, postponed: list[Postpone]) -> Spec:
     return replace(
         new,
         workers=old.workers,
+        copies=old.copies,
         admin=old.admin,
         log=replace(new.log, format=old.log.format),
         listeners=tuple(listeners),

@@ -329,7 +329,7 @@ def answered(client: socket.socket, target: socket.socket, data: bytes) -> int:
 
 def no_bugs(daemon: Daemon) -> None:
     bad = [line for line in daemon.lines if line["event"] in ("internal_error", "worker_exited", "control_lost")]
-    assert not bad, bad
+    assert not bad, "\n".join(str(line.get("traceback", line)) for line in bad)
 
 
 def test_a_session_goes_on_when_its_listener_gets_another_name(tmp_path: Path, udp_echo: socket.socket) -> None:

@@ -11,9 +11,12 @@ from relayd.relay.stream.connection import LEGAL as PHASES
 from relayd.relay.stream.connection import Connection
 from relayd.relay.stream.pump import LEGAL as FLOWS
 from relayd.relay.stream.pump import Pump
+from tests.integration.relaying import Relay
+from tests.integration.restarting import restart_streams
 
-#: How bytes move: never by splice, by splice from the first byte on, or as the pump decides.
-MODES = ("copying", "splicing", "adaptive")
+#: How bytes move: never by splice, by splice from the first byte on, as the pump decides; and as it decides while every
+#: connection goes into a parcel and comes out of it every few milliseconds, as in a restart.
+MODES = ("copying", "splicing", "adaptive", "restarting")
 
 
 @pytest.fixture(autouse=True)
@@ -62,4 +65,6 @@ def splice(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 
         monkeypatch.setattr(Pump, "__init__", init_splicing)
         monkeypatch.setattr(pump_module, "_SMALL_BURST_BYTES", 0)
+    if request.param == "restarting":
+        monkeypatch.setattr(Relay, "_flush", restart_streams)
     return bool(request.param != "copying")

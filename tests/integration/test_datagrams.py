@@ -22,6 +22,7 @@ from relayd.relay.datagram.waiting import WAITING_MAX
 from relayd.spec import OnTargetError
 from tests.integration.datagram_relaying import DatagramRelay, DatagramTarget, dead_address
 from tests.integration.loop_thread import DEADLINE_S
+from tests.integration.restarting import restart_datagrams
 from tests.specs import DATAGRAM
 
 KINDS = ("inet", "inet6", "unix", "abstract")
@@ -30,9 +31,19 @@ BINDS = {"inet": "127.0.0.1:0", "inet6": "[::1]:0"}
 SIZES = (0, 1, 512, 1472, 9000, 65507)
 
 
+@pytest.fixture(params=["fast", "plain", "restarting"])
+def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Batches by one system call, or datagrams one by one; and batches while every session goes into a parcel and comes
+    out of it every few milliseconds, as in a restart.
+    """
+    if request.param == "restarting":
+        monkeypatch.setattr(DatagramRelay, "_flush", restart_datagrams)
+    return bool(request.param != "plain")
+
+
 @pytest.fixture(params=["fast", "plain"])
-def fast(request: pytest.FixtureRequest) -> bool:
-    """Batches by one system call, or datagrams one by one."""
+def undisturbed(request: pytest.FixtureRequest) -> bool:
+    """As `fast`, without restarts, which need descriptors themselves, and change counters in the middle of a turn."""
     return bool(request.param == "fast")
 
 
@@ -654,9 +665,9 @@ def test_a_client_that_left_is_no_trouble(fast: bool, tmp_path: Path) -> None:
 # F1, F3, S5, R6: under load and faults ------------------------------------------------------------------------------
 
 
-def test_out_of_descriptors_a_new_session_takes_that_of_another(fast: bool, tmp_path: Path) -> None:
+def test_out_of_descriptors_a_new_session_takes_that_of_another(undisturbed: bool, tmp_path: Path) -> None:
     # F1
-    with DatagramTarget("inet", tmp_path) as target, DatagramRelay([target.address], fast=fast) as relay:
+    with DatagramTarget("inet", tmp_path) as target, DatagramRelay([target.address], fast=undisturbed) as relay:
         clients = [relay.client() for _ in range(4)]
         clients[0].send(b"x")
         target.receive()
@@ -673,9 +684,9 @@ def test_out_of_descriptors_a_new_session_takes_that_of_another(fast: bool, tmp_
         assert not relay.counters.dropped
 
 
-def test_out_of_descriptors_without_a_session_a_datagram_is_counted(fast: bool, tmp_path: Path) -> None:
+def test_out_of_descriptors_without_a_session_a_datagram_is_counted(undisturbed: bool, tmp_path: Path) -> None:
     # F1
-    with DatagramTarget("inet", tmp_path) as target, DatagramRelay([target.address], fast=fast) as relay:
+    with DatagramTarget("inet", tmp_path) as target, DatagramRelay([target.address], fast=undisturbed) as relay:
         client = relay.client()
         spare, soft_and_hard = os.dup(0), resource.getrlimit(resource.RLIMIT_NOFILE)
         os.close(spare)
@@ -801,13 +812,16 @@ def flood(port: int, count: int, first: int = 0) -> None:
 
 
 def test_a_flood_of_forged_clients_does_not_push_a_busy_one_aside(
-    fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # D3, F2: nothing of the busy client's is lost, sessions and descriptors stay within their bound. Between two of its
     # datagrams at most 300 forged clients begin a session, so that it is never the one unused for longest.
     monkeypatch.setattr("relayd.relay.datagram.newcomers.WAITING_MAX", 100)
     share = 400
-    with DatagramTarget("inet", tmp_path) as target, DatagramRelay([target.address], fast=fast, share=share) as relay:
+    with (
+        DatagramTarget("inet", tmp_path) as target,
+        DatagramRelay([target.address], fast=undisturbed, share=share) as relay,
+    ):
         assert isinstance(relay.address, InetAddress)
         busy = relay.client()
         busy.send(b"busy")

@@ -76,6 +76,10 @@ class Receiver(abc.ABC):
         if not self._detached:
             self._service.loop.closing.append(self._sock)
 
+    def suspend(self) -> None:
+        """Receive no more, for another process will; what has been read is passed on. Sessions stay as they are."""
+        self._suspend()
+
     def detach(self) -> socket.socket:
         """Close all but the socket, which is the caller's from now on."""
         self._detached = True
@@ -197,6 +201,12 @@ class SessionReceiver(Receiver):
     def sessions(self) -> Collection[Session]:
         """Those that are there now, of whatever listener they are."""
         return self.reception.home.values()
+
+    def suspend(self) -> None:
+        """See `Receiver`. Nobody waits any more."""
+        super().suspend()
+        while self._newcomers:
+            self._admit()
 
     def close(self) -> None:
         """See `Receiver`."""

@@ -25,8 +25,11 @@ class Recorded(Protocol):
     def service(self) -> DatagramService:
         """Its listener's, as it was when the session began."""
 
+    @property
+    def conn_id(self) -> str:
+        """What the log calls it."""
+
     key: bytes
-    number: int
     choice: Choice
     attempts: int
     errno: int
@@ -37,6 +40,8 @@ class Recorded(Protocol):
     bytes_in: int
     bytes_out: int
     dropped: int
+    reloads_before: int
+    restarts: int
 
 
 def session_record(session: Recorded, outcome: Outcome, now: float) -> AccessRecord:
@@ -46,7 +51,7 @@ def session_record(session: Recorded, outcome: Outcome, now: float) -> AccessRec
     client, port = receiver.client_text(session.key)
     first = session.first_reply_at
     return AccessRecord(
-        conn_id=f"{service.id_prefix}{session.number}",
+        conn_id=session.conn_id,
         listener=service.spec.name,
         type="unix_dgram" if receiver.layout.af == socket.AF_UNIX else "udp",
         client=client,
@@ -68,4 +73,6 @@ def session_record(session: Recorded, outcome: Outcome, now: float) -> AccessRec
         datagrams_in=session.datagrams_in,
         datagrams_out=session.datagrams_out,
         datagrams_dropped=session.dropped,
+        reloads_survived=service.loop.reloads - session.reloads_before,
+        restarts_survived=session.restarts,
     )

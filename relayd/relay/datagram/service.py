@@ -112,14 +112,35 @@ class DatagramService:
 
     def begin(self, session: LiveSession, home: dict[bytes, Any], key: bytes) -> int:
         """Count `session` in, and find it under `home[key]`; its number, the second half of its id."""
+        self.counters.accepted += 1
+        self._admit(session, home, key)
+        return self.counters.accepted
+
+    def readmit(self, session: LiveSession, home: dict[bytes, Any], key: bytes, noted_until: float) -> None:
+        """Count in `session`, which another process has begun, and which was last used by `noted_until`. When all are
+        there, `settle`.
+        """
+        self._admit(session, home, key)
+        session.noted_until = noted_until
+
+    def settle(self) -> None:
+        """All that come from other processes are there: bring them in order, and end what is over."""
+        self.table.settle()
+        self._look_now()
+
+    def _admit(self, session: LiveSession, home: dict[bytes, Any], key: bytes) -> None:
         now = self.loop.now
         self.table.add(session, home, key, now)
-        self.counters.accepted += 1
         self.counters.active += 1
         self._room.active += 1
         if self._timer is None:
             self._timer = self.loop.call_at(self, now + self.table.timeout_s)
-        return self.counters.accepted
+
+    def left(self, session: LiveSession) -> None:
+        """Count out `session`, which another process has now: it has not ended."""
+        self.table.remove(session)
+        self.counters.active -= 1
+        self._room.active -= 1
 
     def ended(self, session: LiveSession, outcome: Outcome) -> None:
         """Count `session` out. Once."""

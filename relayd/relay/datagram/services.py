@@ -1,9 +1,10 @@
 """Everything about datagrams in one worker: what the worker itself says to it, and nothing more."""
 
 import math
+import os
 import socket
-from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from relayd.address import InetAddress, NameAddress, SocketAddress
@@ -12,13 +13,15 @@ from relayd.log.logger import Logger
 from relayd.net.batches import Batches
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.listener import Receiver, SessionReceiver
+from relayd.relay.datagram.reception import Reception
 from relayd.relay.datagram.service import DRAIN_SILENCE_S, DatagramService, SessionRoom
+from relayd.relay.datagram.session import Session
 from relayd.relay.datagram.spreading import Spreader, SpreadingReceiver
 from relayd.relay.departures import Departures
 from relayd.relay.group import Group, Groups
 from relayd.relay.loop import Loop
 from relayd.spec import Listener, OnChange, SessionMode, Target
-from relayd.spec.sockets import Covered, Endpoint
+from relayd.spec.sockets import Covered, Endpoint, SocketKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,13 @@ class DatagramServices:
         self._idle = True
         self._groups: dict[str, Groups] = {}
         self._spreaders: dict[Group, Spreader] = {}
-        self._receivers: dict[Hashable, Receiver] = {}
+        self._receivers: dict[SocketKey, Receiver] = {}
         #: By name, for the life of the worker: a listener that goes and comes again counts on.
         self._counters: dict[str, DatagramCounters] = {}
         #: Services whose listener is gone, and whose sessions are not; and sockets that are there for sessions alone.
         self._removed: list[DatagramService] = []
-        self._retired: dict[Hashable, _Retired] = {}
+        self._retired: dict[SocketKey, _Retired] = {}
+        self._by_inode: dict[int, Reception] = {}
 
     @property
     def active(self) -> int:
@@ -153,7 +157,7 @@ class DatagramServices:
             retired = self._retired[endpoint.key] = _Retired(receiver, until)
             self._look_at_retired(endpoint.key, retired)
 
-    def give_way(self, covered: Covered, staying: Collection[Hashable]) -> None:
+    def give_way(self, covered: Covered, staying: Collection[SocketKey]) -> None:
         """Close at once what is only there for its sessions and has the address of somebody who is `covered` now: new
         clients would come to it. Not those that are `staying`, by their key.
         """
@@ -208,6 +212,50 @@ class DatagramServices:
         for spreader in self._spreaders.values():
             spreader.prune()
 
+    # over a restart ---------------------------------------------------------------------------------------------
+
+    def suspend(self) -> None:
+        """Receive no more: what comes from now on waits in the sockets, for another process. What has come already is
+        passed on.
+        """
+        for receiver in self._every_receiver():
+            receiver.suspend()
+        self.flush()
+
+    def live(self) -> Iterator[tuple[Listener, socket.socket, list[Session]]]:
+        """Every session, by listener and receiving socket."""
+        for receiver in self._every_receiver():
+            if isinstance(receiver, SessionReceiver):
+                by_service: dict[DatagramService, list[Session]] = {}
+                for session in receiver.sessions:
+                    by_service.setdefault(session.service, []).append(session)
+                for service, sessions in by_service.items():
+                    yield service.spec, receiver.reception.sock, sessions
+
+    def receiver(self, inode: int) -> Reception | None:
+        """Where the sessions belong of the receiving socket with this inode; None: nobody has it any more."""
+        if not self._by_inode:
+            self._by_inode = {
+                os.fstat(receiver.reception.sock.fileno()).st_ino: receiver.reception
+                for receiver in self._receivers.values()
+                if isinstance(receiver, SessionReceiver)
+            }
+        return self._by_inode.get(inode)
+
+    def settle_sessions(self) -> None:
+        """All sessions are there that come from other processes."""
+        self._by_inode.clear()
+        for service in self.services.values():
+            service.settle()
+
+    def closed(self, name: str) -> defaultdict[Outcome, int]:
+        """The counts of how sessions of the listener `name` have ended."""
+        return self._counters.setdefault(name, DatagramCounters()).closed
+
+    def _every_receiver(self) -> Iterator[Receiver]:
+        yield from self._receivers.values()
+        yield from (retired.receiver for retired in self._retired.values())
+
     # once a second ----------------------------------------------------------------------------------------------
 
     def look(self) -> None:
@@ -229,7 +277,7 @@ class DatagramServices:
             self._removed.remove(service)
             service.retire()
 
-    def _look_at_retired(self, key: Hashable, retired: _Retired) -> None:
+    def _look_at_retired(self, key: SocketKey, retired: _Retired) -> None:
         if retired.over(self._loop.now):
             del self._retired[key]
             retired.receiver.close()
@@ -266,7 +314,7 @@ class DatagramServices:
         """End every session, and close every socket."""
         for service in (*self._removed, *self.services.values()):
             service.end_all(outcome)
-        for receiver in (*self._receivers.values(), *(retired.receiver for retired in self._retired.values())):
+        for receiver in self._every_receiver():
             receiver.close()
         for spreader in self._spreaders.values():
             spreader.close()

@@ -110,7 +110,9 @@ class Session(LiveSession):
         "number",
         "phase",
         "receiver",
+        "reloads_before",
         "reply_to",
+        "restarts",
         "send",
         "service",
         "started_at",
@@ -137,7 +139,10 @@ class Session(LiveSession):
         self.service = service
         self._loop = service.loop
         self._outbox = receiver.outbox
-        self.attempts = self.errno = self.dropped = self.number = self._watched = 0
+        self.attempts = self.errno = self.dropped = self._watched = self.restarts = 0
+        #: 0 before `begin`; the whole id of one that has come from another process.
+        self.number: int | str = 0
+        self.reloads_before = service.loop.reloads
         self._tried: tuple[Choice, ...] = ()
         self._tried_at = 0
         self.started_at = service.loop.now
@@ -350,6 +355,11 @@ class Session(LiveSession):
             self.drop(Drop.CLIENT_FULL)
         else:
             self.drop(Drop.TOO_LARGE if number == errno.EMSGSIZE else Drop.CLIENT_FAILED)
+
+    @property
+    def conn_id(self) -> str:
+        """What the log calls it."""
+        return self.number if isinstance(self.number, str) else f"{self.service.id_prefix}{self.number}"
 
     @property
     def target(self) -> Target | None:
@@ -570,3 +580,14 @@ class Session(LiveSession):
         finally:  # a bug in logging must not keep descriptors
             self._let_go()
             self.send = self._sock.send  # not a method of ours: nobody goes round in circles
+
+    def leave(self) -> None:
+        """CLOSED, here: another process has its socket now, and goes on with it (`handover`)."""
+        self._enter(_CLOSED)
+        if self._late is not None:
+            self._late.cancel()
+        self._waiting = self._late = None
+        self.service.left(self)
+        self._loop.selector.abandon(self._sock.fileno())
+        self._loop.closing.append(self._sock)
+        self.send = self._sock.send

@@ -71,6 +71,10 @@ class Sessions(Generic[SessionT]):
         session.noted_until = now + STEP_S
         self._order.move_to_end(session)
 
+    def settle(self) -> None:
+        """Bring sessions that were added with uses of long ago (their `noted_until`) into the order of last use."""
+        self._order = OrderedDict.fromkeys(sorted(self._order, key=lambda session: session.noted_until))
+
     def remove(self, session: SessionT) -> None:
         """End `session`. Idempotent."""
         if session in self._order:

@@ -108,7 +108,15 @@ class LateAnswers:
         """A bug: the session ends."""
         self._session.crashed(error)
 
+    def all(self) -> list[bytes]:
+        """Each of them, in order."""
+        return self._waiting.all()
+
+    def cancel(self) -> None:
+        """Look no more: what waits goes on in another process."""
+        self._timer.discard(self)
+
     def give_up(self) -> None:
         """The session ends: what waits is lost."""
-        self._timer.discard(self)
+        self.cancel()
         self._session.drop(Drop.CLIENT_FULL, len(self._waiting))

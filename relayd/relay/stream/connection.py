@@ -38,7 +38,7 @@ from relayd.spec import Target
 #: How long bytes that came before a reset may take to be acknowledged before the reset overtakes them, and how often
 #: we look.
 RESET_FLUSH_S = 2.0
-_RESET_LOOK_S = 0.01
+RESET_LOOK_S = 0.01
 #: Wait before a dial that this machine could not even begin (no descriptor, full Unix backlog) is tried again: at least
 #: this, and a quarter of the time that it has waited already, so that a thousand of them cost little.
 _DIAL_RETRY_S = 0.05
@@ -105,6 +105,8 @@ class Connection:
         "_outcome",
         "_pump_in",
         "_pump_out",
+        "_reloads_before",
+        "_restarts",
         "_service",
         "_started_at",
         "_target",
@@ -117,8 +119,17 @@ class Connection:
         "phase",
     )
 
-    def __init__(self, service: StreamService, client: socket.SocketType, sockaddr: object, arrival: Arrival) -> None:
-        """Takes `client`, an accepted non-blocking socket whose peer is `sockaddr`."""
+    def __init__(
+        self,
+        service: StreamService,
+        client: socket.SocketType,
+        sockaddr: object,
+        arrival: Arrival,
+        conn_id: str | None = None,
+    ) -> None:
+        """Takes `client`, an accepted non-blocking socket whose peer is `sockaddr`. With a `conn_id` it is one that
+        another process has accepted and counted (`handover.thaw`).
+        """
         self._service = service
         self._client = client
         self._client_fd = client.fileno()
@@ -145,7 +156,11 @@ class Connection:
         self.loop = service.loop
         self.phase = _DIALING
         self._started_at = self.active_at = service.loop.now
-        self._number = service.begin(self)
+        self._restarts = 0
+        #: Reloads that this process had seen when the connection began.
+        self._reloads_before = service.loop.reloads
+        #: The number, or the whole id of one that has come from another process.
+        self._number: int | str = service.begin(self) if conn_id is None else service.readmit(self, conn_id)
 
     # dialling ---------------------------------------------------------------------------------------------------
 
@@ -369,7 +384,7 @@ class Connection:
         self._deadline = self.loop.now + RESET_FLUSH_S
         self.opposite(survivor).stop()
         survivor.flags_at_end = 0  # no FIN follows that would push what is held back for it
-        self._set_timer(self.loop.now + _RESET_LOOK_S)
+        self._set_timer(self.loop.now + RESET_LOOK_S)
 
     @property
     def _survivor(self) -> Pump | None:
@@ -383,7 +398,7 @@ class Connection:
         survivor = self._survivor
         waiting = survivor is not None and (survivor.flow is not _FINISHED or unacknowledged(survivor.sink) > 0)
         if waiting and self.loop.now < self._deadline:
-            self._set_timer(self.loop.now + _RESET_LOOK_S)
+            self._set_timer(self.loop.now + RESET_LOOK_S)
         else:
             self._close(self._outcome, self._errno)
 
@@ -439,6 +454,12 @@ class Connection:
     # the one way out --------------------------------------------------------------------------------------------
 
     @property
+    def conn_id(self) -> str:
+        """What the log calls it, for as long as it lives, whatever process has it."""
+        number = self._number
+        return number if isinstance(number, str) else f"{self._service.id_prefix}{number}"
+
+    @property
     def target(self) -> Target | None:
         """Where it goes, or tries to; None before the first dial."""
         return self._choice.target if self._choice is not None else None
@@ -488,6 +509,23 @@ class Connection:
                 forget(self._target_fd)
                 closing.append(self._target)
 
+    def leave(self) -> None:
+        """CLOSED, here: another process has its sockets now, and goes on with it (`handover`). Idempotent."""
+        if self.phase is _CLOSED:
+            return
+        self.phase = _CLOSED
+        self._timer.discard(self)
+        self._service.left(self)
+        for pump in (self._pump_in, self._pump_out):
+            if pump is not None:
+                pump.release()
+        self._pump_in = self._pump_out = None
+        selector, closing = self.loop.selector, self.loop.closing
+        for sock in (self._client, self._target):
+            if sock is not None:
+                selector.abandon(sock.fileno())
+                closing.append(sock)
+
     def _record(self, outcome: Outcome, number: int) -> AccessRecord:
         """What the log says about this connection. Before its sockets are closed: the kernel is asked about the
         client's.
@@ -508,7 +546,7 @@ class Connection:
             host, port = (peer.host, peer.port) if isinstance(peer, InetAddress) else (str(peer), 0)
             path = path_info(client) if af == socket.AF_INET6 else None
         return AccessRecord(
-            conn_id=f"{service.id_prefix}{self._number}",
+            conn_id=self.conn_id,
             listener=service.spec.name,
             type="unix" if af == socket.AF_UNIX else "tcp",
             client=host,
@@ -527,4 +565,6 @@ class Connection:
             errno=number,
             rtt_ms=path.rtt_ms if path is not None else None,
             retrans=path.retrans if path is not None else None,
+            reloads_survived=self.loop.reloads - self._reloads_before,
+            restarts_survived=self._restarts,
         )

@@ -84,6 +84,24 @@ class StreamService:
         counters.accepted += 1
         return counters.accepted
 
+    def readmit(self, connection: Live, conn_id: str) -> str:
+        """Count in `connection`, which another process has accepted, and called `conn_id`."""
+        self.connections.add(connection)
+        self.admission.active += 1
+        self.counters.active += 1
+        return conn_id
+
+    def welcome(self, connection: Live, before: Stream) -> None:
+        """`connection` has been readmitted, and was served as `before` says."""
+        if before.timeouts != self.stream.timeouts:
+            connection.reconsider()
+
+    def left(self, connection: Live) -> None:
+        """Count out `connection`, which another process has now: it has not ended."""
+        self.connections.discard(connection)
+        self.counters.active -= 1
+        self.admission.active -= 1
+
     def first_look(self, connection: Actor) -> tuple[set[Actor], float]:
         """Set the timer of `connection` to the first look, counted from now: as `Loop.call_at`, and the time.
 

@@ -2,8 +2,8 @@
 
 import select
 import socket
-from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 
 from relayd.address import InetAddress, NameAddress
@@ -12,13 +12,14 @@ from relayd.log.logger import Logger
 from relayd.net.pipes import PipePool
 from relayd.outcomes import Outcome
 from relayd.relay.departures import Departures
-from relayd.relay.group import Groups
+from relayd.relay.group import Group, Groups
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Loop
+from relayd.relay.stream.connection import Connection
 from relayd.relay.stream.listener import AcceptingSocket, Acceptor
 from relayd.relay.stream.service import StreamService
-from relayd.spec import Listener, OnChange, Target
-from relayd.spec.sockets import Endpoint
+from relayd.spec import Listener, OnChange, Stream, Target
+from relayd.spec.sockets import Endpoint, SocketKey
 
 
 class StreamServices:
@@ -31,7 +32,7 @@ class StreamServices:
         self._admission = admission
         self._pipes = pipes
         self._groups: dict[str, Groups] = {}
-        self._acceptors: dict[Hashable, Acceptor] = {}
+        self._acceptors: dict[SocketKey, Acceptor] = {}
         self._backlogs = select.poll()
         #: By name, for the life of the worker: a listener that goes and comes again counts on.
         self._counters: dict[str, ListenerCounters] = {}
@@ -56,16 +57,7 @@ class StreamServices:
         service = self.services.get(listener.name)
         if service is None:
             self._groups[listener.name] = Groups(listener.targets)
-            self.services[listener.name] = StreamService(
-                loop=self._loop,
-                spec=listener,
-                stream=stream,
-                log=self._log,
-                admission=self._admission,
-                pipes=self._pipes,
-                id_prefix=id_prefix,
-                counters=self._counters.setdefault(listener.name, ListenerCounters()),
-            )
+            self.services[listener.name] = self._make(listener, stream, id_prefix)
             return
         before = service.spec
         if before != listener:
@@ -106,10 +98,56 @@ class StreamServices:
         self._removed.append(service)
         departures.consider(service.connections, replace(service.spec, on_change=policy), None)
 
+    def _make(self, listener: Listener, stream: Stream, id_prefix: str) -> StreamService:
+        return StreamService(
+            loop=self._loop,
+            spec=listener,
+            stream=stream,
+            log=self._log,
+            admission=self._admission,
+            pipes=self._pipes,
+            id_prefix=id_prefix,
+            counters=self._counters.setdefault(listener.name, ListenerCounters()),
+        )
+
     def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
         """From now on `name` means `addresses`. Connections stay where they are (T3)."""
         for groups in self._groups.values():
             groups.resolved(name, addresses)
+
+    # over a restart ---------------------------------------------------------------------------------------------
+
+    def suspend(self) -> None:
+        """Accept no more. What waits stays in the backlog, for another process."""
+        self._accepting = False
+        for acceptor in self._acceptors.values():
+            acceptor.close()
+
+    def live(self) -> Iterator[tuple[Listener, list[Connection]]]:
+        """Every connection, by listener, those that are gone included."""
+        for service in (*self._removed, *self.services.values()):
+            yield service.spec, [one for one in service.connections if isinstance(one, Connection)]
+
+    def place(self, listener: Listener, bind_port: int, bind_index: int) -> tuple[StreamService, Group]:
+        """Where a connection of `listener` belongs that another process has accepted, at this port of it: to the one of
+        its name, or, if there is none, to one that is gone.
+        """
+        service = self.services.get(listener.name)
+        if service is not None:
+            return service, self._groups[listener.name].at(bind_port, bind_index)
+        if listener.stream is None:
+            raise ValueError(f"{listener.name} has no streams")
+        for service in self._removed:
+            if service.spec == listener:
+                break
+        else:
+            service = self._make(listener, listener.stream, "")
+            self._removed.append(service)
+        return service, Groups(listener.targets).at(bind_port, bind_index)
+
+    def closed(self, name: str) -> defaultdict[Outcome, int]:
+        """The counts of how connections of the listener `name` have ended."""
+        return self._counters.setdefault(name, ListenerCounters()).closed
 
     # once a second ----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress, from_sockaddr
-from relayd.cli import client, main
+from relayd.cli import client, verbs
 from relayd.control.verdict import Change, Verdict
 from tests.unit.control.operating import NO, STATUS, YES, FakeOperator, serving
 
@@ -59,7 +59,7 @@ def default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UnixAddress:
     address = name()
     monkeypatch.setattr("relayd.spec.ADMIN_SOCKET", address)
     monkeypatch.setattr("relayd.config.admin.ADMIN_SOCKET", address)
-    monkeypatch.setattr(main, "DEFAULT_FILE", tmp_path / "default.toml")
+    monkeypatch.setattr(verbs, "DEFAULT_FILE", tmp_path / "default.toml")
     monkeypatch.delenv("RELAYD_ADMIN", raising=False)
     return address
 
@@ -71,7 +71,7 @@ def daemon(default: UnixAddress) -> Iterator[FakeOperator]:
 
 
 def relayd(*arguments: str) -> Result:
-    return CliRunner().invoke(main.app, list(arguments))
+    return CliRunner().invoke(verbs.app, list(arguments))
 
 
 def said(result: Result) -> tuple[int, str, str]:
@@ -255,7 +255,7 @@ def test_a_plan_of_a_file_with_errors(tmp_path: Path, text: str, error: str) -> 
 
 
 def test_a_plan_with_too_few_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(main, "_nofile", lambda: 36)
+    monkeypatch.setattr(verbs, "_nofile", lambda: 36)
     (tmp_path / "default.toml").write_text(WEB)
     result = relayd("plan")
     assert result.exit_code == 1

@@ -158,6 +158,7 @@ specs = st.builds(
         access=st.booleans(),
     ),
     listeners=st.integers(1, 3).flatmap(lambda count: st.tuples(*(listeners(number) for number in range(count)))),
+    preserve_connections=st.booleans(),
     admin=st.builds(Admin, st.lists(admin_addresses, max_size=3, unique=True).map(tuple)),
 )
 
@@ -182,7 +183,7 @@ def test_what_it_looks_like(tmp_path: Path) -> None:
         '[listeners."a.b"]\nbind = ["127.0.0.1:1", "unix:/nonexistent/x"]\ntargets = "10.0.0.1:1"\n'
     )
     assert to_toml(load(path).spec) == (
-        '[daemon]\nworkers = 2\ndrain_timeout = "30s"\n\n'
+        '[daemon]\nworkers = 2\ndrain_timeout = "30s"\npreserve_connections = true\n\n'
         '[log]\nlevel = "info"\nformat = "auto"\naccess = true\n\n'
         '[admin]\nlisten = ["unix:/run/relayd/admin.sock"]\nallow_remote = false\n\n'
         '[listeners."a.b"]\ntype = "stream"\nbind = [\n    "127.0.0.1:1",\n    "unix:/nonexistent/x",\n]\n'

@@ -17,6 +17,7 @@ BEFORE = """
 [daemon]
 workers = 2
 drain_timeout = "30s"
+preserve_connections = true
 [log]
 level = "info"
 format = "json"
@@ -68,6 +69,7 @@ DATAGRAM_KEYS = {
 OTHERS = {
     "daemon.workers": ("workers = 2", "workers = 3"),
     "daemon.drain_timeout": ('drain_timeout = "30s"', 'drain_timeout = "1s"'),
+    "daemon.preserve_connections": ("preserve_connections = true", "preserve_connections = false"),
     "log.level": ('level = "info"', 'level = "debug"'),
     "log.format": ('format = "json"', 'format = "text"'),
     "log.access": ("access = true", "access = false"),

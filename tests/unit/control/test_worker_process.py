@@ -3,14 +3,15 @@ import errno
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import relayd
-from relayd.channel import Channel
 from relayd.channel.messages import Configure, Message, Ready
-from relayd.control.worker_process import End, WorkerProcess, _environment
+from relayd.control.spawning import environment, spawn
+from relayd.control.worker_process import End, WorkerProcess
 from relayd.spec import Log, Spec
 
 FAKE = Path(__file__).with_name("fake_worker.py")
@@ -56,14 +57,13 @@ def test_a_worker_gets_our_environment_less_what_is_not_for_it() -> None:
     }
     package = Path(relayd.__file__).resolve().parent
     expected = {"PATH": "/bin", "JOURNAL_STREAM": "8:1", "PYTHONPATH": str(package.parent), "PYTHONSAFEPATH": "1"}
-    assert _environment(ours) == expected
+    assert environment(ours) == expected
     assert os.path.exists(f"{expected['PYTHONPATH']}/relayd/relay")
 
 
-def test_what_the_kernel_has_no_room_for_is_sent_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    crowded = CrowdedSocket(fileno=ours.detach())
-    monkeypatch.setattr(Channel, "pair", lambda: (Channel(crowded), theirs))
+def test_what_the_kernel_has_no_room_for_is_sent_again_soon() -> None:
+    spawned = spawn((sys.executable, "-S", str(FAKE), "none"))
+    crowded = CrowdedSocket(fileno=spawned.channel.detach())
 
     async def scenario() -> list[Message]:
         loop = asyncio.get_running_loop()
@@ -76,7 +76,7 @@ def test_what_the_kernel_has_no_room_for_is_sent_again_soon(monkeypatch: pytest.
             if not ready.done():
                 ready.set_result(None)
 
-        process = WorkerProcess((sys.executable, "-S", str(FAKE), "none"), hear, ended.set_result)
+        process = WorkerProcess(replace(spawned, channel=crowded), (), hear, ended.set_result)
         try:
             process.send(Configure(Spec(1, 1.0, Log("info", "auto", access=False), ()), 1))
             await asyncio.wait_for(ready, DEADLINE_S)

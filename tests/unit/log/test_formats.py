@@ -43,6 +43,8 @@ records = st.builds(
     datagrams_in=st.none() | counts,
     datagrams_out=counts,
     datagrams_dropped=counts,
+    reloads_survived=counts,
+    restarts_survived=counts,
 )
 #: Text with what hurts: quotes, escapes, control characters, lone surrogates, and much of it.
 nasty = st.text() | st.text(alphabet='"\\\n\r\x1b\0\ud800\u2028é…', max_size=6000)
@@ -69,10 +71,12 @@ def test_the_access_line_in_text_of_a_failed_dial_from_ipv6(access_record: Acces
         errno=errno.ECONNREFUSED,
         rtt_ms=1.25,
         retrans=2,
+        restarts_survived=1,
     )
     assert TextFormat(None).access(record) == (
         b"2026-11-22T12:01:02.125Z web [2001:db8::1]:51234 -> 127.0.0.1:8081 target_refused SC in=78 out=1234 "
-        b"connect=- first_byte=- total=3.4ms attempts=3 errno=ECONNREFUSED rtt=1.2ms retrans=2 id=a1b2c3-42\n"
+        b"connect=- first_byte=- total=3.4ms attempts=3 errno=ECONNREFUSED rtt=1.2ms retrans=2 restarts=1 "
+        b"id=a1b2c3-42\n"
     )
 
 
@@ -150,6 +154,8 @@ def test_the_access_line_in_json_has_the_keys_of_o1(access_record: AccessRecord)
         "errno": 0,
         "rtt_ms": None,
         "retrans": None,
+        "reloads_survived": 0,
+        "restarts_survived": 0,
     }
 
 
@@ -205,7 +211,7 @@ def test_any_record_is_one_printable_line_of_text_that_fits_a_pipe(record: Acces
 @given(records)
 def test_no_record_can_add_a_field_to_its_journal_entry(record: AccessRecord) -> None:
     found = JournalFormat(1).access(record).decode()[:-1].split("\n")
-    assert len(found) == 21 + 3 * (record.datagrams_in is not None) + sum(
+    assert len(found) == 23 + 3 * (record.datagrams_in is not None) + sum(
         value is not None for value in (record.connect_ms, record.first_byte_ms, record.rtt_ms, record.retrans)
     )
 

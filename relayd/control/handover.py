@@ -1,0 +1,339 @@
+"""What one life of the control process leaves to the next: listening sockets, and parcels with all else (R4, R5).
+
+    at any time     the listening sockets and the manifest are in systemd's FD store: a crash loses none of them
+    on SIGUSR1      workers put everything into parcels, which go to the store; the process ends, systemd starts another
+    on SIGUSR2      the same, but it is execve(2) that the descriptors outlive, under the same names as systemd gives
+    at a start      `find` sorts what has been passed; `ListeningSockets` and the workers go on with it
+
+The manifest is a memfd. A socket is told from others by its inode, and is in the manifest with what it cannot say
+itself: what it was asked to be bound to, and which file is its own. A manifest of a later version is not read, and what
+it is about is let go of: the addresses are bound anew.
+"""
+
+import itertools
+import os
+import socket
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from relayd.address import OWN_NAMES, InetAddress
+from relayd.channel import parcel
+from relayd.channel.codec import plain, value_of
+from relayd.channel.messages import Adopt
+from relayd.channel.parcel import Content, Label
+from relayd.control.listeners import BoundSocket, ListeningSockets
+from relayd.counters import DatagramTotals, ListenerTotals
+from relayd.net.listening import Identity, ListeningSocket
+from relayd.sd.activation import Inherited
+from relayd.sd.notify import Notifier
+from relayd.spec.budget import Budget
+from relayd.spec.sockets import SocketKey
+
+__all__ = ["Dealer", "Found", "Store", "find"]
+
+_MANIFEST = f"{OWN_NAMES}manifest-"
+_SOCKET = f"{OWN_NAMES}socket-"
+_PARCEL = f"{OWN_NAMES}parcel"
+#: A parcel of listening sockets that are not in the store.
+_MORE = f"{OWN_NAMES}more"
+MANIFEST_VERSION = 1
+#: Listening sockets in the store, each under a name of its own: PID 1 compares a new descriptor with all that it has.
+#: What is beyond that outlives a restart in a parcel, and no crash. FileDescriptorStoreMax= of the unit has room for
+#: them, the manifest and the next one, and the parcels.
+SOCKETS_STORED_MAX = 256
+
+
+@dataclass(slots=True)
+class Found:
+    """What the process before has left. Owns all of it until it is taken out.
+
+    `sockets` by what they are; `names` of those that are in the store, by inode; `stale` what is in the store and will
+    not be needed once this process is ready. `copies` is how many sockets an address has that takes datagrams, 0 where
+    there is none; `sessions` how many sessions are in the parcels; `generation` and `last_socket` the highest numbers
+    in use.
+    """
+
+    sockets: dict[SocketKey, ListeningSocket] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    stale: set[str] = field(default_factory=set)
+    parcels: list[socket.socket] = field(default_factory=list)
+    totals: tuple[ListenerTotals | DatagramTotals, ...] = ()
+    sessions: int = 0
+    generation: int = 0
+    last_socket: int = 0
+    #: Why the manifest could not be read; "" when it could, or there was none.
+    problem: str = ""
+
+    @property
+    def copies(self) -> int:
+        """See the class."""
+        copies = [key.number + 1 for key in self.sockets if key.datagram and isinstance(key.address, InetAddress)]
+        return max(copies, default=0)
+
+    def copies_for(self, workers: int) -> int | None:
+        """How many sockets an address that takes datagrams is to have with so many workers; None: one for each.
+
+        Never fewer than there are, for each may have datagrams waiting; and no more while there are sessions, for the
+        kernel would give their clients to others.
+        """
+        copies = self.copies
+        return copies if copies > workers or (copies and self.sessions) else None
+
+    def batches(self) -> Iterator[tuple[Label | None, list[int]]]:
+        """What is in the parcels, which are closed on the way. Whoever takes a batch owns its descriptors."""
+        while self.parcels:
+            with self.parcels.pop(0) as kept:
+                yield from parcel.read(kept)
+
+    def take_sockets(self) -> dict[SocketKey, ListeningSocket]:
+        """The sockets, which are the caller's from now on."""
+        sockets, self.sockets = self.sockets, {}
+        return sockets
+
+    def close(self) -> None:
+        """Let go of what nobody has taken."""
+        for listening in self.take_sockets().values():
+            listening.let_go()
+        while self.parcels:
+            self.parcels.pop().close()
+
+
+def find(own: Sequence[Inherited]) -> Found:
+    """What `own`, the descriptors under our names, have to say. Owns them."""
+    found = Found()
+    sockets: dict[int, list[int]] = {}
+    manifests: dict[int, int] = {}
+    for one in own:
+        if one.name.startswith((_MANIFEST, _SOCKET, _PARCEL, _MORE)):
+            found.stale.add(one.name)
+        if one.name == _PARCEL:
+            found.parcels.append(socket.socket(fileno=one.fd))
+        elif one.name == _MORE:
+            with socket.socket(fileno=one.fd) as kept:
+                for _, fds in parcel.read(kept):
+                    for fd in fds:  # the first is the memfd of the batch, which no manifest knows
+                        sockets.setdefault(_inode(fd), []).append(fd)
+        elif number := _number(_MANIFEST, one.name):
+            manifests[number] = one.fd
+        else:
+            if number := _number(_SOCKET, one.name):
+                found.names[_inode(one.fd)] = one.name
+                found.last_socket = max(found.last_socket, number)
+            sockets.setdefault(_inode(one.fd), []).append(one.fd)
+    if manifests:
+        found.generation = max(manifests)
+        try:
+            _read_manifest(found, parcel.unpack(manifests[found.generation]).values, sockets)
+        except parcel.BROKEN_RECORD as error:
+            found.problem = f"{type(error).__name__}: {error}"
+    _close(itertools.chain(manifests.values(), *sockets.values()))
+    return found
+
+
+def _inode(fd: int) -> int:
+    return os.fstat(fd).st_ino
+
+
+def _number(prefix: str, name: str) -> int:
+    """The number in `name`, from 1 on; 0 where there is none."""
+    number = name.removeprefix(prefix)
+    return int(number) if name.startswith(prefix) and number.isascii() and number.isdecimal() else 0
+
+
+def _read_manifest(found: Found, values: Any, sockets: dict[int, list[int]]) -> None:
+    """Takes out of `sockets` those that the manifest knows."""
+    if values["version"] != MANIFEST_VERSION:
+        raise ValueError(f"it is of version {values['version']}, and this relayd knows {MANIFEST_VERSION}")
+    found.sessions = int(values["sessions"])
+    found.totals = tuple(map(value_of, values["totals"]))
+    for each in values["sockets"]:
+        fds = sockets.get(each["inode"])
+        if fds:
+            key, address = value_of(each["key"]), value_of(each["address"])
+            identity = Identity(*each["file"]) if each["file"] is not None else None
+            found.sockets[key] = ListeningSocket.taken_over(fds.pop(), address, identity)
+
+
+class Dealer:
+    """Deals what is in the parcels to workers: sessions to the one that has their socket, connections to the one with
+    the fewest. None gets more than it may have (`budget`): a batch that finds no room comes without its descriptors, to
+    be counted.
+    """
+
+    def __init__(self, found: Found, sockets: ListeningSockets, budget: Budget, workers: int) -> None:
+        self._found = found
+        self._sockets = sockets
+        self._budget = budget
+        self._connections = dict.fromkeys(range(1, workers + 1), 0)
+        self._sessions = dict.fromkeys(range(1, workers + 1), 0)
+        #: Batches that nobody knows what to do with.
+        self.lost = 0
+
+    @property
+    def connections(self) -> int:
+        """How many were dealt."""
+        return sum(self._connections.values())
+
+    @property
+    def sessions(self) -> int:
+        """How many were dealt."""
+        return sum(self._sessions.values())
+
+    async def batches(self) -> AsyncIterator[tuple[int, Adopt, list[int]]]:
+        """Worker number, batch, descriptors, which are the caller's."""
+        for label, fds in self._found.batches():
+            if label is None:
+                self.lost += 1
+                _close(fds)
+                continue
+            number = self._worker(label)
+            if number:
+                counts = self._sessions if label.datagram else self._connections
+                counts[number] += label.count
+            else:
+                _close(fds)
+                fds = []
+            yield number or 1, Adopt(label), fds
+
+    def _worker(self, label: Label) -> int:
+        """0: there is no room."""
+        if label.datagram:
+            number = self._sockets.worker_of(label.socket) or 1
+            return number if self._sessions[number] + label.count <= self._budget.sessions else 0
+        number = min(self._connections, key=self._connections.__getitem__)
+        return number if self._connections[number] + label.count <= self._budget.connections else 0
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+class Store:
+    """What systemd keeps for the next process, and what execve(2) passes on to it. Not the sockets that others have
+    made: those come again from where they came from.
+    """
+
+    def __init__(self, notifier: Notifier, found: Found) -> None:
+        self._notifier = notifier
+        self._names = dict(found.names)
+        self._stale = set(found.stale)
+        self._generation = found.generation
+        self._last_socket = found.last_socket
+        self._manifest = ""
+        #: What `pack` has put together, by name. Owned by this.
+        self._packed: list[Inherited] = []
+
+    def keep(self, bound: Iterable[BoundSocket], totals: Iterable[ListenerTotals | DatagramTotals] = ()) -> None:
+        """Have the store hold these sockets and what is to be known of them, and nothing else. First what is new, then
+        the manifest, then away with what is old: whenever this process dies, what is in the store makes sense.
+        """
+        if not self._notifier.enabled:
+            return
+        ours = [each for each in bound if not each.socket.passed]
+        memfd = _manifest(ours, totals, 0)
+        try:
+            self._store(ours, memfd)
+        finally:
+            os.close(memfd)
+
+    def _store(self, ours: Sequence[BoundSocket], memfd: int) -> None:
+        notifier = self._notifier
+        before, self._names = self._names, {}
+        for each in ours[:SOCKETS_STORED_MAX]:
+            inode = each.socket.inode
+            name = before.pop(inode, "")
+            if not name:
+                self._last_socket += 1
+                name = f"{_SOCKET}{self._last_socket}"
+                notifier.store(name, [each.socket.fileno()])
+            self._names[inode] = name
+        self._generation += 1
+        old, self._manifest = self._manifest, f"{_MANIFEST}{self._generation}"
+        notifier.store(self._manifest, [memfd])
+        stale = self._stale | set(before.values()) | ({old} if old else set())
+        self._stale = set()
+        for name in sorted(stale - set(self._names.values())):
+            notifier.unstore(name)
+
+    def pack(
+        self,
+        bound: Iterable[BoundSocket],
+        parcels: Iterable[socket.socket],
+        totals: Iterable[ListenerTotals | DatagramTotals],
+        sessions: int,
+    ) -> list[Inherited]:
+        """Everything that the next process is to have, by the names that it knows: `parcels`, which this owns then,
+        these sockets and the manifest. Duplicates, all of them this object's until `release`.
+        """
+        ours = [each for each in bound if not each.socket.passed]
+        packed = self._packed
+        # Under the name that is in the store already, for the next process is to remove that; `put` gives it another.
+        name = f"{_MANIFEST}{max(1, self._generation)}"
+        packed.append(Inherited(name, _manifest(ours, totals, sessions)))
+        packed += (Inherited(_PARCEL, each.detach()) for each in parcels)
+        more = []
+        for each in ours:
+            fd = os.dup(each.socket.fileno())
+            stored = self._names.get(each.socket.inode)
+            if stored is not None:
+                packed.append(Inherited(stored, fd))
+            else:
+                more.append(fd)
+        if more:
+            packed += _shelf(more)
+        return packed
+
+    def put(self) -> None:
+        """Have systemd keep what `pack` has put together."""
+        self._generation += 1
+        for one in self._packed:
+            if one.name.startswith(_MANIFEST):
+                self._notifier.store(f"{_MANIFEST}{self._generation}", [one.fd])
+            elif not one.name.startswith(_SOCKET):  # which it has already
+                self._notifier.store(one.name, [one.fd], watched=False)
+
+    def release(self) -> None:
+        """Close what `pack` has made."""
+        while self._packed:
+            os.close(self._packed.pop().fd)
+
+
+def _shelf(fds: Sequence[int]) -> list[Inherited]:
+    """Sockets that are in no store, in parcels of their own. Closes `fds`."""
+    shelves = []
+    kept, sending = parcel.pair()
+    with sending:
+        shelves.append(kept)
+        for at in range(0, len(fds), parcel.BATCH_FDS):
+            batch = fds[at : at + parcel.BATCH_FDS]
+            memfd = parcel.pack(Content(None))
+            try:
+                parcel.put(sending, Label(False, "", 0, len(batch)), [memfd, *batch])
+            finally:
+                os.close(memfd)
+    _close(fds)
+    return [Inherited(_MORE, each.detach()) for each in shelves]
+
+
+def _manifest(bound: Iterable[BoundSocket], totals: Iterable[ListenerTotals | DatagramTotals], sessions: int) -> int:
+    """A memfd; the caller owns it."""
+    sockets = []
+    for each in bound:
+        identity = each.socket.identity
+        sockets.append(
+            {
+                "inode": each.socket.inode,
+                "key": plain(each.endpoint.legacy),
+                "address": plain(each.socket.address),
+                "file": None if identity is None else [identity.device, identity.inode],
+            }
+        )
+    values = {
+        "version": MANIFEST_VERSION,
+        "sessions": sessions,
+        "totals": [plain(each) for each in totals],
+        "sockets": sockets,
+    }
+    return parcel.pack(Content(values))

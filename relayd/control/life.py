@@ -1,0 +1,138 @@
+"""The composition root of the control process: one life after another, each with what the one before has left."""
+
+import asyncio
+import gc
+import os
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from relayd import config
+from relayd.control import upgrade
+from relayd.control.daemon import Daemon
+from relayd.control.handover import Found, find
+from relayd.control.listeners import BindFailed
+from relayd.control.main import EXIT_INTERNAL, EXIT_NOT_STARTED, EXIT_OK, EXIT_REFUSED
+from relayd.control.passed import PassedSockets
+from relayd.control.reload import InForce, in_force
+from relayd.control.spawning import Nursery
+from relayd.errors import RelaydError
+from relayd.log.events import Event
+from relayd.log.logger import Logger, open_logger
+from relayd.sd import activation
+from relayd.sd.activation import Inherited
+from relayd.sd.notify import Notifier
+from relayd.spec import Spec
+from relayd.spec.budget import shortages
+
+__all__ = ["lives"]
+
+#: RLIM_INFINITY as a number: the kernel's default for fs.nr_open, above which no limit on open files goes.
+_NOFILE_UNLIMITED = 1024 * 1024
+
+
+class TooFewDescriptors(RelaydError):
+    """The limit on open files is too low for the control process, or leaves a worker none for those it serves."""
+
+
+def lives(path: Path, inherited: Sequence[Inherited], nursery: Nursery) -> int:
+    """Relay what the file at `path` says; returns the exit code. See `control.main.run`."""
+    while True:
+        own, activating = activation.divided(inherited)
+        passed, found = PassedSockets(activating), find(own)
+        passed_on: list[Inherited] = []
+        try:
+            code, passed_on = _live(path, passed, found, nursery)
+        finally:
+            found.close()
+            if not passed_on:
+                passed.close()
+        if not passed_on:
+            return code
+        nursery.close()
+        failure, inherited = upgrade.execute([*passed_on, *activating])
+        # What would run next has been asked whether it can, so this is hardly ever seen; and nothing is lost: this very
+        # code goes on.
+        _tell(f"cannot become another relayd: {failure}; going on as this one")
+
+
+def _live(path: Path, passed: PassedSockets, found: Found, nursery: Nursery) -> tuple[int, list[Inherited]]:
+    """One life: its exit code, and what execve(2) is to pass on to the next one; nothing, where there is none."""
+    try:
+        loaded = config.load(path, passed.inventory)
+    except config.ConfigError as error:
+        _tell(str(error))
+        return EXIT_REFUSED, []
+    spec = replace(loaded.spec, copies=found.copies_for(loaded.spec.workers))
+    loaded = replace(loaded, spec=spec)
+    logger = open_logger(spec.log)
+    passed_on: list[Inherited] = []
+    try:
+        for warning in loaded.warnings:
+            logger.event(Event.CONFIGURATION_WARNING, str(warning))
+        if unused := passed.unused(spec):
+            logger.event(Event.CONFIGURATION_WARNING, f"no listener uses what systemd has passed: {unused}")
+        nofile = _raise_file_limit()
+        _check_budget(spec, nofile)
+        notifier = Notifier.from_environment(warn=lambda line: logger.event(Event.SYSTEMD_UNREACHABLE, line))
+        start = in_force(loaded, path.absolute())
+        passed_on = asyncio.run(_daemon(start, nofile, logger, notifier, passed, found, nursery))
+    except RelaydError as error:
+        return _not_started(logger, error), []
+    except Exception as error:
+        logger.bug("ended the control process", error)
+        return EXIT_INTERNAL, []
+    finally:
+        logger.close()
+    if not passed_on:
+        # What is left is the process's to give back: the interpreter would spend 90 ms on visiting every class of
+        # pydantic.
+        gc.freeze()
+    return EXIT_OK, passed_on
+
+
+async def _daemon(
+    start: InForce,
+    nofile: int,
+    logger: Logger,
+    notifier: Notifier,
+    passed: PassedSockets,
+    found: Found,
+    nursery: Nursery,
+) -> list[Inherited]:
+    # Made here: its events belong to the running loop.
+    return await Daemon(start, nofile, logger, notifier, passed=passed, found=found, nursery=nursery).run()
+
+
+def _raise_file_limit() -> int:
+    """Raise the soft limit on open files to the hard one, for the workers (F2); returns what is in force."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return _NOFILE_UNLIMITED if soft == resource.RLIM_INFINITY else soft
+
+
+def _check_budget(spec: Spec, nofile: int) -> None:
+    too_few = shortages(nofile, spec)
+    if too_few:
+        advice = "raise the hard limit (LimitNOFILE= of the service, ulimit -Hn in a shell), or bind fewer addresses"
+        raise TooFewDescriptors("; ".join((*too_few, advice)))
+
+
+def _not_started(logger: Logger, error: RelaydError) -> int:
+    """Say why, in the log, and on stderr where that is another place."""
+    event = Event.BIND_FAILED if isinstance(error, BindFailed) else Event.START_FAILED
+    problems = error.problems if isinstance(error, BindFailed) else [str(error)]
+    for problem in problems:
+        logger.event(event, problem)
+    if not os.path.sameopenfile(1, 2):
+        _tell(str(error))
+    return EXIT_NOT_STARTED
+
+
+def _tell(text: str) -> None:
+    if sys.stderr is not None:  # None: closed when Python started, and there is nobody to tell
+        sys.stderr.write(f"{text}\n")

@@ -1,0 +1,68 @@
+"""Upgrade in place (R5): this process becomes the relayd that is installed now, by execve(2), and keeps its
+descriptors.
+
+They are passed as systemd passes them (sd_listen_fds(3)), so that there is one way to be started.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from relayd.sd.activation import Inherited
+
+__all__ = ["execute", "problem"]
+
+#: SD_LISTEN_FDS_START.
+_FIRST_FD = 3
+#: Loading a file of thousands of listeners takes seconds.
+_CHECK_S = 60.0
+
+
+def problem(file: Path) -> str:
+    """Why the relayd that is installed now would not run on `file`: what its `check` says; "" when it would. Blocks."""
+    command = [sys.executable, *_interpreter_arguments(), "check", "-c", str(file)]
+    try:
+        done = subprocess.run(  # noqa: S603  # our own command line
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHECK_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    said = done.stderr.decode(errors="backslashreplace").strip()
+    return said or f"relayd check exited with code {done.returncode}"
+
+
+def execute(passed: Sequence[Inherited]) -> tuple[OSError, list[Inherited]]:
+    """Become another relayd, with the same arguments, that is `passed` these. Owns them; every other descriptor but 0
+    to 2 is to be closed, or close-on-exec.
+
+    Returns only when that fails: why, and the descriptors, which have other numbers now.
+    """
+    above = [fcntl.fcntl(one.fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD + len(passed)) for one in passed]
+    for one in passed:
+        os.close(one.fd)
+    placed = []
+    for at, (one, fd) in enumerate(zip(passed, above, strict=True), _FIRST_FD):
+        os.dup2(fd, at)  # which is inheritable
+        os.close(fd)
+        placed.append(Inherited(one.name, at))
+    environment = dict(os.environ) | {
+        "LISTEN_PID": str(os.getpid()),
+        "LISTEN_FDS": str(len(placed)),
+        "LISTEN_FDNAMES": ":".join(one.name for one in placed),
+    }
+    try:
+        os.execve(sys.executable, [sys.executable, *_interpreter_arguments(), *sys.argv[1:]], environment)  # noqa: S606
+    except OSError as error:
+        for one in placed:
+            os.set_inheritable(one.fd, False)
+        return error, placed
+
+
+def _interpreter_arguments() -> list[str]:
+    """What stood between the interpreter and our own arguments: options, and the script or -m relayd."""
+    return sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]

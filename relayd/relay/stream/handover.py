@@ -1,0 +1,277 @@
+"""Connections that go to another process, and those that have come from one (R4): what is written down of them.
+
+    RELAYING    both sockets, and of each pump what it holds: bytes that the sink has not taken, a pipe that is not
+    empty RESETTING   the same, with how it ends and how long that may take
+    DIALING     the client alone, whose early bytes are in its socket: the next process dials anew
+
+A record has what the kernel does not keep. Times are of CLOCK_MONOTONIC, which goes on over a restart, and so do the
+timeouts that count from them. This module knows the insides of `Connection` and `Pump`; what changes there changes
+here, and with it `channel.parcel.LABEL_VERSION`.
+"""
+
+import math
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from relayd.address import from_sockaddr
+from relayd.channel.parcel import BROKEN_RECORD
+from relayd.net.pipes import Pipe
+from relayd.outcomes import Outcome, Side, outcome_named
+from relayd.relay.group import Choice, Group
+from relayd.relay.stream.connection import RESET_LOOK_S, Arrival, Connection, Phase
+from relayd.relay.stream.pump import Flow, Pump
+from relayd.relay.stream.service import StreamService
+
+__all__ = ["FDS_MAX", "PumpRecord", "StreamRecord", "freeze", "thaw"]
+
+#: Descriptors of one connection: two sockets, two pipes with two ends each.
+FDS_MAX = 6
+
+_STREAM = int(socket.SOCK_STREAM)
+_FAMILIES = frozenset({int(socket.AF_INET), int(socket.AF_INET6), int(socket.AF_UNIX)})
+
+
+class PumpRecord(NamedTuple):
+    """One direction. `pending` is how many bytes of the tail it holds; `piped` how many are in its pipe, whose ends are
+    among the descriptors, 0 where it has none.
+    """
+
+    finished: bool
+    moved: int
+    first_byte_at: float
+    splicing: bool
+    pending: int
+    piped: int
+
+
+class StreamRecord(NamedTuple):
+    """One connection. `client` is the peer's sockaddr, a path for a Unix socket. `bind_port` and `bind_index` say
+    which group dials for it; `choice` and `tried` are places in the batch's list of those, -1 before the first dial.
+    `dialled` is whether it has a target's socket; `early`, the events of the client so far, and `tried` matter while
+    DIALING, when there are no `pumps`. `outcome`, `errno` and `deadline` are those of DIALING and RESETTING;
+    at `timer_at` its timeouts are to be looked at, unless they are others now.
+    """
+
+    conn_id: str
+    phase: str
+    af: int
+    client: Sequence[str | int]
+    local: str | None
+    bind_port: int
+    bind_index: int
+    choice: int
+    tried: Sequence[int]
+    dialled: bool
+    early: int
+    attempts: int
+    started_at: float
+    connected_at: float
+    active_at: float
+    first_fin: str | None
+    guarded: bool
+    keepalive_pending: bool
+    outcome: str | None
+    errno: int
+    deadline: float
+    timer_at: float
+    reloads: int
+    restarts: int
+    pumps: Sequence[PumpRecord]
+
+    @classmethod
+    def of_json(cls, value: Sequence[object]) -> "StreamRecord":
+        """From what JSON makes of one: a list. Raises ValueError or TypeError."""
+        *values, pumps = value
+        if not isinstance(pumps, list) or len(pumps) not in (0, 2):
+            raise TypeError("no record of a connection")
+        record = cls._make([*values, [PumpRecord._make(pump) for pump in pumps]])
+        if record.af not in _FAMILIES or not record.client:
+            raise ValueError("no client")
+        return record
+
+    @property
+    def fds(self) -> int:
+        """How many descriptors it has."""
+        return 1 + self.dialled + 2 * sum(bool(pump.piped) for pump in self.pumps)
+
+    @property
+    def tail(self) -> int:
+        """How many bytes of the batch's tail it has."""
+        return sum(pump.pending for pump in self.pumps)
+
+
+# away ---------------------------------------------------------------------------------------------------------------
+
+
+def freeze(connection: Connection, choices: list[Choice]) -> tuple[StreamRecord, list[int], bytes]:
+    """The record of a live connection, its descriptors, which stay its own, and its part of the tail. Its choice is
+    added to `choices` unless it is there.
+
+    Changes nothing, but that a sudden end would be a reset. What the connection does afterwards is not in the record:
+    it leaves (`Connection.leave`), or the record is for nothing.
+    """
+    fds, tail = [connection._client_fd], b""
+    if connection._target is not None:
+        fds.append(connection._target_fd)
+    pumps = []
+    if connection.phase is not Phase.DIALING:
+        connection.guard()
+        for pump in (connection._pump_in, connection._pump_out):
+            if pump is None:
+                raise RuntimeError(f"no pumps while {connection.phase}")
+            pending, pipe = bytes(pump._pending), pump._pipe
+            piped = pipe.held if pipe is not None else 0
+            if pipe is not None and piped:
+                fds += (pipe.read_fd, pipe.write_fd)
+            finished = pump.flow is Flow.FINISHED
+            pumps.append(PumpRecord(finished, pump.moved, pump.first_byte_at, pump._splicing, len(pending), piped))
+            tail += pending
+    return _record(connection, choices, pumps), fds, tail
+
+
+def _record(connection: Connection, choices: list[Choice], pumps: list[PumpRecord]) -> StreamRecord:
+    choice, arrival = connection._choice, connection._arrival
+    for each in (*connection._tried, *(() if choice is None else (choice,))):
+        if each not in choices:
+            choices.append(each)
+    first_fin, outcome = connection._first_fin, connection._outcome
+    return StreamRecord(
+        conn_id=connection.conn_id,
+        phase=connection.phase.value,
+        af=arrival.af,
+        client=_plain(arrival.af, connection._client_sockaddr),
+        local=arrival.local,
+        bind_port=arrival.group.bind_port,
+        bind_index=arrival.group.index,
+        choice=choices.index(choice) if choice is not None else -1,
+        tried=[choices.index(each) for each in connection._tried],
+        dialled=connection._target is not None,
+        early=connection._early,
+        attempts=connection._attempts,
+        started_at=connection._started_at,
+        connected_at=connection._connected_at,
+        active_at=connection.active_at,
+        first_fin=first_fin.value if first_fin is not None else None,
+        guarded=connection._guarded,
+        keepalive_pending=connection._keepalive_pending,
+        outcome=outcome.value if outcome is not None else None,
+        errno=connection._errno,
+        deadline=connection._deadline,
+        timer_at=connection._timer_at,
+        reloads=connection.loop.reloads - connection._reloads_before,
+        restarts=connection._restarts,
+        pumps=pumps,
+    )
+
+
+def _plain(af: int, sockaddr: object) -> Sequence[str | int]:
+    """What JSON can have of the sockaddr that accept(2) gave."""
+    if af == socket.AF_UNIX:
+        return [str(from_sockaddr(af, sockaddr)).removeprefix("unix:")]
+    if not isinstance(sockaddr, tuple):
+        raise TypeError(f"not an internet socket address: {sockaddr!r}")
+    return sockaddr
+
+
+# back ---------------------------------------------------------------------------------------------------------------
+
+
+def thaw(
+    service: StreamService,
+    group: Group,
+    record: StreamRecord,
+    choices: Sequence[Choice],
+    fds: Sequence[int],
+    tail: bytes,
+) -> Connection | None:
+    """A connection of `service` that goes on as `record` says, with `fds` and `tail`, as many as it says. It owns the
+    descriptors, and dials for another target by `group`.
+
+    None: the record is not what this version makes of it, and the connection has ended by its name.
+    """
+    client = socket.SocketType(record.af, _STREAM, 0, fds[0])
+    client.setblocking(False)
+    sockaddr = record.client[0] if record.af == socket.AF_UNIX else tuple(record.client)
+    connection = Connection(service, client, sockaddr, Arrival(record.af, record.local, group), record.conn_id)
+    pipes = [Pipe.of(fds[at], fds[at + 1], 0) for at in range(1 + record.dialled, len(fds), 2)]
+    try:
+        _remember(connection, record, choices)
+        if record.dialled:
+            choice = choices[record.choice]
+            target = connection._target = socket.SocketType(choice.af, _STREAM, 0, fds[1])
+            connection._target_fd = fds[1]
+            target.setblocking(False)
+            if record.pumps:
+                _resume(connection, record, target, choice.af, pipes, tail)
+        if not record.pumps:
+            _dial_on(connection, record.timer_at)
+    except BROKEN_RECORD:
+        for pipe in pipes:  # those that no pump has
+            pipe.close()
+        connection.end(Outcome.NOT_TAKEN_OVER)
+        return None
+    return connection
+
+
+def _remember(connection: Connection, record: StreamRecord, choices: Sequence[Choice]) -> None:
+    if record.choice >= 0:
+        connection._choice = choices[record.choice]
+    connection._tried = tuple(choices[at] for at in record.tried)
+    connection._early = record.early
+    connection._attempts = record.attempts
+    connection._started_at = record.started_at
+    connection._connected_at = record.connected_at
+    connection.active_at = record.active_at
+    connection._first_fin = Side(record.first_fin) if record.first_fin is not None else None
+    connection._guarded = record.guarded
+    connection._keepalive_pending = record.keepalive_pending
+    connection._outcome = outcome_named(record.outcome) if record.outcome is not None else None
+    connection._errno, connection._deadline = record.errno, record.deadline
+    connection._reloads_before -= record.reloads
+    connection._restarts = record.restarts + 1
+
+
+def _dial_on(connection: Connection, timer_at: float) -> None:
+    """Before the first dial, in the middle of one, or before it is tried again."""
+    connection.start()
+    if connection._target is not None:
+        connection.loop.selector.watch(connection._target_fd, connection.target_event)
+        connection._set_timer(timer_at)
+    elif connection._attempts:
+        connection._set_timer(connection.loop.now)
+
+
+def _resume(
+    connection: Connection, record: StreamRecord, target: socket.SocketType, af: int, pipes: list[Pipe], tail: bytes
+) -> None:
+    """Both pumps as they were. What each can do next comes as an event: watching a socket tells what it is ready
+    for.
+    """
+    client, pool, loop = connection._client, connection._service.pipes, connection.loop
+    both = (Pump(connection, client, target, pool, record.af), Pump(connection, target, client, pool, af))
+    connection._pump_in, connection._pump_out = both
+    for pump, other, was in zip(both, reversed(both), record.pumps, strict=True):
+        pump.moved, pump.first_byte_at, pump._splicing = was.moved, was.first_byte_at, was.splicing
+        pump._pending, tail = tail[: was.pending], tail[was.pending :]
+        if was.piped and pool is not None:
+            pump._pipe = pipes.pop(0)
+            pump._pipe.held = was.piped
+            pool.lend_another()
+        if was.finished:
+            pump.flow = Flow.FINISHED
+        elif pump.holding:
+            pump.flow, other._held_up = Flow.BLOCKED, pump
+    connection.phase = Phase.RELAYING
+    loop.selector.watch(connection._client_fd, both[0].source_event)
+    loop.selector.watch(connection._target_fd, both[1].source_event)
+    if record.phase == Phase.RESETTING.value:
+        connection.phase = Phase.RESETTING
+        survivor = connection._survivor
+        if survivor is not None:
+            survivor.flags_at_end = 0
+        connection._set_timer(loop.now + RESET_LOOK_S)
+    elif record.timer_at < math.inf:
+        connection._set_timer(record.timer_at)
+    else:
+        connection._timer_at = record.timer_at
