@@ -276,7 +276,7 @@ class Worker:
             self._loop.running = False
 
     def _after_this_turn(self) -> None:
-        """What the change has closed is closed as its turn ends. From then on nobody comes there, and control is told."""
+        """What the change has closed is closed as its turn ends. From then on nobody comes there: control is told."""
         self._loop.again(self._tell_changed)
 
     def _tell_changed(self) -> None:
