@@ -23,6 +23,7 @@ from relayd.control.admin import AdminServer
 from relayd.control.handover import Dealer, Found, Store
 from relayd.control.heartbeat import TICK_S
 from relayd.control.listeners import ListeningSockets
+from relayd.control.main import WAITING_SIGNALS
 from relayd.control.passed import PassedSockets
 from relayd.control.reload import InForce, Reloader, tell_listening
 from relayd.control.resolver import Resolver
@@ -34,6 +35,7 @@ from relayd.log.logger import Logger
 from relayd.sd.activation import Inherited
 from relayd.sd.notify import Notifier
 from relayd.spec.budget import budget_of
+from relayd.spec.sockets import endpoints
 
 __all__ = ["Daemon"]
 
@@ -134,7 +136,7 @@ class Daemon:
         spec, say = self._start.spec, self._logger.event
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(self._found.close)
-            sockets = ListeningSockets.open(spec, self._passed, self._found.take_sockets())
+            sockets = self._open()
             cleanup.callback(sockets.close)
             self._admin = AdminServer.open(spec.admin, say, self._report_bug)
             cleanup.callback(self._admin.release)
@@ -176,6 +178,21 @@ class Daemon:
                 await self._supervisor.ended()
                 for timer in timers:
                     timer.cancel()
+
+    def _open(self) -> ListeningSockets:
+        """Listen, on what the process before has left as far as the file says so."""
+        left = self._found.take_sockets()
+        wanted = {endpoint.legacy for endpoint in endpoints(self._start.spec)}
+        unwanted = {listening.inode for key, listening in left.items() if key not in wanted}
+        if unwanted:  # or what takes their place could not be bound
+            self._store.forget(unwanted)
+            self._barrier()
+        return ListeningSockets.open(self._start.spec, self._passed, left)
+
+    def _barrier(self) -> None:
+        if not self._notifier.barrier(_BARRIER_S):
+            text = f"systemd has not said for {_BARRIER_S:g} s that it keeps, or lets go of, what it was told to"
+            self._logger.event(Event.SYSTEMD_UNREACHABLE, text)
 
     async def _boot(self) -> bool:
         """Workers and first answers at the same time, then READY. False when a stop was asked for meanwhile."""
@@ -251,7 +268,8 @@ class Daemon:
     async def _hand_over(self, way: Way) -> list[Inherited]:
         """R4, R5. Afterwards every worker has ended."""
         await self._admin.close()
-        if way is Way.UPGRADE:
+        if way is Way.UPGRADE:  # what comes from now on waits for the next life: the mask outlives execve(2)
+            signal.pthread_sigmask(signal.SIG_BLOCK, WAITING_SIGNALS)
             self._notifier.reloading(clock.monotonic())
         else:
             self._notifier.stopping("handing over to the next process")
@@ -268,10 +286,7 @@ class Daemon:
         packed = self._store.pack(self._sockets.bound, parcels, totals, done.sessions)
         if way is Way.RESTART:
             self._store.put()
-            if not self._notifier.barrier(_BARRIER_S):
-                self._logger.event(
-                    Event.SYSTEMD_UNREACHABLE, "systemd does not say whether it keeps what was handed over"
-                )
+            self._barrier()
             self._store.release()
         self._sockets.let_go()
         left = f", and {done.left} end, for which the kernel had no room" if done.left else ""
@@ -305,6 +320,7 @@ class Daemon:
         if self._requests.way is Way.RESTART:  # systemd passes them to the next process
             self._sockets.let_go()
         else:
+            self._store.forget()
             self._sockets.close()
         extensions = asyncio.ensure_future(
             self._every(_EXTENSION_S / 3, lambda: self._notifier.extend_timeout(_EXTENSION_S))
@@ -360,6 +376,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload_requested)
         loop.add_signal_handler(signal.SIGUSR1, self._requests.hand_over, signal.SIGUSR1, Way.RESTART)
         loop.add_signal_handler(signal.SIGUSR2, self._requests.hand_over, signal.SIGUSR2, Way.UPGRADE)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITING_SIGNALS)
 
     def _reload_requested(self) -> None:
         if not self._ready:  # the file may have been read before it was changed: once more, then

@@ -13,7 +13,7 @@ it is about is let go of: the addresses are bound anew.
 import itertools
 import os
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -237,6 +237,18 @@ class Store:
             self._store(ours, memfd)
         finally:
             os.close(memfd)
+
+    def forget(self, inodes: Container[int] | None = None) -> None:
+        """Have the store let go of the sockets with these inodes, of everything where that is None: nobody is to come
+        there any more, and as long as systemd has them, somebody can.
+        """
+        gone = [inode for inode in self._names if inodes is None or inode in inodes]
+        for name in sorted({self._names.pop(inode) for inode in gone}):
+            self._notifier.unstore(name)
+        if inodes is None:
+            for name in sorted({*self._stale, self._manifest} - {""}):
+                self._notifier.unstore(name)
+            self._stale, self._manifest = set(), ""
 
     def _store(self, ours: Sequence[BoundSocket], memfd: int) -> None:
         notifier = self._notifier

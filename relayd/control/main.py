@@ -13,7 +13,7 @@ from pathlib import Path
 from relayd.control import spawning
 from relayd.sd import activation
 
-__all__ = ["EXIT_INTERNAL", "EXIT_NOT_STARTED", "EXIT_OK", "EXIT_REFUSED", "run"]
+__all__ = ["EXIT_INTERNAL", "EXIT_NOT_STARTED", "EXIT_OK", "EXIT_REFUSED", "WAITING_SIGNALS", "run"]
 
 EXIT_OK = 0
 #: The file was refused. systemd does not start again on it (RestartPreventExitStatus): it would not get better.
@@ -22,6 +22,8 @@ EXIT_REFUSED = 1
 EXIT_NOT_STARTED = 4
 #: EX_SOFTWARE of sysexits.h. Workers have noticed, and drain; systemd starts the daemon again.
 EXIT_INTERNAL = 70
+#: What systemd and operators send to a daemon that has to live on.
+WAITING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 #: Thresholds of the garbage collector. A specification is a great many values that all stay: with Python's own 700,
 #: collections take a third of the time that it takes to load 8,000 listeners.
 _GC_THRESHOLDS = (50_000, 20, 100)
@@ -34,9 +36,8 @@ def run(path: Path) -> int:
     address in use or forbidden, a worker that does not come up, too few file descriptors (the reason is in the log and
     on stderr); 70 a bug of relayd (the log has the traceback).
     """
-    # Until the daemon can do what they ask for, these shall not end it; the file is still to be read.
-    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    # Until the daemon can do what they ask for, they wait (`Daemon` lets them come): none is lost, and none is fatal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, WAITING_SIGNALS)
     gc.set_threshold(*_GC_THRESHOLDS)
     _open_closed_stdio()
     try:

@@ -419,11 +419,10 @@ def receive_configuration(channel: Channel) -> list[tuple[Message, list[int]]]:
 
 def main() -> None:
     """Entry point; see the module's docstring. Ends the process: 0 after Drain, Stop or the loss of control."""
-    # Ctrl-C, a closing terminal and a stop are the control process's business; it says what to do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # A signal to the whole service (systemctl kill) must not cut what the control process is about to drain.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Ctrl-C, a closing terminal, a stop and a restart are the control process's business; it says what to do. A signal
+    # to the whole service (systemctl kill) must not cut what it is about to drain, or to hand over.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     gc.set_threshold(*_GC_THRESHOLDS)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     try:

@@ -52,6 +52,21 @@ _NOT_INHERITED = (
 COMMAND = (sys.executable, "-m", "relayd", "run")
 
 
+class StoredFile:
+    """A descriptor in the FD store. Owns it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._fd
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._fd)
+
+
 class Daemon:
     """One `relayd run`, from its configuration to its end. As a context manager: READY inside, nothing left after."""
 
@@ -77,8 +92,10 @@ class Daemon:
         self.admin = UnixAddress(f"{self._sockets}/admin.sock")
         self.config_path = directory / "relay.toml"
         self.configure(config)
-        self.command = [*prefix, *activation.prefix(passing), *command, "-c", str(self.config_path)]
+        self._prefix, self._command_line = prefix, (*command, "-c", str(self.config_path))
         self._passing = passing
+        #: What it has put into the FD store, which outlives it as long as this does.
+        self.stored: list[tuple[str, StoredFile]] = []
         self.said = threading.Condition()
         #: Log lines that are JSON, standard error, and what systemd was told (one item per datagram), in order.
         self.lines: list[dict[str, Any]] = []
@@ -115,28 +132,33 @@ class Daemon:
 
     def start(self) -> None:
         """Start it, and do not wait. Whoever calls this calls `close`."""
-        self._sockets.mkdir(mode=0o700)
+        self._sockets.mkdir(mode=0o700, exist_ok=True)
         notify_path = f"{self._sockets}/notify.sock"
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(notify_path)
+        self._follow(self._read_notifications, self._notify)
+        self._spawn()
+
+    def _spawn(self) -> None:
+        notify_path = f"{self._sockets}/notify.sock"
         environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         environment |= {"NOTIFY_SOCKET": notify_path, _MARK: self._mark}
         if self._watchdog_s is not None:
             environment["WATCHDOG_USEC"] = str(round(self._watchdog_s * 1e6))
         self._started = time.monotonic()
+        passing = [*self._passing, *self.stored]
         self._process = subprocess.Popen(
-            self.command,
+            [*self._prefix, *activation.prefix(passing), *self._command_line],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment | self._environment,
-            pass_fds=[file.fileno() for _, file in self._passing],
+            pass_fds=[file.fileno() for _, file in passing],
             cwd="/",
         )
         self._outputs_open = 2
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self._follow(self._read_notifications, self._notify)
         self._follow(self._read_log, self._process.stdout)
         self._follow(self._read_stderr, self._process.stderr)
 
@@ -157,6 +179,31 @@ class Daemon:
                 file.close()
         shutil.rmtree(self._sockets, ignore_errors=True)
         self._process = self._notify = None
+        while self.stored:
+            self.stored.pop()[1].close()
+
+    def start_again(self) -> None:
+        """When it has ended: what systemd does then, by Restart= or for a restart. READY when this returns."""
+        self.wait()
+        for thread in self._threads[1:]:  # those that read its output; the first one reads notifications
+            thread.join()
+        assert self._process is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._process.stdout.close()
+        self._process.stderr.close()
+        del self._threads[1:]
+        readies = sum("READY" in told for told in self.notifications)
+        self._spawn()
+        self.wait_for(
+            lambda: self._ended or sum("READY" in told for told in self.notifications) > readies, "READY=1, again"
+        )
+        assert not self._ended, f"it ended before READY=1\n{self.report()}"
+
+    def restart(self) -> None:
+        """As `systemctl restart` with the shipped unit (RestartKillSignal=SIGUSR1)."""
+        self.signal(signal.SIGUSR1)
+        self.start_again()
 
     @property
     def pid(self) -> int:
@@ -284,6 +331,18 @@ class Daemon:
         self.terminate()
         return self.wait()
 
+    def command(self, verb: str, *arguments: str) -> Any:
+        """What a command that talks to this daemon prints, as JSON."""
+        done = subprocess.run(
+            [sys.executable, "-m", "relayd", verb, "--admin", str(self.admin), *arguments],
+            capture_output=True,
+            timeout=DEADLINE_S,
+            check=False,
+            cwd="/",
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
     def report(self) -> str:
         """All that was said, for a failed test."""
         log = "\n".join(json.dumps(line) for line in self.lines)
@@ -296,13 +355,28 @@ class Daemon:
         self._threads.append(thread)
 
     def _read_notifications(self, notify: socket.socket) -> None:
-        while data := notify.recv(65536):
+        while (received := socket.recv_fds(notify, 65536, 253))[0]:
+            data, fds, _, _ = received
             told = dict(line.partition("=")[::2] for line in data.decode().split("\n"))
             with self.said:
+                self._store(told, [StoredFile(fd) for fd in fds])
                 if told.get("READY") and not any("READY" in each for each in self.notifications):
                     self.ready_after_s = time.monotonic() - self._started
                 self.notifications.append(told)
                 self.said.notify_all()
+
+    def _store(self, told: Mapping[str, str], files: list["StoredFile"]) -> None:
+        """The FD store, and BARRIER=1, whose descriptor is closed when all before it is done."""
+        name = told.get("FDNAME", "")
+        if "FDSTORE" in told:
+            self.stored += [(name, file) for file in files]
+            return
+        for file in files:
+            file.close()
+        if "FDSTOREREMOVE" in told:
+            for stored in [each for each in self.stored if each[0] == name]:
+                self.stored.remove(stored)
+                stored[1].close()
 
     def _read_log(self, stdout: IO[bytes]) -> None:
         for data in stdout:

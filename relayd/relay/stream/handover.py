@@ -10,6 +10,7 @@ here, and with it `channel.parcel.LABEL_VERSION`.
 """
 
 import math
+import os
 import socket
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -209,12 +210,16 @@ def thaw(
     except BROKEN_RECORD:
         for pipe in pipes:  # those that no pump has
             pipe.close()
+        if record.dialled and connection._target is None:
+            os.close(fds[1])
         connection.end(Outcome.NOT_TAKEN_OVER)
         return None
     return connection
 
 
 def _remember(connection: Connection, record: StreamRecord, choices: Sequence[Choice]) -> None:
+    if (Phase(record.phase) is Phase.DIALING) is bool(record.pumps):
+        raise ValueError("not while it dials, and always else, it has pumps")
     if record.choice >= 0:
         connection._choice = choices[record.choice]
     connection._tried = tuple(choices[at] for at in record.tried)
