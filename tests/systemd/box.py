@@ -89,20 +89,31 @@ class Box:
         assert done.returncode == 0 or not check, f"{command}: exit {done.returncode}: {done.stdout}"
         return done.stdout
 
-    def make_socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-        """A TCP socket, or a UDP one, in the network of the box, with a timeout. The caller closes it."""
-        made: list[socket.socket] = []
+    def inside(self, function: Callable[[], T]) -> T:
+        """What `function` returns or raises, run in a thread in the network of the box: its sockets belong there."""
+        results: list[T] = []
+        errors: list[BaseException] = []
 
-        def make() -> None:
-            with open(f"/proc/{self._pid}/ns/net") as namespace:
-                # Of this thread only, which ends at once. os.setns is Python 3.12's.
-                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET) == 0:
-                    made.append(socket.socket(socket.AF_INET, kind))
+        def run() -> None:
+            try:
+                with open(f"/proc/{self._pid}/ns/net") as namespace:
+                    # Of this thread only, which ends with the function. os.setns is Python 3.12's.
+                    if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET) != 0:
+                        raise OSError(ctypes.get_errno(), "setns")
+                results.append(function())
+            except BaseException as error:
+                errors.append(error)
 
-        thread = threading.Thread(target=make)
+        thread = threading.Thread(target=run)
         thread.start()
         thread.join()
-        (sock,) = made
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def make_socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        """A TCP socket, or a UDP one, in the network of the box, with a timeout. The caller closes it."""
+        sock = self.inside(lambda: socket.socket(socket.AF_INET, kind))
         sock.settimeout(DEADLINE_S)
         return sock
 
