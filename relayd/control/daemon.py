@@ -108,10 +108,13 @@ class Daemon:
         found: Found | None = None,
         nursery: Nursery | None = None,
         passed: PassedSockets | None = None,
+        refused: tuple[str, ...] = (),
     ) -> None:
         """`nofile` is this process's limit on open files, and that of its workers. `found` is what the process before
         has left, which this owns; `nursery` has workers that are started already; `passed` stays the caller's.
+        `refused` is why the file is not what is in force: then that is what it was before.
         """
+        self._refused = refused
         self._found = found or Found()
         self._nursery = nursery
         self._store = Store(notifier, self._found)
@@ -157,6 +160,8 @@ class Daemon:
                 self._keep,
             )
             cleanup.callback(self._reloader.close)
+            if self._refused:
+                self._reloader.refuse(self._refused)
             timers = [asyncio.ensure_future(self._every(TICK_S, self._tick))]
             if self._notifier.watchdog_interval_s is not None:
                 timers.append(
@@ -235,6 +240,8 @@ class Daemon:
 
     def _keep(self) -> None:
         """Have the store hold the sockets that there are now."""
+        in_force = self._reloader.in_force
+        self._store.remember(in_force.spec, in_force.sha256)
         self._store.keep(self._sockets.bound, self._supervisor.totals.sums())
 
     async def _asked_for(self) -> Way:
@@ -282,7 +289,8 @@ class Daemon:
             return sending
 
         done = await self._supervisor.hand_over(make, _HAND_OVER_S)
-        totals = self._supervisor.totals.sums()
+        in_force, totals = self._reloader.in_force, self._supervisor.totals.sums()
+        self._store.remember(in_force.spec, in_force.sha256)
         packed = self._store.pack(self._sockets.bound, parcels, totals, done.sessions)
         if way is Way.RESTART:
             self._store.put()

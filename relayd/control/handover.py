@@ -14,6 +14,7 @@ import itertools
 import os
 import socket
 from collections.abc import AsyncIterator, Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.net.listening import Identity, ListeningSocket
 from relayd.sd.activation import Inherited
 from relayd.sd.notify import Notifier
+from relayd.spec import Spec
 from relayd.spec.budget import Budget
 from relayd.spec.sockets import SocketKey
 
@@ -62,6 +64,10 @@ class Found:
     sessions: int = 0
     generation: int = 0
     last_socket: int = 0
+    #: What was in force, and the hash of its files: it goes on should the file be refused now. None where that is not
+    #: known, or not understood.
+    spec: Spec | None = None
+    sha256: str = ""
     #: Why the manifest could not be read; "" when it could, or there was none.
     problem: str = ""
 
@@ -146,6 +152,9 @@ def _read_manifest(found: Found, values: Any, sockets: dict[int, list[int]]) -> 
     if values["version"] != MANIFEST_VERSION:
         raise ValueError(f"it is of version {values['version']}, and this relayd knows {MANIFEST_VERSION}")
     found.sessions = int(values["sessions"])
+    with suppress(*parcel.BROKEN_RECORD):  # of another version: what the file says, then, and nothing else
+        spec = value_of(values["spec"])
+        found.spec, found.sha256 = (spec, str(values["sha256"])) if isinstance(spec, Spec) else (None, "")
     found.totals = tuple(map(value_of, values["totals"]))
     for each in values["sockets"]:
         fds = sockets.get(each["inode"])
@@ -222,8 +231,14 @@ class Store:
         self._generation = found.generation
         self._last_socket = found.last_socket
         self._manifest = ""
+        #: What is in force; for the manifest.
+        self._in_force: tuple[Spec | None, str] = (None, "")
         #: What `pack` has put together, by name. Owned by this.
         self._packed: list[Inherited] = []
+
+    def remember(self, spec: Spec, sha256: str) -> None:
+        """From now on this is in force, read from files with this hash: the next manifest says so."""
+        self._in_force = (spec, sha256)
 
     def keep(self, bound: Iterable[BoundSocket], totals: Iterable[ListenerTotals | DatagramTotals] = ()) -> None:
         """Have the store hold these sockets and what is to be known of them, and nothing else. First what is new, then
@@ -232,7 +247,7 @@ class Store:
         if not self._notifier.enabled:
             return
         ours = [each for each in bound if not each.socket.passed]
-        memfd = _manifest(ours, totals, 0)
+        memfd = self._write(ours, totals, 0)
         try:
             self._store(ours, memfd)
         finally:
@@ -283,7 +298,7 @@ class Store:
         packed = self._packed
         # Under the name that is in the store already, for the next process is to remove that; `put` gives it another.
         name = f"{_MANIFEST}{max(1, self._generation)}"
-        packed.append(Inherited(name, _manifest(ours, totals, sessions)))
+        packed.append(Inherited(name, self._write(ours, totals, sessions)))
         packed += (Inherited(_PARCEL, each.detach()) for each in parcels)
         more = []
         for each in ours:
@@ -311,6 +326,32 @@ class Store:
         while self._packed:
             os.close(self._packed.pop().fd)
 
+    def _write(
+        self, bound: Iterable[BoundSocket], totals: Iterable[ListenerTotals | DatagramTotals], sessions: int
+    ) -> int:
+        """A manifest, in a memfd, which the caller owns."""
+        sockets = []
+        for each in bound:
+            identity = each.socket.identity
+            sockets.append(
+                {
+                    "inode": each.socket.inode,
+                    "key": plain(each.endpoint.legacy),
+                    "address": plain(each.socket.address),
+                    "file": None if identity is None else [identity.device, identity.inode],
+                }
+            )
+        spec, sha256 = self._in_force
+        values = {
+            "version": MANIFEST_VERSION,
+            "spec": plain(spec),
+            "sha256": sha256,
+            "sessions": sessions,
+            "totals": [plain(each) for each in totals],
+            "sockets": sockets,
+        }
+        return parcel.pack(Content(values))
+
 
 def _shelf(fds: Sequence[int]) -> list[Inherited]:
     """Sockets that are in no store, in parcels of their own. Closes `fds`."""
@@ -327,25 +368,3 @@ def _shelf(fds: Sequence[int]) -> list[Inherited]:
                 os.close(memfd)
     _close(fds)
     return [Inherited(_MORE, each.detach()) for each in shelves]
-
-
-def _manifest(bound: Iterable[BoundSocket], totals: Iterable[ListenerTotals | DatagramTotals], sessions: int) -> int:
-    """A memfd; the caller owns it."""
-    sockets = []
-    for each in bound:
-        identity = each.socket.identity
-        sockets.append(
-            {
-                "inode": each.socket.inode,
-                "key": plain(each.endpoint.legacy),
-                "address": plain(each.socket.address),
-                "file": None if identity is None else [identity.device, identity.inode],
-            }
-        )
-    values = {
-        "version": MANIFEST_VERSION,
-        "sessions": sessions,
-        "totals": [plain(each) for each in totals],
-        "sockets": sockets,
-    }
-    return parcel.pack(Content(values))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from relayd import config
+from relayd import clock, config
 from relayd.control import upgrade
 from relayd.control.daemon import Daemon
 from relayd.control.handover import Found, find
@@ -60,25 +60,31 @@ def lives(path: Path, inherited: Sequence[Inherited], nursery: Nursery) -> int:
 
 def _live(path: Path, passed: PassedSockets, found: Found, nursery: Nursery) -> tuple[int, list[Inherited]]:
     """One life: its exit code, and what execve(2) is to pass on to the next one; nothing, where there is none."""
+    warnings: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     try:
         loaded = config.load(path, passed.inventory)
     except config.ConfigError as error:
-        _tell(str(error))
-        return EXIT_REFUSED, []
-    spec = replace(loaded.spec, copies=found.copies_for(loaded.spec.workers))
-    loaded = replace(loaded, spec=spec)
-    logger = open_logger(spec.log)
+        if found.spec is None:
+            _tell(str(error))
+            return EXIT_REFUSED, []
+        refused = tuple(map(str, error.problems))
+        start = InForce(found.spec, path.absolute(), found.sha256, clock.monotonic())
+    else:
+        warnings = tuple(map(str, loaded.warnings))
+        start = in_force(loaded, path.absolute())
+    start = replace(start, spec=replace(start.spec, copies=found.copies_for(start.spec.workers)))
+    logger = open_logger(start.spec.log)
     passed_on: list[Inherited] = []
     try:
-        for warning in loaded.warnings:
-            logger.event(Event.CONFIGURATION_WARNING, str(warning))
-        if unused := passed.unused(spec):
-            logger.event(Event.CONFIGURATION_WARNING, f"no listener uses what systemd has passed: {unused}")
+        if unused := passed.unused(start.spec):
+            warnings = (*warnings, f"no listener uses what systemd has passed: {unused}")
+        for warning in warnings:
+            logger.event(Event.CONFIGURATION_WARNING, warning)
         nofile = _raise_file_limit()
-        _check_budget(spec, nofile)
+        _check_budget(start.spec, nofile)
         notifier = Notifier.from_environment(warn=lambda line: logger.event(Event.SYSTEMD_UNREACHABLE, line))
-        start = in_force(loaded, path.absolute())
-        passed_on = asyncio.run(_daemon(start, nofile, logger, notifier, passed, found, nursery))
+        passed_on = asyncio.run(_daemon(start, refused, nofile, logger, notifier, passed, found, nursery))
     except RelaydError as error:
         return _not_started(logger, error), []
     except Exception as error:
@@ -95,6 +101,7 @@ def _live(path: Path, passed: PassedSockets, found: Found, nursery: Nursery) -> 
 
 async def _daemon(
     start: InForce,
+    refused: tuple[str, ...],
     nofile: int,
     logger: Logger,
     notifier: Notifier,
@@ -103,7 +110,9 @@ async def _daemon(
     nursery: Nursery,
 ) -> list[Inherited]:
     # Made here: its events belong to the running loop.
-    return await Daemon(start, nofile, logger, notifier, passed=passed, found=found, nursery=nursery).run()
+    return await Daemon(
+        start, nofile, logger, notifier, refused=refused, passed=passed, found=found, nursery=nursery
+    ).run()
 
 
 def _raise_file_limit() -> int:

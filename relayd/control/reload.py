@@ -160,6 +160,12 @@ class Reloader:
             "listeners": [{"name": name, "type": kind} | _counts(sums.get((kind, name))) for kind, name in served],
         }
 
+    def refuse(self, errors: tuple[str, ...]) -> None:
+        """The file is not what is in force, and this is why: for the log, for STATUS and for `status`."""
+        self.last = (clock.monotonic(), errors)
+        for error in errors:
+            self._logger.event(Event.RELOAD_FAILED, f"refused, nothing has changed: {error}")
+
     def close(self) -> None:
         """Stop: a reload under way is left as far as it has come, which is all or nothing."""
         self._closed = True
@@ -184,9 +190,7 @@ class Reloader:
                 changes = await work()
                 self.last = (clock.monotonic(), ())
             except Refused as refused:
-                self.last = (clock.monotonic(), refused.errors)
-                for error in refused.errors:
-                    self._logger.event(Event.RELOAD_FAILED, f"reload refused, nothing has changed: {error}")
+                self.refuse(refused.errors)
                 return Verdict(False, (), refused.errors, ())
             finally:
                 self._announce(False)
@@ -239,11 +243,11 @@ class Reloader:
         # From here on nothing can fail.
         prepared.commit()
         self._supervisor.change(spec, prepared.filenos)
-        self._keep()
         for each in opened(prepared.opened.values()):
             tell_listening(self._logger, each)
         self._logger.change(spec.log)
         self.in_force = dataclasses.replace(after, spec=spec)
+        self._keep()
         done = await self._supervisor.changed(_CHANGE_WAIT_S)
         if not done:
             late = f"a worker does not do yet what the reload says, after {_CHANGE_WAIT_S:g} s: it will, or is replaced"

@@ -415,6 +415,37 @@ def test_a_killed_control_process_refuses_nobody(tmp_path: Path, echo: Echo, udp
         nothing_went_wrong(daemon)
 
 
+def test_a_restart_on_a_bad_file_goes_on_with_what_was_in_force(tmp_path: Path, echo: Echo, again: Again) -> None:
+    # R1, R4. An upgrade looks at the file first; here it goes bad only then.
+    text = config(stream("web", echo("inet")))
+    with Daemon(text, tmp_path) as daemon, daemon.connect("web") as client:
+        assert echoed(client)
+        daemon.configure(text + "[listeners.web.typo]\nx = 1\n")
+        if again is upgrade:
+            daemon.signal(signal.SIGUSR2)
+            daemon.wait_for_event("upgrade_refused")
+        else:
+            again(daemon)
+            line = daemon.wait_for_event("reload_failed")
+            assert "relay.toml:" in line["message"]
+            daemon.wait_for_status(lambda text: "refused" in text)
+            assert not daemon.command("status", "--json")["config"]["last_reload"]["ok"]
+        assert echoed(client)
+        with daemon.connect("web") as new:
+            assert echoed(new)
+        daemon.configure(text.replace("200ms", "300ms"))
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_event("reloaded")
+        again(daemon)
+        assert echoed(client)
+        # Where there is nothing to go on with, a bad file is none to start with.
+        daemon.configure("[listeners.web]\nx = 1\n")
+        client.close()
+        assert daemon.stop() == 0
+        with pytest.raises(AssertionError, match=r"relay\.toml:"):
+            daemon.start_again()
+
+
 def test_a_stop_is_no_restart(tmp_path: Path, echo: Echo) -> None:
     # R6
     with Daemon(config(stream("web", echo("inet")), more='drain_timeout = "100ms"'), tmp_path) as daemon:
