@@ -35,7 +35,7 @@ from relayd.log.logger import Logger
 from relayd.sd.activation import Inherited
 from relayd.sd.notify import Notifier
 from relayd.spec.budget import budget_of
-from relayd.spec.sockets import endpoints
+from relayd.spec.sockets import SocketKey, endpoints
 
 __all__ = ["Daemon"]
 
@@ -158,6 +158,7 @@ class Daemon:
                 self._resolver,
                 self._reloading,
                 self._keep,
+                self._let_go,
             )
             cleanup.callback(self._reloader.close)
             if self._refused:
@@ -191,11 +192,11 @@ class Daemon:
         unwanted = {listening.inode for key, listening in left.items() if key not in wanted}
         if unwanted:  # or what takes their place could not be bound
             self._store.forget(unwanted)
-            self._barrier()
+            self._tell_late(self._notifier.barrier(_BARRIER_S))
         return ListeningSockets.open(self._start.spec, self._passed, left)
 
-    def _barrier(self) -> None:
-        if not self._notifier.barrier(_BARRIER_S):
+    def _tell_late(self, done: bool) -> None:  # noqa: FBT001  # the answer of a barrier
+        if not done:
             text = f"systemd has not said for {_BARRIER_S:g} s that it keeps, or lets go of, what it was told to"
             self._logger.event(Event.SYSTEMD_UNREACHABLE, text)
 
@@ -243,6 +244,12 @@ class Daemon:
         in_force = self._reloader.in_force
         self._store.remember(in_force.spec, in_force.sha256)
         self._store.keep(self._sockets.bound, self._supervisor.totals.sums())
+
+    async def _let_go(self, keys: set[SocketKey]) -> None:
+        """Have the store let go of these sockets, and wait until it has."""
+        bound = [each.socket for each in self._sockets.bound if each.endpoint.key in keys]
+        self._store.forget({each.inode for each in bound if not each.passed})
+        self._tell_late(await aside(lambda: self._notifier.barrier(_BARRIER_S), "wait for systemd"))
 
     async def _asked_for(self) -> Way:
         """Wait for a signal that ends this life, and can."""
@@ -294,7 +301,7 @@ class Daemon:
         packed = self._store.pack(self._sockets.bound, parcels, totals, done.sessions)
         if way is Way.RESTART:
             self._store.put()
-            self._barrier()
+            self._tell_late(self._notifier.barrier(_BARRIER_S))
             self._store.release()
         self._sockets.let_go()
         left = f", and {done.left} end, for which the kernel had no room" if done.left else ""

@@ -28,7 +28,8 @@ from relayd.log.events import Event
 from relayd.log.logger import Logger
 from relayd.spec import Spec
 from relayd.spec.budget import budget_of, control_budget, shortages
-from relayd.spec.plan import NotWithoutRestart, Open, Plan, plan
+from relayd.spec.plan import Close, NotWithoutRestart, Open, Plan, plan
+from relayd.spec.sockets import SocketKey
 
 __all__ = ["InForce", "Reloader", "in_force", "tell_listening"]
 
@@ -71,9 +72,10 @@ class Reloader:
         resolver: Resolver,
         announce: Callable[[bool], None],
         keep: Callable[[], None] = lambda: None,
+        let_go: Callable[[set[SocketKey]], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
-        """`announce(True)` is called when a reload begins, `announce(False)` when it has ended, and `keep` when there
-        are other sockets than before.
+        """`announce(True)` is called when a reload begins, `announce(False)` when it has ended. `keep()` has the FD
+        store hold the sockets that there are, and `let_go(keys)` has it let go of these, before they are closed.
         """
         self.in_force = in_force
         #: Of the last reload: monotonic time and errors; None before the first.
@@ -88,6 +90,7 @@ class Reloader:
         self._resolver = resolver
         self._announce = announce
         self._keep = keep
+        self._let_go = let_go
         #: One at a time; and the one that has not begun, for whoever asks meanwhile.
         self._one_at_a_time = asyncio.Lock()
         self._queued: asyncio.Task[Verdict] | None = None
@@ -235,9 +238,14 @@ class Reloader:
         self._check_room(change)
         # Names first: between prepare and commit nothing may come that closes a socket.
         await self._resolver.change(spec.names | old.names)
+        closing = {step.endpoint.key for step in change.steps if isinstance(step, Close)}
+        if closing and self._let_go is not None:
+            # Or somebody could still come to them when everybody here has closed them, and nobody would answer.
+            await self._let_go(closing)
         try:
             prepared = self._sockets.prepare(change)
         except BindFailed as error:
+            self._keep()
             await self._resolver.change(old.names)
             raise Refused(tuple(error.problems)) from None
         # From here on nothing can fail.
