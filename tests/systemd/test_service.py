@@ -273,3 +273,51 @@ def test_a_reload_of_a_bad_file_fails_and_the_service_goes_on(box: Box, service:
         service.configure(config())
         box.run("systemctl", "reload", "relayd")
         eventually(lambda: "refused" not in service.show("StatusText"), "a good STATUS")
+
+
+def _many(count: int) -> str:
+    return f'[listeners.many]\nbind = "127.0.0.1:20000-{19999 + count}"\ntargets = ["127.0.0.1:9000"]\n'
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        pytest.param("[listeners.web.typo]\n", "relay.toml:", id="bad file"),
+        pytest.param('include = ["missing.toml"]\n', "missing.toml", id="missing include"),
+        pytest.param(
+            "".join(
+                f'[listeners.new{port}]\nbind = "127.0.0.1:{port}"\ntargets = ["127.0.0.1:9"]\n'
+                for port in (8001, 9000, 8003)
+            ),
+            "address already in use",
+            id="one of three addresses in use",
+        ),
+        pytest.param(_many(3000), "too few file descriptors", id="too few descriptors"),
+    ],
+)
+def test_a_reload_that_cannot_be_is_refused_at_once_and_whole(more: str, said: str, box: Box, service: Service) -> None:
+    # R1, and issue 4: all or nothing, exit 1 within 1 s, the unit stays active, STATUS tells.
+    limits = {"LimitNOFILE": "1024"}
+    service.configure(config(), limits)
+    service.start()
+    with box.connect(80) as live:
+        exchange(live)
+        before, pid = _listening(box), service.main_pid()
+        service.configure(more + config() if more.startswith("include") else config() + more, limits)
+        began = time.monotonic()
+        with pytest.raises(AssertionError, match=r"(?i)job for relayd\.service failed"):
+            box.run("systemctl", "reload", "relayd")
+        took_s = time.monotonic() - began
+        assert took_s < 1.0
+        assert said in service.journal()
+        assert said in service.show("StatusText")
+        assert (service.show("ActiveState"), service.main_pid()) == ("active", pid)
+        assert _listening(box) == before
+        exchange(live)
+    relay_once(box)
+
+
+def _listening(box: Box) -> set[str]:
+    """Every TCP address in the box that somebody listens at."""
+    rows = (box.root / "proc/1/net/tcp").read_text().splitlines()[1:]
+    return {row.split()[1] for row in rows if row.split()[3] == "0A"}
