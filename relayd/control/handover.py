@@ -22,7 +22,7 @@ from relayd.address import OWN_NAMES, InetAddress
 from relayd.channel import parcel
 from relayd.channel.codec import plain, value_of
 from relayd.channel.messages import Adopt
-from relayd.channel.parcel import Content, Label
+from relayd.channel.parcel import Content, Label, ParcelFull
 from relayd.control.listeners import BoundSocket, ListeningSockets
 from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.net.listening import Identity, ListeningSocket
@@ -309,7 +309,7 @@ class Store:
             else:
                 more.append(fd)
         if more:
-            packed += _shelf(more)
+            packed.append(_shelf(more))
         return packed
 
     def put(self) -> None:
@@ -353,12 +353,12 @@ class Store:
         return parcel.pack(Content(values))
 
 
-def _shelf(fds: Sequence[int]) -> list[Inherited]:
-    """Sockets that are in no store, in parcels of their own. Closes `fds`."""
-    shelves = []
+def _shelf(fds: Sequence[int]) -> Inherited:
+    """Sockets that are in no store, in a parcel of their own. Closes `fds`. What the kernel has no room for, with so many
+    connections in flight beside it, is bound anew.
+    """
     kept, sending = parcel.pair()
-    with sending:
-        shelves.append(kept)
+    with sending, suppress(ParcelFull):
         for at in range(0, len(fds), parcel.BATCH_FDS):
             batch = fds[at : at + parcel.BATCH_FDS]
             memfd = parcel.pack(Content(None))
@@ -367,4 +367,4 @@ def _shelf(fds: Sequence[int]) -> list[Inherited]:
             finally:
                 os.close(memfd)
     _close(fds)
-    return [Inherited(_MORE, each.detach()) for each in shelves]
+    return Inherited(_MORE, kept.detach())
