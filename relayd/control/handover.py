@@ -354,8 +354,8 @@ class Store:
 
 
 def _shelf(fds: Sequence[int]) -> Inherited:
-    """Sockets that are in no store, in a parcel of their own. Closes `fds`. What the kernel has no room for, with so many
-    connections in flight beside it, is bound anew.
+    """Sockets that are in no store, in a parcel of their own. Closes `fds`. What the kernel has no room for, with so
+    many connections in flight beside it, is bound anew.
     """
     kept, sending = parcel.pair()
     with sending, suppress(ParcelFull):
