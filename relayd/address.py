@@ -92,6 +92,11 @@ class InetAddress:
         """True for 0.0.0.0 and [::]: every address of the family."""
         return self.host in ("0.0.0.0", "::")  # its one way to be written, here and by the kernel
 
+    @property
+    def loopback(self) -> bool:
+        """True when no other machine reaches it."""
+        return ipaddress.ip_address(self.host).is_loopback
+
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:

@@ -1,6 +1,5 @@
 """`[admin]` as `spec.Admin`, and what is wrong with it beyond single values."""
 
-import ipaddress
 from collections.abc import Iterator
 
 from relayd.address import InetAddress, SocketAddress
@@ -17,11 +16,6 @@ def build(table: AdminTable | None) -> Admin:
     return Admin((ADMIN_SOCKET,) if listen is None else tuple(listen))
 
 
-def is_remote(address: SocketAddress) -> bool:
-    """True when other machines reach `address`, if nothing else stops them."""
-    return isinstance(address, InetAddress) and not ipaddress.ip_address(address.host).is_loopback
-
-
 def problems(document: Document, table: AdminTable, bindings: Bindings, *, any_remote: bool) -> Iterator[Problem]:
     """What stands in the way of each address of the file. `any_remote`: other machines may reach it, or whether they
     may cannot be told. `bindings` are those of every listener.
@@ -32,7 +26,7 @@ def problems(document: Document, table: AdminTable, bindings: Bindings, *, any_r
         if first != index:
             place = document.place_of_value(("admin", "listen", first))
             yield _problem(document, index, f"{quote(str(address))} stands twice: {place}")
-        elif is_remote(address) and not any_remote:
+        elif isinstance(address, InetAddress) and not address.loopback and not any_remote:
             message = f"other machines reach {quote(str(address))}, and anybody there could reload"
             help_text = "help: take a Unix socket or 127.0.0.1, or set allow_remote = true in [admin]"
             yield _problem(document, index, message, help_text)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from relayd.address import Family, InetAddress, SystemdAddress, UnixAddress
-from relayd.config import admin
 from relayd.config.ports import target_text
 from relayd.config.problems import key_text, quote
 from relayd.config.units import format_duration
@@ -29,7 +28,7 @@ def to_toml(spec: Spec) -> str:
         "",
         "[admin]",
         f"listen = [{', '.join(quote(str(address)) for address in spec.admin.listen)}]",
-        f"allow_remote = {_boolean(any(map(admin.is_remote, spec.admin.listen)))}",
+        f"allow_remote = {_boolean(spec.admin.remote)}",
     ]
     for listener in spec.listeners:
         lines += ["", f"[{key_text(('listeners', listener.name))}]", *_listener(listener)]

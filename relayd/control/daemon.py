@@ -47,6 +47,8 @@ _STOP_GRACE_S = 1.0
 _EXTENSION_S = 15.0
 #: A worker that has not handed over by then hangs, or has nothing to say: half a second is much for 10,000 connections.
 _HAND_OVER_S = 5.0
+#: After a restart on a file that has not changed, it is read so much later: processors have better to do before.
+_READ_AFTER_S = 1.0
 #: systemd answers in microseconds, unless it is busy starting a machine.
 _BARRIER_S = 5.0
 
@@ -222,6 +224,8 @@ class Daemon:
         self._notifier.ready(text)
         self._ready = True
         self._admin.start(self._reloader)
+        if self._start.unread:
+            self._in_background(self._read_at_last())
         if self._reload_at_ready:
             self._reload_requested()
         return True
@@ -242,7 +246,7 @@ class Daemon:
     def _keep(self) -> None:
         """Have the store hold the sockets that there are now."""
         in_force = self._reloader.in_force
-        self._store.remember(in_force.spec, in_force.sha256)
+        self._store.remember(in_force.spec, in_force.sha256, alone=in_force.alone)
         self._store.keep(self._sockets.bound, self._supervisor.totals.sums())
 
     async def _let_go(self, keys: set[SocketKey]) -> None:
@@ -297,7 +301,7 @@ class Daemon:
 
         done = await self._supervisor.hand_over(make, _HAND_OVER_S)
         in_force, totals = self._reloader.in_force, self._supervisor.totals.sums()
-        self._store.remember(in_force.spec, in_force.sha256)
+        self._store.remember(in_force.spec, in_force.sha256, alone=in_force.alone)
         packed = self._store.pack(self._sockets.bound, parcels, totals, done.sessions)
         if way is Way.RESTART:
             self._store.put()
@@ -399,18 +403,26 @@ class Daemon:
             return
         if self._requests.first.is_set():
             return
-        task = asyncio.ensure_future(self._reload())
+        self._in_background(self._reloader.reload())
+
+    async def _read_at_last(self) -> None:
+        await asyncio.sleep(_READ_AFTER_S)
+        await self._reloader.read_at_last()
+
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """What SIGHUP asks for, and nobody waits for: the verdict goes to the log."""
+
+        async def do() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:  # a stop came first
+                return
+            except Exception as error:
+                self._report_bug(error)
+
+        task = asyncio.ensure_future(do())
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
-
-    async def _reload(self) -> None:
-        """What SIGHUP asks for: the verdict goes to the log."""
-        try:
-            await self._reloader.reload()
-        except asyncio.CancelledError:  # a stop came first
-            return
-        except Exception as error:
-            self._report_bug(error)
 
     def _report_bug(self, error: BaseException | None, message: str = "") -> None:
         self._logger.bug("met the control process", error or RuntimeError(message))

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import relayd
 from relayd.address import OWN_NAMES, InetAddress
 from relayd.channel import parcel
 from relayd.channel.codec import plain, value_of
@@ -68,6 +69,11 @@ class Found:
     #: known, or not understood.
     spec: Spec | None = None
     sha256: str = ""
+    #: Whose that was: a version of relayd on a machine with so many cores; and whether one file alone said it. What is
+    #: in force is known without reading the file again where none of this has changed.
+    version: str = ""
+    cores: int = 0
+    alone: bool = False
     #: Why the manifest could not be read; "" when it could, or there was none.
     problem: str = ""
 
@@ -154,7 +160,9 @@ def _read_manifest(found: Found, values: Any, sockets: dict[int, list[int]]) -> 
     found.sessions = int(values["sessions"])
     with suppress(*parcel.BROKEN_RECORD):  # of another version: what the file says, then, and nothing else
         spec = value_of(values["spec"])
-        found.spec, found.sha256 = (spec, str(values["sha256"])) if isinstance(spec, Spec) else (None, "")
+        if isinstance(spec, Spec):
+            found.spec, found.sha256, found.alone = spec, str(values["sha256"]), values["alone"] is True
+            found.version, found.cores = str(values["relayd"]), int(values["cores"])
     found.totals = tuple(map(value_of, values["totals"]))
     for each in values["sockets"]:
         fds = sockets.get(each["inode"])
@@ -232,13 +240,15 @@ class Store:
         self._last_socket = found.last_socket
         self._manifest = ""
         #: What is in force; for the manifest.
-        self._in_force: tuple[Spec | None, str] = (None, "")
+        self._in_force: tuple[Spec | None, str, bool] = (None, "", False)
         #: What `pack` has put together, by name. Owned by this.
         self._packed: list[Inherited] = []
 
-    def remember(self, spec: Spec, sha256: str) -> None:
-        """From now on this is in force, read from files with this hash: the next manifest says so."""
-        self._in_force = (spec, sha256)
+    def remember(self, spec: Spec, sha256: str, *, alone: bool) -> None:
+        """From now on this is in force, read from files with this hash, or from one `alone`: the next manifest says
+        so.
+        """
+        self._in_force = (spec, sha256, alone)
 
     def keep(self, bound: Iterable[BoundSocket], totals: Iterable[ListenerTotals | DatagramTotals] = ()) -> None:
         """Have the store hold these sockets and what is to be known of them, and nothing else. First what is new, then
@@ -341,11 +351,14 @@ class Store:
                     "file": None if identity is None else [identity.device, identity.inode],
                 }
             )
-        spec, sha256 = self._in_force
+        spec, sha256, alone = self._in_force
         values = {
             "version": MANIFEST_VERSION,
+            "relayd": relayd.__version__,
+            "cores": len(os.sched_getaffinity(0)),
             "spec": plain(spec),
             "sha256": sha256,
+            "alone": alone,
             "sessions": sessions,
             "totals": [plain(each) for each in totals],
             "sockets": sockets,

@@ -49,6 +49,10 @@ class InForce:
     loaded_at: float
     #: Counts reloads that have changed something; 0 is what relayd was started with.
     number: int = 0
+    #: The file includes no others, so that it alone says what is in force.
+    alone: bool = False
+    #: It has not been read in this life, for it has not changed since the one before.
+    unread: bool = False
 
 
 class Refused(RelaydError):
@@ -113,6 +117,23 @@ class Reloader:
         if confirm_s is not None and changed:
             self._expect_confirmation(confirm_s)
         return verdict
+
+    async def read_at_last(self) -> None:
+        """The file, which was not read at the start, for it had not changed: what it says may be something else all the
+        same, when a name or a user means another address or number now. Then that is a reload.
+        """
+        try:
+            loaded = await self._load(self.in_force.file)
+        except Refused as refused:
+            self.refuse(refused.errors)
+            return
+        now = self.in_force.spec
+        same = dataclasses.replace(loaded.spec, workers=now.workers, copies=now.copies) == now
+        self._warnings = tuple(map(str, loaded.warnings))
+        for warning in self._warnings if same else ():
+            self._logger.event(Event.CONFIGURATION_WARNING, warning)
+        if not same:
+            await self.reload()
 
     async def confirm(self) -> Verdict:
         """Keep what the last reload has brought. The answer is no when nothing waits for that."""
@@ -211,7 +232,7 @@ class Reloader:
         self._tell(changes, "reloaded")
         return changes
 
-    async def _load(self, file: Path) -> config.Loaded:
+    async def _load(self, file: Path) -> "config.Loaded":
         """In a thread: files may be large, and a bind may have a host name. Raises Refused."""
         try:
             loaded = await aside(lambda: config.load(file, self._sockets.passed.inventory), f"load {file}")
@@ -345,9 +366,10 @@ def _last_reload(at: float, errors: tuple[str, ...]) -> dict[str, Any]:
     return {"at": _time_of_day(at), "ok": not errors, "errors": list(errors)}
 
 
-def in_force(loaded: config.Loaded, file: Path, number: int = 0) -> InForce:
+def in_force(loaded: "config.Loaded", file: Path, number: int = 0) -> InForce:
     """What `loaded` is once it is in force."""
-    return InForce(loaded.spec, file, loaded.sha256, clock.monotonic(), number)
+    alone = not loaded.model.include
+    return InForce(loaded.spec, file, loaded.sha256, clock.monotonic(), number, alone)
 
 
 def tell_listening(logger: Logger, opened: Opened) -> None:

@@ -218,6 +218,11 @@ class Admin:
 
     listen: tuple[SocketAddress, ...] = ()
 
+    @property
+    def remote(self) -> bool:
+        """True when other machines reach it, if nothing else stops them."""
+        return any(isinstance(address, InetAddress) and not address.loopback for address in self.listen)
+
 
 #: Where the admin API is unless a file says otherwise. The directory is systemd's to make (RuntimeDirectory=).
 ADMIN_SOCKET = UnixAddress("/run/relayd/admin.sock")
