@@ -113,7 +113,7 @@ def unpack(memfd: int) -> Content:
     try:
         (length,) = _LENGTH.unpack_from(data)
         return Content(json.loads(data[_LENGTH.size : _LENGTH.size + length]), data[_LENGTH.size + length :])
-    except (struct.error, UnicodeDecodeError) as error:
+    except (struct.error, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"no content of a parcel: {error}") from error
 
 
@@ -151,7 +151,7 @@ def read(kept: socket.socket) -> Iterator[tuple[Label | None, list[int]]]:
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        if not packet:
+        if not packet and not fds:
             return
         label = None if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) else _label(packet)
         if label is not None and len(fds) != label.size + 1:
@@ -164,7 +164,7 @@ def _label(packet: bytes) -> Label | None:
     try:
         found = json.loads(packet)
         label = Label(**{name: found[name] for name in Label.__slots__})
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
     expected = {"datagram": bool, "listener": str}
     right = all(type(getattr(label, name)) is expected.get(name, int) for name in Label.__slots__)

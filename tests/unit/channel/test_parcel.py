@@ -25,6 +25,8 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
 )
+#: Deeper than Python counts.
+NESTED = b"[" * 3000
 LABEL = Label(False, "web", 1, 0)
 #: A label of two descriptors.
 ONE_MORE: dict[str, object] = asdict(LABEL) | {"size": 1}
@@ -118,6 +120,7 @@ def test_what_is_no_content_is_not_packed_and_leaves_nothing(content: Content) -
 @example(b"")
 @example(b"\xff" * 8 + b"1")
 @example(b"\x01" + bytes(7) + b"\xff")
+@example(len(NESTED).to_bytes(8, sys.byteorder) + NESTED)
 def test_garbage_is_a_value_error(data: bytes) -> None:
     with contextlib.suppress(ValueError):
         assert isinstance(unpacked(data), Content)
@@ -259,6 +262,7 @@ def test_a_label_of_another_version_is_told_as_far_as_it_is_known(ends: Ends) ->
         b"7",
         b'""',
         b"{}",
+        NESTED,
         json.dumps({name: value for name, value in ONE_MORE.items() if name != "version"}).encode(),
         json.dumps(ONE_MORE).encode() + b" " * 4096,  # more than a label can be
         *(
@@ -290,6 +294,13 @@ def test_a_label_that_counts_otherwise_is_none(count: int, ends: Ends) -> None:
     send(sending, json.dumps(ONE_MORE).encode(), [memfd() for _ in range(count)])
     put(sending, LABEL)
     assert taken(kept) == [(None, count), (LABEL, 1)]
+
+
+def test_an_empty_packet_leaves_nothing_open(ends: Ends) -> None:
+    kept, sending = ends
+    send(sending, b"", [memfd(), memfd()])
+    put(sending, LABEL)
+    assert taken(kept) == [(None, 2), (LABEL, 1)]
 
 
 def test_descriptors_that_find_no_room_here_are_missed(ends: Ends) -> None:
