@@ -3,7 +3,26 @@
 from hypothesis import strategies as st
 
 from relayd.address import Family, InetAddress, NameAddress, SystemdAddress, UnixAddress
-from relayd.channel.messages import Configure, Drain, Ready, Report, Resolved, Stop
+from relayd.channel.messages import (
+    Adopt,
+    AllAdopted,
+    Change,
+    Changed,
+    Configure,
+    Count,
+    Counted,
+    Drain,
+    HandedOver,
+    HandOver,
+    LiveCount,
+    Message,
+    Ready,
+    Released,
+    Report,
+    Resolved,
+    Stop,
+)
+from relayd.channel.parcel import Label
 from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.outcomes import Drop, Outcome
 from relayd.spec import (
@@ -25,6 +44,7 @@ from relayd.spec import (
     StreamTimeouts,
     Target,
 )
+from relayd.spec.sockets import SocketKey
 
 numbers = st.integers(min_value=-(2**70), max_value=2**70)
 seconds = st.floats(allow_nan=False)
@@ -73,6 +93,7 @@ datagrams = st.builds(
     st.sampled_from(SessionMode),
     st.sampled_from(OnTargetError),
 )
+targets = st.builds(Target, addresses, st.sampled_from(PortRule), numbers)
 listeners = st.builds(
     Listener,
     texts,
@@ -81,7 +102,7 @@ listeners = st.builds(
         | st.builds(Bind, st.builds(SystemdAddress, texts), st.just(1), tuples_of(passed))
     ),
     bindings,
-    tuples_of(st.builds(Target, addresses, st.sampled_from(PortRule), numbers)),
+    tuples_of(targets),
     optional(socket_addresses),
     optional(st.builds(Stream, numbers, options, timeouts)),
     optional(datagrams),
@@ -94,6 +115,8 @@ specs = st.builds(
     st.builds(Log, texts, texts, booleans),
     tuples_of(listeners),
     st.builds(Admin, tuples_of(socket_addresses)),
+    booleans,
+    optional(numbers),
 )
 totals = st.builds(
     ListenerTotals,
@@ -113,11 +136,33 @@ datagram_totals = st.builds(
     tuples_of(st.tuples(st.sampled_from(Outcome), numbers)),
     tuples_of(st.tuples(st.sampled_from(Drop), numbers)),
 )
-messages = st.one_of(
-    st.builds(Configure, specs, numbers),
-    st.builds(Resolved, names, tuples_of(inet_addresses)),
-    st.builds(Drain, seconds),
-    st.just(Stop()),
-    st.builds(Ready, numbers),
-    st.builds(Report, tuples_of(totals | datagram_totals)),
+labels = st.builds(Label, booleans, texts, numbers, numbers, numbers, numbers)
+socket_keys = st.builds(
+    SocketKey,
+    socket_addresses | st.builds(SystemdAddress, texts),
+    booleans,
+    optional(numbers),
+    numbers,
+    optional(texts),
+    booleans,
+    texts,
 )
+#: For every class of `Message`.
+of_class: dict[type, st.SearchStrategy[Message]] = {
+    Adopt: st.builds(Adopt, labels),
+    AllAdopted: st.just(AllAdopted()),
+    Change: st.builds(Change, specs, numbers),
+    Changed: st.builds(Changed, numbers),
+    Configure: st.builds(Configure, specs, numbers, booleans),
+    Count: st.builds(Count, numbers),
+    Counted: st.builds(Counted, numbers, tuples_of(st.builds(LiveCount, texts, booleans, optional(targets), numbers))),
+    Drain: st.builds(Drain, seconds),
+    HandOver: st.just(HandOver()),
+    HandedOver: st.builds(HandedOver, numbers, numbers, numbers),
+    Ready: st.builds(Ready, numbers),
+    Released: st.builds(Released, socket_addresses),
+    Report: st.builds(Report, tuples_of(totals | datagram_totals)),
+    Resolved: st.builds(Resolved, names, tuples_of(inet_addresses)),
+    Stop: st.just(Stop()),
+}
+messages = st.one_of(*of_class.values())

@@ -1,13 +1,17 @@
 import dataclasses
 import json
+import typing
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.address import NameAddress
-from relayd.channel.codec import CodecError, decode, encode
-from relayd.channel.messages import Drain, Message, Ready, Resolved
+from relayd.channel.codec import CodecError, decode, encode, plain, value_of
+from relayd.channel.messages import Configure, Drain, Message, Ready, Resolved
+from relayd.spec import Admin, Log, Spec
+from tests.unit.channel import strategies
 from tests.unit.channel.strategies import messages
 
 json_values = st.recursive(
@@ -15,6 +19,10 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["", "value", "pid"]), inner),
     max_leaves=10,
 )
+
+
+def test_every_message_is_tried() -> None:
+    assert set(strategies.of_class) == set(typing.get_args(Message))
 
 
 @given(messages)
@@ -80,3 +88,46 @@ def test_the_form_on_the_wire() -> None:
     assert encode(Resolved(NameAddress("a", 1), ())) == (
         b'{"":"Resolved","name":{"":"NameAddress","host":"a","port":1},"addresses":[]}'
     )
+
+
+# What is kept for the next process, which may be of another version (R5).
+
+
+@given(strategies.labels | strategies.socket_keys | strategies.listeners | strategies.totals | strategies.addresses)
+def test_what_is_written_down_is_read(value: object) -> None:
+    through_json = json.loads(json.dumps(plain(value)))
+    found = value_of(through_json)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def configure() -> dict[str, Any]:
+    spec = Spec(2, 30.0, Log("info", "auto", access=True), (), preserve_connections=False, copies=4)
+    form: dict[str, Any] = json.loads(encode(Configure(spec, 1, adopting=True)))
+    return form
+
+
+def test_a_field_that_is_missing_has_its_default() -> None:
+    # R5: an older version has not known it.
+    form = configure()
+    for name in ("admin", "preserve_connections", "copies"):
+        del form["spec"][name]
+    del form["adopting"]
+    expected = Spec(2, 30.0, Log("info", "auto", access=True), (), Admin(()), preserve_connections=True, copies=None)
+    assert decode(json.dumps(form).encode()) == Configure(expected, 1, adopting=False)
+
+
+@pytest.mark.parametrize("name", ["workers", "drain_timeout_s", "log", "listeners"])
+def test_a_field_that_is_missing_and_has_no_default_is_refused(name: str) -> None:
+    form = configure()
+    del form["spec"][name]
+    with pytest.raises(CodecError):
+        decode(json.dumps(form).encode())
+
+
+@pytest.mark.parametrize(("name", "value"), [("copies", "4"), ("preserve_connections", None), ("admin", 1)])
+def test_a_field_with_a_default_is_checked_where_it_is_there(name: str, value: object) -> None:
+    form = configure()
+    form["spec"][name] = value
+    with pytest.raises(CodecError):
+        decode(json.dumps(form).encode())
