@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from relayd.relay.datagram.sessions import STEP_S, Entry, Sessions
 
 
@@ -71,3 +74,48 @@ def test_an_empty_table_has_nobody_to_evict_or_to_expire() -> None:
     assert sessions.evict() is None
     assert sessions.next_expiry is None
     assert not list(sessions.expired(1e9))
+
+
+# From another process, in any order (R4).
+
+uses = st.lists(st.integers(-2000, 0).map(lambda steps: 100.0 + steps * STEP_S), max_size=30)
+
+
+@given(uses)
+def test_sessions_that_come_in_any_order_expire_in_the_order_of_their_last_use(noted: list[float]) -> None:
+    # R4, D3
+    sessions, home = table(limit=100)
+    for number, at in enumerate(noted):
+        session = Entry()
+        sessions.add(session, home, bytes([number]), 100.0)
+        session.noted_until = at
+    sessions.settle()
+    assert len(home) == len(sessions) == len(noted)
+    assert sessions.next_expiry == (min(noted) + 10.0 if noted else None)
+    now, expired = 80.0, []
+    while len(sessions):
+        for session in sessions.expired(now):
+            assert now - STEP_S < session.noted_until + 10.0 <= now  # neither early nor late
+            expired.append(session.noted_until)
+        now += STEP_S
+    assert expired == sorted(noted)
+    assert not home
+
+
+@given(uses, st.integers(0, 40))
+def test_after_that_a_use_counts_as_always(noted: list[float], used: int) -> None:
+    sessions, home = table(limit=100)
+    entries = [Entry() for _ in noted]
+    for number, (session, at) in enumerate(zip(entries, noted, strict=True)):
+        sessions.add(session, home, bytes([number]), 100.0)
+        session.noted_until = at
+    sessions.settle()
+    if used < len(entries):
+        sessions.used(entries[used], 100.0)
+        assert list(sessions)[-1] is entries[used]
+        assert entries[used].noted_until == 100.0 + STEP_S
+    newest = Entry()
+    sessions.add(newest, home, b"newest", 101.0)
+    assert list(sessions)[-1] is newest
+    order = [session.noted_until for session in sessions]
+    assert order == sorted(order)
