@@ -91,6 +91,15 @@ class StreamRecord(NamedTuple):
             raise ValueError("no client")
         return record
 
+    def check(self) -> None:
+        """Raises ValueError for what no connection is, and none can go on as."""
+        phase = Phase(self.phase)
+        relaying = phase in (Phase.RELAYING, Phase.RESETTING)
+        if phase is Phase.CLOSED or relaying is not bool(self.pumps) or (relaying and not self.dialled):
+            raise ValueError(f"no pumps, or no target, while {phase}")
+        if (self.dialled and self.choice < 0) or (phase is Phase.RESETTING and self.outcome is None):
+            raise ValueError(f"no choice, or no end, while {phase}")
+
     @property
     def fds(self) -> int:
         """How many descriptors it has."""
@@ -189,37 +198,43 @@ def thaw(
     """A connection of `service` that goes on as `record` says, with `fds` and `tail`, as many as it says. It owns the
     descriptors, and dials for another target by `group`.
 
-    None: the record is not what this version makes of it, and the connection has ended by its name.
+    None: the record is not what this version makes of it, and the connection has ended by its name. Raises OSError or
+    ValueError where not even that can be said; `fds` are closed then.
     """
-    client = socket.SocketType(record.af, _STREAM, 0, fds[0])
-    client.setblocking(False)
-    sockaddr = record.client[0] if record.af == socket.AF_UNIX else tuple(record.client)
-    connection = Connection(service, client, sockaddr, Arrival(record.af, record.local, group), record.conn_id)
-    pipes = [Pipe.of(fds[at], fds[at + 1], 0) for at in range(1 + record.dialled, len(fds), 2)]
+    left = list(fds)  # those that nobody has yet
     try:
-        _remember(connection, record, choices)
-        if record.dialled:
-            choice = choices[record.choice]
-            target = connection._target = socket.SocketType(choice.af, _STREAM, 0, fds[1])
-            connection._target_fd = fds[1]
-            target.setblocking(False)
-            if record.pumps:
-                _resume(connection, record, target, choice.af, pipes, tail)
-        if not record.pumps:
-            _dial_on(connection, record.timer_at)
-    except BROKEN_RECORD:
-        for pipe in pipes:  # those that no pump has
-            pipe.close()
-        if record.dialled and connection._target is None:
-            os.close(fds[1])
-        connection.end(Outcome.NOT_TAKEN_OVER)
-        return None
-    return connection
+        client = _socket(record.af, left)
+        sockaddr = record.client[0] if record.af == socket.AF_UNIX else tuple(record.client)
+        connection = Connection(service, client, sockaddr, Arrival(record.af, record.local, group), record.conn_id)
+        try:
+            record.check()
+            _remember(connection, record, choices)
+            if record.dialled:
+                choice = choices[record.choice]
+                target = connection._target = _socket(choice.af, left)
+                connection._target_fd = target.fileno()
+                if record.pumps:
+                    _resume(connection, record, target, choice.af, left, tail)
+            if not record.pumps:
+                _dial_on(connection, record.timer_at)
+        except BROKEN_RECORD:
+            connection.end(Outcome.NOT_TAKEN_OVER)
+            return None
+        return connection
+    finally:
+        for fd in left:
+            os.close(fd)
+
+
+def _socket(af: int, fds: list[int]) -> socket.SocketType:
+    """Takes the first of `fds`. Raises OSError where that is no socket, and leaves it."""
+    sock = socket.SocketType(af, _STREAM, 0, fds[0])
+    del fds[0]
+    sock.setblocking(False)
+    return sock
 
 
 def _remember(connection: Connection, record: StreamRecord, choices: Sequence[Choice]) -> None:
-    if (Phase(record.phase) is Phase.DIALING) is bool(record.pumps):
-        raise ValueError("not while it dials, and always else, it has pumps")
     if record.choice >= 0:
         connection._choice = choices[record.choice]
     connection._tried = tuple(choices[at] for at in record.tried)
@@ -248,10 +263,10 @@ def _dial_on(connection: Connection, timer_at: float) -> None:
 
 
 def _resume(
-    connection: Connection, record: StreamRecord, target: socket.SocketType, af: int, pipes: list[Pipe], tail: bytes
+    connection: Connection, record: StreamRecord, target: socket.SocketType, af: int, fds: list[int], tail: bytes
 ) -> None:
-    """Both pumps as they were. What each can do next comes as an event: watching a socket tells what it is ready
-    for.
+    """Both pumps as they were; takes the ends of their pipes out of `fds`. What each can do next comes as an event:
+    watching a socket tells what it is ready for.
     """
     client, pool, loop = connection._client, connection._service.pipes, connection.loop
     both = (Pump(connection, client, target, pool, record.af), Pump(connection, target, client, pool, af))
@@ -260,8 +275,8 @@ def _resume(
         pump.moved, pump.first_byte_at, pump._splicing = was.moved, was.first_byte_at, was.splicing
         pump._pending, tail = tail[: was.pending], tail[was.pending :]
         if was.piped and pool is not None:
-            pump._pipe = pipes.pop(0)
-            pump._pipe.held = was.piped
+            pump._pipe = Pipe.of(fds[0], fds[1], was.piped)
+            del fds[:2]
             pool.lend_another()
         if was.finished:
             pump.flow = Flow.FINISHED

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from relayd.relay.stream.handover import FDS_MAX, StreamRecord, freeze
 from relayd.relay.stream.pump import Flow
 from relayd.spec import Target
 from tests.integration.loop_thread import DEADLINE_S
-from tests.unit.relay.lives import Life, Targets, address_of
+from tests.unit.relay.lives import Batch, Life, Targets, address_of
 
 
 @pytest.fixture
@@ -185,6 +186,76 @@ def test_the_next_life_goes_on_where_this_one_was(state: State, old: Life, new: 
     assert json.loads(json.dumps(again)) == json.loads(json.dumps(expected))
     assert (choices_again, fds_again, tail_again) == (choices, fds, tail)
     assert connection.target == target
+
+
+# records that no version has written --------------------------------------------------------------------------------
+
+
+def changed(batch: Batch, **fields: Any) -> Batch:
+    """With other values in its first record."""
+    (value, *more) = batch.values["records"]
+    record = StreamRecord.of_json(value)._replace(**fields)
+    return replace(batch, values=batch.values | {"records": [record, *more]})
+
+
+def not_taken_over(life: Life, count: int = 1) -> bool:
+    """Whether that is all that has happened, counted and told."""
+    assert life.connections() == []
+    assert life.closed() == {Outcome.NOT_TAKEN_OVER: count}
+    assert len(life.log.records) + sum(int(message.split()[0]) for message in life.told()) == count
+    return {record.outcome for record in life.log.records} <= {Outcome.NOT_TAKEN_OVER}
+
+
+@pytest.mark.parametrize(
+    ("state", "fields"),
+    [
+        (idle, {"choice": 1}),
+        (idle, {"choice": -2}),
+        (idle, {"tried": [5]}),
+        (idle, {"phase": "waiting"}),
+        (idle, {"phase": "closed"}),
+        (idle, {"phase": "dialing"}),
+        (idle, {"pumps": []}),
+        (idle, {"dialled": False}),
+        (idle, {"choice": -1}),
+        (idle, {"first_fin": "nobody"}),
+        (idle, {"outcome": "no such outcome"}),
+        (idle, {"phase": "resetting"}),  # and how does it end?
+        (blocked, {"choice": 1}),
+        (blocked, {"tried": [5]}),
+        (blocked, {"phase": "waiting"}),
+        (half_closed, {"first_fin": "relay?"}),
+        (resetting, {"outcome": None}),
+        (resetting, {"outcome": "no such outcome"}),
+        (dialling, {"choice": 1}),
+        (dialling, {"choice": -1}),
+        (not_dialled_yet, {"phase": "closed"}),
+        (dialling, {"phase": "relaying"}),
+        (not_dialled_yet, {"phase": "relaying"}),
+        (not_dialled_yet, {"outcome": "no such outcome"}),
+    ],
+)
+def test_what_is_not_understood_ends_by_its_name_and_leaves_nothing(
+    state: State, fields: dict[str, Any], old: Life, new: Life, targets: Targets
+) -> None:
+    # R5
+    state(old, targets)
+    (batch,) = old.packed()
+    new.take(changed(batch, **fields))
+    assert not_taken_over(new)
+
+
+@pytest.mark.parametrize("state", [idle, blocked])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_descriptor_that_is_no_socket_ends_the_connection(
+    state: State, at: int, old: Life, new: Life, targets: Targets
+) -> None:
+    state(old, targets)
+    (batch,) = old.packed()
+    os.close(batch.fds[at])
+    batch.fds[at] = os.memfd_create("no socket")
+    new.take(batch)
+    assert not_taken_over(new)
 
 
 def test_a_dial_goes_on_and_its_deadline_counts(old: Life, new: Life, targets: Targets) -> None:
