@@ -32,13 +32,13 @@ class Departures:
         self._loop = loop
         self._log = log
         self._in_force = in_force
-        #: With what their listener was before.
-        self._draining: list[tuple[Departing, Listener]] = []
+        #: With what their listener was before, and whether they are sessions.
+        self._draining: list[tuple[Departing, Listener, bool]] = []
         self._ending: list[Departing] = []
         self._drain_timeout_s = drain_timeout_s
 
-    def consider(self, live: Iterable[Departing], old: Listener, new: Listener | None) -> None:
-        """Their listener was `old` and is `new` now, or gone (None)."""
+    def consider(self, live: Iterable[Departing], old: Listener, new: Listener | None, *, datagram: bool) -> None:
+        """Their listener was `old` and is `new` now, or gone (None). `datagram`: they are sessions."""
         # By identity, which is a tenth of a hash: connections of one target share it.
         fates: dict[int, tuple[Target | None, OnChange]] = {}
         for each in live:
@@ -49,14 +49,18 @@ class Departures:
             if known[1] is OnChange.CLOSE:
                 self._ending.append(each)
             elif known[1] is OnChange.DRAIN:
-                self._draining.append((each, old))
+                self._draining.append((each, old, datagram))
 
     def arrived(self, live: Iterable[Departing], old: Listener, *, datagram: bool) -> None:
         """They have come from another process, where their listener was `old`; what it is now is what is in force."""
+        self.consider(live, *self._change(old, datagram), datagram=datagram)
+
+    def _change(self, old: Listener, datagram: bool) -> tuple[Listener, Listener | None]:  # noqa: FBT001  # private
+        """`old`, and what is in force instead: None, by its policy, where that does not serve this type any more."""
         new = self._in_force(old.name)
-        if new is not None and (new.stream if not datagram else new.datagram) is None:  # not this type any more
-            old, new = replace(old, on_change=new.on_change), None
-        self.consider(live, old, new)
+        if new is not None and (new.datagram if datagram else new.stream) is None:
+            return replace(old, on_change=new.on_change), None
+        return old, new
 
     def begin(self) -> None:
         """End those that are to be ended now, and set the timer for the others."""
@@ -68,8 +72,8 @@ class Departures:
 
     def expire(self) -> None:
         """`drain_timeout` is over. What has come back meanwhile has nothing to do with it any more."""
-        for each, old in self._draining:
-            if effect(old, self._in_force(old.name), each.target) is not OnChange.KEEP:
+        for each, old, datagram in self._draining:
+            if effect(*self._change(old, datagram), each.target) is not OnChange.KEEP:
                 each.end(Outcome.REMOVED)
         self._draining.clear()
 

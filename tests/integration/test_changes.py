@@ -16,7 +16,7 @@ from tests.integration.relaying import Relay, Target, was_reset
 def send_away(relay: Relay, policy: OnChange | None, new: Listener | None, drain_timeout_s: float) -> None:
     """In the loop: the listener of `relay` is `new` now, or gone."""
     departures = Departures(relay.loop, relay.log, lambda name: new, drain_timeout_s)
-    departures.consider(relay.service.connections, replace(relay.service.spec, on_change=policy), new)
+    departures.consider(relay.service.connections, replace(relay.service.spec, on_change=policy), new, datagram=False)
     departures.begin()
 
 

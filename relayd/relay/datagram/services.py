@@ -115,7 +115,7 @@ class DatagramServices:
         if before != listener:
             self._groups[name].retarget(listener.targets)
             if departures is not None:
-                departures.consider(service.table, before, listener)
+                departures.consider(service.table, before, listener, datagram=True)
 
     def attend(self, endpoint: Endpoint, sock: socket.socket) -> None:
         """Make what serves one socket of a listener, which it owns then. `open` begins to receive."""
@@ -170,7 +170,7 @@ class DatagramServices:
         service = self.services.pop(name)
         del self._groups[name]
         self._removed.append(service)
-        departures.consider(service.table, replace(service.spec, on_change=policy), None)
+        departures.consider(service.table, replace(service.spec, on_change=policy), None, datagram=True)
 
     def settle(self) -> None:
         """All has been said that changes: let go of ways that nobody uses any more."""

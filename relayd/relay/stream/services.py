@@ -63,7 +63,7 @@ class StreamServices:
         if before != listener:
             self._groups[listener.name].retarget(listener.targets)
             service.change(listener, stream)
-            departures.consider(service.connections, before, listener)
+            departures.consider(service.connections, before, listener, datagram=False)
 
     def attend(self, endpoint: Endpoint, fd: int) -> None:
         """Accept on the listening socket `fd`, which this owns then."""
@@ -96,7 +96,7 @@ class StreamServices:
         service = self.services.pop(name)
         del self._groups[name]
         self._removed.append(service)
-        departures.consider(service.connections, replace(service.spec, on_change=policy), None)
+        departures.consider(service.connections, replace(service.spec, on_change=policy), None, datagram=False)
 
     def _make(self, listener: Listener, stream: Stream, id_prefix: str) -> StreamService:
         return StreamService(
