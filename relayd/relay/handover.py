@@ -127,12 +127,14 @@ class Arrivals:
         """Go on with a batch. Owns `fds`."""
         left = list(fds)
         self._dealt_with = 0
-        reason = ""
+        reason = "nothing is written down of them"
         try:
-            if label.version == LABEL_VERSION:
-                self._take(label, left)
-            else:
+            if label.version != LABEL_VERSION:
                 reason = f"they are written down as of version {label.version}, and this one knows {LABEL_VERSION}"
+            elif left:
+                self._take(label, left)
+            else:  # control has closed them (`Dealer`)
+                reason = "there is no room for them"
         except BROKEN_RECORD as error:
             reason = f"{type(error).__name__}: {error}"
         finally:

@@ -133,6 +133,7 @@ class Life:
 
     def __enter__(self) -> "Life":
         self.loop.call_at(self, self.loop.now)
+        self.datagrams.open()
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -245,7 +246,6 @@ class Life:
     def settle(self, arrivals: Arrivals) -> None:
         """The last of what a worker does at its start."""
         arrivals.settle()
-        self.datagrams.open()
         self.departures.begin()
         self.loop.close_ended()
 
