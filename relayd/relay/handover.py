@@ -156,17 +156,17 @@ class Arrivals:
             one: Departing | None
             if receiver is not None:
                 session = datagram.SessionRecord.of_json(value)
+                held, tail = bytes(tail[: session.tail]), tail[session.tail :]
                 (fd,) = _first(fds, 1)
-                one = datagram.thaw(receiver, session, choices, fd, bytes(tail[: session.tail]))
-                tail = tail[session.tail :]
+                one = datagram.thaw(receiver, session, choices, fd, held)
             else:
                 connection = stream.StreamRecord.of_json(value)
                 service, group = self._streams.place(listener, connection.bind_port, connection.bind_index)
+                held, tail = bytes(tail[: connection.tail]), tail[connection.tail :]
                 own = _first(fds, connection.fds)
-                one = stream.thaw(service, group, connection, choices, own, bytes(tail[: connection.tail]))
+                one = stream.thaw(service, group, connection, choices, own, held)
                 if one is not None and listener.stream is not None:
                     service.welcome(one, listener.stream)
-                tail = tail[connection.tail :]
             self._dealt_with += 1
             if one is not None:
                 taken.append(one)

@@ -6,6 +6,7 @@ target, or for a Unix client, and the one that would go to another target (D5). 
 `Session`; what changes there changes here, and with it `channel.parcel.LABEL_VERSION`.
 """
 
+import os
 import socket
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -98,19 +99,22 @@ def thaw(receiver: Reception, record: SessionRecord, choices: Sequence[Choice], 
     None: the record is not what this version makes of it, and the session has ended by its name. Raises what a record
     makes it raise of which not even that can be said; `fd` is closed then.
     """
-    sock = socket.SocketType(receiver.layout.af, _DGRAM, 0, fd)
+    sock: socket.SocketType | None = None
     try:
         session = Session(receiver, bytes.fromhex(record.key))
         choice = choices[record.choice]
-        sock = socket.SocketType(choice.af, _DGRAM, 0, sock.detach())
+        sock = socket.SocketType(choice.af, _DGRAM, 0, fd)
         sock.setblocking(False)
         session._loop.selector.register(sock, IN, session.on_event)
         session._take(sock, choice)
         session.reply_to = receiver.outbox.reply_to(session.key)
         session.number = record.conn_id
     except BaseException:
-        receiver.service.loop.selector.abandon(sock.fileno())
-        sock.close()
+        receiver.service.loop.selector.abandon(fd)
+        if sock is not None:
+            sock.close()
+        else:
+            os.close(fd)
         raise
     session.service.readmit(session, receiver.home, session.key, record.noted_until)
     try:

@@ -117,7 +117,7 @@ class Life:
         self.admission = Admission(10_000)
         self.pipes = PipePool(64 if splices else 0)
         self.streams = StreamServices(self.loop, self.log, self.admission, self.pipes)
-        self.datagrams = DatagramServices(self.loop, self.log, 10_000, fast=False)
+        self.datagrams = DatagramServices(self.loop, self.log, 10_000)
         self.departures = Departures(self.loop, self.log, self._in_force, DRAIN_TIMEOUT_S)
         self.listeners = {listener.name: listener for listener in listeners}
         self._clients: list[socket.socket] = []
@@ -129,7 +129,8 @@ class Life:
         for name, sock in (receiving or {}).items():
             listener = self.listeners[name]
             own = sock.dup()
-            self.datagrams.attend(Endpoint(listener, listener.binds[0], 0, address_of(sock), True, 1), own)
+            address = from_sockaddr(sock.family, sock.getsockname())
+            self.datagrams.attend(Endpoint(listener, listener.binds[0], 0, address, True, 1), own)
 
     def __enter__(self) -> "Life":
         self.loop.call_at(self, self.loop.now)
@@ -202,10 +203,10 @@ class Life:
     def _sessions(self) -> list[Session]:
         return [session for _, _, sessions in self.datagrams.live() for session in sessions]
 
-    def udp_client(self) -> socket.socket:
-        """A new one, bound to a port of its own."""
-        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        client.bind(("127.0.0.1", 0))
+    def udp_client(self, af: int = socket.AF_INET) -> socket.socket:
+        """A new one, bound to an address of its own."""
+        client = socket.socket(af, socket.SOCK_DGRAM)
+        client.bind("" if af == socket.AF_UNIX else ("::1" if af == socket.AF_INET6 else "127.0.0.1", 0))
         client.settimeout(DEADLINE_S)
         self._clients.append(client)
         return client
