@@ -108,8 +108,13 @@ class ListeningSocket:
             return False
 
     def let_go(self) -> None:
-        """Close the descriptor and leave the socket file: another process goes on with both. Idempotent."""
-        self._sock.close()
+        """Close the descriptor and leave the socket file: another process goes on with both. One that was passed is
+        left as it is. Idempotent.
+        """
+        if self._passed:
+            self._sock.detach()
+        else:
+            self._sock.close()
 
     def let_others_bind(self, *, enabled: bool) -> bool:
         """Let sockets of this user that say so as well (`beside`) bind the same address, or a part of it; or not.
