@@ -49,6 +49,8 @@ _EXTENSION_S = 15.0
 _HAND_OVER_S = 5.0
 #: After a restart on a file that has not changed, it is read so much later: processors have better to do before.
 _READ_AFTER_S = 1.0
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_ALL_SIGNALS = WAITING_SIGNALS.union(_STOP_SIGNALS)
 #: systemd answers in microseconds, unless it is busy starting a machine.
 _BARRIER_S = 5.0
 
@@ -84,15 +86,17 @@ class _StopRequests:
         self.first.set()
         self.any.set()
 
-    def forget(self) -> None:
-        """What was asked for cannot be."""
-        if not self.first.is_set():
+    def forget(self, way: Way) -> None:
+        """What was asked for, `way`, cannot be. Nothing where it is something else by now."""
+        if self.way is way and not self.first.is_set():
             self.way = Way.STOP
             self.any.clear()
 
     def hand_over(self, number: signal.Signals, way: Way) -> None:
-        """To `way`, unless an end was asked for already."""
-        if not self.any.is_set():
+        """To `way`, unless an end was asked for already. A restart goes before an upgrade that is looked into still:
+        systemd waits for the end of this process, and kills it when that does not come.
+        """
+        if not self.any.is_set() or (self.way is Way.UPGRADE and way is Way.RESTART):
             self.reason, self.way = number.name, way
             self.any.set()
 
@@ -172,8 +176,7 @@ class Daemon:
                 )
             try:
                 if await self._boot():
-                    while (way := await self._asked_for()) is Way.UPGRADE and not await self._can_upgrade():
-                        pass
+                    way = await self._way_to_end()
                     self._reloader.close()
                     if way is not Way.STOP and self._reloader.in_force.spec.preserve_connections:
                         return await self._hand_over(way)
@@ -203,13 +206,16 @@ class Daemon:
             self._logger.event(Event.SYSTEMD_UNREACHABLE, text)
 
     async def _boot(self) -> bool:
-        """Workers and first answers at the same time, then READY. False when a stop was asked for meanwhile."""
+        """Workers and first answers at the same time, then READY. False when a stop was asked for meanwhile, which is
+        only looked at afterwards where there are connections to drain.
+        """
         self._resolver.start()
         spec = self._start.spec
         dealer = Dealer(self._found, self._sockets, budget_of(spec, self._nofile), spec.workers)
         adopted = dealer.batches() if self._found.parcels else None
         booted = asyncio.ensure_future(_both(self._supervisor.boot(adopted), self._resolver.first_answers()))
-        await _first_of(booted, self._requests.first.wait())
+        stop = self._requests.first if adopted is None else self._requests.second
+        await _first_of(booted, stop.wait())
         if not booted.done() or booted.cancelled():
             return False
         booted.result()
@@ -255,6 +261,15 @@ class Daemon:
         self._store.forget({each.inode for each in bound if not each.passed})
         self._tell_late(await aside(lambda: self._notifier.barrier(_BARRIER_S), "wait for systemd"))
 
+    async def _way_to_end(self) -> Way:
+        """Wait for a signal that ends this life, and can. While an upgrade is looked into others may come, and go
+        first.
+        """
+        while True:
+            way = await self._asked_for()
+            if (way is not Way.UPGRADE or await self._can_upgrade()) and self._requests.way is way:
+                return way
+
     async def _asked_for(self) -> Way:
         """Wait for a signal that ends this life, and can."""
         while True:
@@ -266,7 +281,7 @@ class Daemon:
                 f"{self._requests.reason} is ignored: nobody keeps connections for the next process (no NOTIFY_SOCKET)"
             )
             self._logger.event(Event.UPGRADE_REFUSED, text)
-            self._requests.forget()
+            self._requests.forget(way)
 
     async def _can_upgrade(self) -> bool:
         """Ask the relayd that is installed now whether it runs, and takes the file."""
@@ -277,17 +292,18 @@ class Daemon:
             problem = (
                 "daemon.preserve_connections is false, and every connection would end; systemctl restart does that"
             )
-        if problem and not self._requests.first.is_set():
+        if problem and self._requests.way is Way.UPGRADE:
             text = f"{self._requests.reason} is ignored, nothing has changed: {problem}"
             self._logger.event(Event.UPGRADE_REFUSED, text)
-            self._requests.forget()
+            self._requests.forget(Way.UPGRADE)
         return not problem
 
     async def _hand_over(self, way: Way) -> list[Inherited]:
         """R4, R5. Afterwards every worker has ended."""
-        await self._admin.close()
         if way is Way.UPGRADE:  # what comes from now on waits for the next life: the mask outlives execve(2)
-            signal.pthread_sigmask(signal.SIG_BLOCK, WAITING_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+        await self._admin.close()
+        if way is Way.UPGRADE:
             self._notifier.reloading(clock.monotonic())
         else:
             self._notifier.stopping("handing over to the next process")
@@ -315,7 +331,11 @@ class Daemon:
             connections=done.connections,
             sessions=done.sessions,
         )
-        return packed if way is Way.UPGRADE else []
+        if way is not Way.UPGRADE:
+            return []
+        if self._requests.way is not way:  # it had come, and was not heard yet, when the mask was set
+            signal.raise_signal(signal.Signals[self._requests.reason])
+        return packed
 
     def _reloading(self, begins: bool) -> None:  # noqa: FBT001  # what it says is what it is called with
         """Tell systemd of a reload that begins or has ended, and in STATUS of one that was refused (R1)."""
@@ -390,12 +410,12 @@ class Daemon:
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self._report_bug(context.get("exception"), context["message"]))
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, self._requests.request, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload_requested)
         loop.add_signal_handler(signal.SIGUSR1, self._requests.hand_over, signal.SIGUSR1, Way.RESTART)
         loop.add_signal_handler(signal.SIGUSR2, self._requests.hand_over, signal.SIGUSR2, Way.UPGRADE)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITING_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ALL_SIGNALS)
 
     def _reload_requested(self) -> None:
         if not self._ready:  # the file may have been read before it was changed: once more, then
