@@ -20,7 +20,7 @@ fds, names, command = sys.argv[1], sys.argv[2], sys.argv[3:]
 high = [fcntl.fcntl(int(fd), fcntl.F_DUPFD_CLOEXEC, 100) for fd in fds.split(",")]
 for number, fd in enumerate(high, 3):
     os.dup2(fd, number)
-for fd in map(int, fds.split(",")):
+for fd in {*map(int, fds.split(","))}:
     if fd >= 3 + len(high):
         os.close(fd)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(high)), LISTEN_FDNAMES=names)

@@ -179,8 +179,7 @@ class Daemon:
                 file.close()
         shutil.rmtree(self._sockets, ignore_errors=True)
         self._process = self._notify = None
-        while self.stored:
-            self.stored.pop()[1].close()
+        self._drop_store()
 
     def start_again(self) -> None:
         """When it has ended: what systemd does then, by Restart= or for a restart. READY when this returns."""
@@ -312,10 +311,14 @@ class Daemon:
         """SIGTERM, as systemd sends it to the main process with KillMode=mixed."""
         self.signal(signal.SIGTERM)
 
-    def kill(self) -> None:
-        """SIGKILL for the control process alone; its workers are not told by us."""
+    def kill(self, *, keep_store: bool = False) -> None:
+        """SIGKILL for the control process alone; its workers are not told by us. As where there is no systemd, nobody
+        keeps anything for the next one, unless `keep_store`.
+        """
         self._running.kill()
         self._running.wait()
+        if not keep_store:
+            self._drop_store()
 
     def wait(self, timeout_s: float = DEADLINE_S) -> int:
         """Wait for its end and for its last line; returns the exit status as subprocess does."""
@@ -364,6 +367,11 @@ class Daemon:
                     self.ready_after_s = time.monotonic() - self._started
                 self.notifications.append(told)
                 self.said.notify_all()
+
+    def _drop_store(self) -> None:
+        with self.said:
+            while self.stored:
+                self.stored.pop()[1].close()
 
     def _store(self, told: Mapping[str, str], files: list["StoredFile"]) -> None:
         """The FD store, and BARRIER=1, whose descriptor is closed when all before it is done."""

@@ -402,7 +402,7 @@ def test_a_killed_control_process_refuses_nobody(tmp_path: Path, echo: Echo, udp
         os.kill(daemon.pid, signal.SIGSTOP)  # so that workers die before control can replace them
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
-        daemon.kill()
+        daemon.kill(keep_store=True)
         waiting = [stack.enter_context(daemon.connect(name)) for name in ("web", "local")]
         asking = stack.enter_context(udp_client(daemon))
         asking.send(b"question")
