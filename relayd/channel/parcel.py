@@ -53,7 +53,7 @@ _LENGTH = struct.Struct("=Q")
 
 
 #: What reading a record raises that this version has not written, or that has no room here (OSError).
-BROKEN_RECORD = (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError)
+BROKEN_RECORD = (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, OSError)
 
 
 class ParcelFull(Exception):

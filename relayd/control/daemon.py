@@ -192,13 +192,11 @@ class Daemon:
 
     def _open(self) -> ListeningSockets:
         """Listen, on what the process before has left as far as the file says so."""
-        left = self._found.take_sockets()
-        wanted = {endpoint.legacy for endpoint in endpoints(self._start.spec)}
-        unwanted = {listening.inode for key, listening in left.items() if key not in wanted}
-        if unwanted:  # or what takes their place could not be bound
-            self._store.forget(unwanted)
+        in_the_way = self._found.in_the_way({endpoint.legacy for endpoint in endpoints(self._start.spec)})
+        if in_the_way:  # or what takes their place could not be bound
+            self._store.forget(in_the_way)
             self._tell_late(self._notifier.barrier(_BARRIER_S))
-        return ListeningSockets.open(self._start.spec, self._passed, left)
+        return ListeningSockets.open(self._start.spec, self._passed, self._found.take_sockets())
 
     def _tell_late(self, done: bool) -> None:  # noqa: FBT001  # the answer of a barrier
         if not done:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import relayd
-from relayd.address import OWN_NAMES, InetAddress
+from relayd.address import OWN_NAMES, InetAddress, UnixAddress
 from relayd.channel import parcel
 from relayd.channel.codec import plain, value_of
 from relayd.channel.messages import Adopt
@@ -98,6 +98,12 @@ class Found:
             with self.parcels.pop(0) as kept:
                 yield from parcel.read(kept)
 
+    def in_the_way(self, wanted: Container[SocketKey]) -> set[int]:
+        """Which sockets of the store will not be gone on with, by their inodes, where these are `wanted`: those that
+        the manifest does not know, too. As long as systemd has them, their addresses are taken.
+        """
+        return self.names.keys() - {listening.inode for key, listening in self.sockets.items() if key in wanted}
+
     def take_sockets(self) -> dict[SocketKey, ListeningSocket]:
         """The sockets, which are the caller's from now on."""
         sockets, self.sockets = self.sockets, {}
@@ -163,13 +169,21 @@ def _read_manifest(found: Found, values: Any, sockets: dict[int, list[int]]) -> 
         if isinstance(spec, Spec):
             found.spec, found.sha256, found.alone = spec, str(values["sha256"]), values["alone"] is True
             found.version, found.cores = str(values["relayd"]), int(values["cores"])
-    found.totals = tuple(map(value_of, values["totals"]))
+    found.totals = tuple(_one_of(each, ListenerTotals, DatagramTotals) for each in values["totals"])
     for each in values["sockets"]:
         fds = sockets.get(each["inode"])
         if fds:
-            key, address = value_of(each["key"]), value_of(each["address"])
+            key, address = _one_of(each["key"], SocketKey), _one_of(each["address"], InetAddress, UnixAddress)
             identity = Identity(*each["file"]) if each["file"] is not None else None
             found.sockets[key] = ListeningSocket.taken_over(fds.pop(), address, identity)
+
+
+def _one_of(plain: Any, *classes: type) -> Any:
+    """The value, which is of one of these. Raises a BROKEN_RECORD."""
+    value = value_of(plain)
+    if type(value) not in classes:
+        raise TypeError(f"no {' or '.join(cls.__name__ for cls in classes)}: {value!r}")
+    return value
 
 
 class Dealer:
