@@ -78,3 +78,36 @@ def test_totals_never_go_backwards(steps: list[tuple[int, str, int | None]]) -> 
             totals.report(worker, [counted(listener, living[worker, listener], 0)])
         assert {each.listener: each.accepted for each in totals.listeners()} == expected
         assert all(each == replace(each, bytes_in=10 * each.accepted) for each in totals.listeners())
+
+
+# Over a restart (R4, R5).
+
+
+def test_what_was_counted_before_is_added_and_nothing_of_it_is_active() -> None:
+    before = Totals()
+    sessions = DatagramCounters(accepted=9, active=3, datagrams_in=20).snapshot("dns")
+    before.report(1, [counted("web", 5, 2, normal=3), sessions])
+    before.report(2, [counted("web", 7, 4), counted("dns", 1, 1)])
+    totals = Totals()
+    totals.restore(before.sums())
+    assert (totals.active, totals.sessions) == (0, 0)
+    assert totals.listeners() == (counted("dns", 1, 0), counted("web", 12, 0, normal=3))
+    assert totals.datagrams() == (replace(sessions, active=0),)
+    totals.report(1, [counted("web", 1, 1, normal=1), sessions])
+    assert (totals.active, totals.sessions) == (1, 3)
+    assert totals.sums() == (
+        counted("dns", 1, 0),
+        counted("web", 13, 1, normal=4),
+        replace(sessions + sessions, active=3),
+    )
+    totals.ended(1)  # what was restored is no worker's
+    assert totals.listeners() == (counted("dns", 1, 0), counted("web", 13, 0, normal=4))
+
+
+def test_what_one_worker_has() -> None:
+    totals = Totals()
+    totals.report(1, [counted("web", 5, 2), counted("pg", 1, 1), DatagramCounters(active=4).snapshot("dns")])
+    totals.report(2, [counted("web", 5, 5)])
+    assert [totals.active_of(worker) for worker in (1, 2, 3)] == [7, 5, 0]
+    totals.ended(1)
+    assert totals.active_of(1) == 0
