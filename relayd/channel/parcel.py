@@ -11,7 +11,7 @@ label, by which the control process deals it to a worker without looking inside;
 the records, so that the packets themselves stay small: the queue is bounded by the sender's SO_SNDBUF.
 
 Bounds: BATCH_FDS descriptors a packet (SCM_MAX_FD less the memfd); in flight, as many as the sender's RLIMIT_NOFILE
-(ETOOMANYREFS, unix(7)); packets in a parcel, some 400 with the default net.core.wmem_max.
+(ETOOMANYREFS, unix(7)); packets in a parcel, some 400 with the default net.core.wmem_max (`packets`).
 """
 
 import array
@@ -27,15 +27,17 @@ from typing import Any
 __all__ = [
     "BATCH_FDS",
     "BROKEN_RECORD",
+    "CONNECTIONS_AT_LEAST",
     "LABEL_VERSION",
-    "PARCEL_CONNECTIONS",
     "Content",
     "Label",
     "ParcelFull",
     "pack",
+    "packets",
     "pair",
     "put",
     "read",
+    "rewrite",
     "unpack",
 ]
 
@@ -44,9 +46,10 @@ LABEL_VERSION = 1
 _PACKET_FDS = 253
 BATCH_FDS = _PACKET_FDS - 1
 _LABEL_BYTES_MAX = 4096
-#: So many connections surely fit one parcel: each has at most 6 descriptors, and with 400 packets there is room to
-#: spare.
-PARCEL_CONNECTIONS = 8_000
+#: So many connections fit a batch, whatever they are doing: each has at most 6 descriptors.
+CONNECTIONS_AT_LEAST = BATCH_FDS // 6
+#: What the kernel counts for a packet: measured are 770 bytes, and more where a label is long.
+_PACKET_BYTES = 1024
 #: Asked for; net.core.wmem_max may leave less.
 _SEND_BUFFER_BYTES = 4 << 20
 _LENGTH = struct.Struct("=Q")
@@ -92,17 +95,29 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return kept, sending
 
 
+def packets(sending: socket.socket) -> int:
+    """How many packets this end takes, at least."""
+    return sending.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) // _PACKET_BYTES
+
+
 def pack(content: Content) -> int:
     """A memfd with `content`; the caller owns it. Raises OSError."""
-    values = json.dumps(content.values, separators=(",", ":")).encode()
     memfd = os.memfd_create("relayd-parcel", os.MFD_CLOEXEC)
     try:
-        with open(memfd, "wb", closefd=False) as file:
-            file.writelines((_LENGTH.pack(len(values)), values, content.tail))
+        rewrite(memfd, content)
     except BaseException:
         os.close(memfd)
         raise
     return memfd
+
+
+def rewrite(memfd: int, content: Content) -> None:
+    """Have `memfd`, of `pack`, hold this instead, for everybody who has it. Raises OSError."""
+    values = json.dumps(content.values, separators=(",", ":")).encode()
+    with open(memfd, "wb", closefd=False) as file:
+        file.truncate(0)
+        file.seek(0)
+        file.writelines((_LENGTH.pack(len(values)), values, content.tail))
 
 
 def unpack(memfd: int) -> Content:

@@ -12,12 +12,10 @@ import asyncio
 import contextlib
 import enum
 import signal
-import socket
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from relayd import clock
-from relayd.channel import parcel
 from relayd.control import status, upgrade
 from relayd.control.admin import AdminServer
 from relayd.control.handover import Dealer, Found, Store
@@ -47,6 +45,8 @@ _STOP_GRACE_S = 1.0
 _EXTENSION_S = 15.0
 #: A worker that has not handed over by then hangs, or has nothing to say: half a second is much for 10,000 connections.
 _HAND_OVER_S = 5.0
+#: A worker that has not said by then how much it has hangs.
+_COUNT_S = 0.5
 #: After a restart on a file that has not changed, it is read so much later: processors have better to do before.
 _READ_AFTER_S = 1.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -306,21 +306,17 @@ class Daemon:
         else:
             self._notifier.stopping("handing over to the next process")
         self._logger.event(Event.HANDING_OVER, f"{self._requests.reason}: handing over", signal=self._requests.reason)
-        parcels: list[socket.socket] = []
-
-        def make() -> socket.socket:
-            kept, sending = parcel.pair()
-            parcels.append(kept)
-            return sending
-
-        done = await self._supervisor.hand_over(make, _HAND_OVER_S)
-        in_force, totals = self._reloader.in_force, self._supervisor.totals.sums()
-        self._store.remember(in_force.spec, in_force.sha256, alone=in_force.alone)
-        packed = self._store.pack(self._sockets.bound, parcels, totals, done.sessions)
-        if way is Way.RESTART:
-            self._store.put()
-            self._tell_late(self._notifier.barrier(_BARRIER_S))
-            self._store.release()
+        in_force, store, totals = self._reloader.in_force, self._store, self._supervisor.totals
+        store.remember(in_force.spec, in_force.sha256, alone=in_force.alone)
+        store.begin(self._sockets.bound, totals.sums(), totals.sessions)
+        needed = await self._supervisor.packets(_COUNT_S)
+        parcels = {number: store.parcels(packets) for number, packets in needed.items()}
+        store.put()
+        self._tell_late(self._notifier.barrier(_BARRIER_S))
+        done = await self._supervisor.hand_over(parcels, _HAND_OVER_S)
+        store.finish(totals.sums(), done.sessions)
+        packed = store.take() if way is Way.UPGRADE else []
+        store.release()
         self._sockets.let_go()
         left = f", and {done.left} end, for which the kernel had no room" if done.left else ""
         self._logger.event(
@@ -329,9 +325,8 @@ class Daemon:
             connections=done.connections,
             sessions=done.sessions,
         )
-        if way is not Way.UPGRADE:
-            return []
-        if self._requests.way is not way:  # it had come, and was not heard yet, when the mask was set
+        if way is Way.UPGRADE and self._requests.way is not way:
+            # Another signal had come, and was not heard yet, when the mask was set.
             signal.raise_signal(signal.Signals[self._requests.reason])
         return packed
 

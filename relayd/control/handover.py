@@ -45,6 +45,8 @@ MANIFEST_VERSION = 1
 #: What is beyond that outlives a restart in a parcel, and no crash. FileDescriptorStoreMax= of the unit has room for
 #: them, the manifest and the next one, and the parcels.
 SOCKETS_STORED_MAX = 256
+#: Of one worker. Some 400 packets fit each with the default net.core.wmem_max.
+_PARCELS_MAX = 16
 
 
 @dataclass(slots=True)
@@ -255,7 +257,8 @@ class Store:
         self._manifest = ""
         #: What is in force; for the manifest.
         self._in_force: tuple[Spec | None, str, bool] = (None, "", False)
-        #: What `pack` has put together, by name. Owned by this.
+        #: While handing over: the sockets, and what is made for them, by name. Owned by this.
+        self._handing_over: list[BoundSocket] = []
         self._packed: list[Inherited] = []
 
     def remember(self, spec: Spec, sha256: str, *, alone: bool) -> None:
@@ -271,7 +274,7 @@ class Store:
         if not self._notifier.enabled:
             return
         ours = [each for each in bound if not each.socket.passed]
-        memfd = self._write(ours, totals, 0)
+        memfd = parcel.pack(self._content(ours, totals, 0))
         try:
             self._store(ours, memfd)
         finally:
@@ -308,52 +311,62 @@ class Store:
         for name in sorted(stale - set(self._names.values())):
             notifier.unstore(name)
 
-    def pack(
-        self,
-        bound: Iterable[BoundSocket],
-        parcels: Iterable[socket.socket],
-        totals: Iterable[ListenerTotals | DatagramTotals],
-        sessions: int,
-    ) -> list[Inherited]:
-        """Everything that the next process is to have, by the names that it knows: `parcels`, which this owns then,
-        these sockets and the manifest. Duplicates, all of them this object's until `release`.
+    def begin(
+        self, bound: Iterable[BoundSocket], totals: Iterable[ListenerTotals | DatagramTotals], sessions: int
+    ) -> None:
+        """Before workers hand over: a manifest of these sockets, and a parcel of those that are in no store. Later, the
+        kernel may take no more descriptors (ETOOMANYREFS).
         """
-        ours = [each for each in bound if not each.socket.passed]
-        packed = self._packed
-        # Under the name that is in the store already, for the next process is to remove that; `put` gives it another.
-        name = f"{_MANIFEST}{max(1, self._generation)}"
-        packed.append(Inherited(name, self._write(ours, totals, sessions)))
-        packed += (Inherited(_PARCEL, each.detach()) for each in parcels)
-        more = []
-        for each in ours:
-            fd = os.dup(each.socket.fileno())
-            stored = self._names.get(each.socket.inode)
-            if stored is not None:
-                packed.append(Inherited(stored, fd))
-            else:
-                more.append(fd)
+        self._handing_over = [each for each in bound if not each.socket.passed]
+        self._generation += 1
+        memfd = parcel.pack(self._content(self._handing_over, totals, sessions))
+        self._packed.append(Inherited(f"{_MANIFEST}{self._generation}", memfd))
+        more = [each.socket.fileno() for each in self._handing_over if each.socket.inode not in self._names]
         if more:
-            packed.append(_shelf(more))
-        return packed
+            self._packed.append(_shelf(more))
+
+    def parcels(self, packets: int) -> list[socket.socket]:
+        """Parcels for so many packets: the ends to send into, which are the caller's."""
+        ends: list[socket.socket] = []
+        while len(ends) < _PARCELS_MAX and (packets > 0 or not ends):
+            kept, sending = parcel.pair()
+            self._packed.append(Inherited(_PARCEL, kept.detach()))
+            ends.append(sending)
+            packets -= parcel.packets(sending)
+        return ends
 
     def put(self) -> None:
-        """Have systemd keep what `pack` has put together."""
-        self._generation += 1
+        """Have systemd keep what there is so far. What workers send afterwards is in it all the same, and should this
+        process die meanwhile, or the one that it becomes, the next one has it.
+        """
+        for one in self._packed:
+            self._notifier.store(one.name, [one.fd], watched=False)
+        if self._manifest:
+            self._notifier.unstore(self._manifest)
+
+    def finish(self, totals: Iterable[ListenerTotals | DatagramTotals], sessions: int) -> None:
+        """Workers have handed over: the manifest says the last numbers."""
         for one in self._packed:
             if one.name.startswith(_MANIFEST):
-                self._notifier.store(f"{_MANIFEST}{self._generation}", [one.fd])
-            elif not one.name.startswith(_SOCKET):  # which it has already
-                self._notifier.store(one.name, [one.fd], watched=False)
+                parcel.rewrite(one.fd, self._content(self._handing_over, totals, sessions))
+
+    def take(self) -> list[Inherited]:
+        """Everything that the next process is to have, by the names that it knows; the caller's from now on."""
+        taken, self._packed = self._packed, []
+        for each in self._handing_over:
+            if (name := self._names.get(each.socket.inode)) is not None:
+                taken.append(Inherited(name, each.socket.hand_on()))
+        return taken
 
     def release(self) -> None:
-        """Close what `pack` has made."""
+        """Close what `begin` and `parcels` have made. Idempotent."""
         while self._packed:
             os.close(self._packed.pop().fd)
 
-    def _write(
+    def _content(
         self, bound: Iterable[BoundSocket], totals: Iterable[ListenerTotals | DatagramTotals], sessions: int
-    ) -> int:
-        """A manifest, in a memfd, which the caller owns."""
+    ) -> Content:
+        """A manifest."""
         sockets = []
         for each in bound:
             identity = each.socket.identity
@@ -377,12 +390,12 @@ class Store:
             "totals": [plain(each) for each in totals],
             "sockets": sockets,
         }
-        return parcel.pack(Content(values))
+        return Content(values)
 
 
 def _shelf(fds: Sequence[int]) -> Inherited:
-    """Sockets that are in no store, in a parcel of their own. Closes `fds`. What the kernel has no room for, with so
-    many connections in flight beside it, is bound anew.
+    """Sockets that are in no store, in a parcel of their own. `fds` stay the caller's. What the kernel has no room for
+    is bound anew.
     """
     kept, sending = parcel.pair()
     with sending, suppress(ParcelFull):
@@ -393,5 +406,4 @@ def _shelf(fds: Sequence[int]) -> Inherited:
                 parcel.put(sending, Label(False, "", 0, len(batch)), [memfd, *batch])
             finally:
                 os.close(memfd)
-    _close(fds)
     return Inherited(_MORE, kept.detach())

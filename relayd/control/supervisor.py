@@ -13,7 +13,7 @@ import enum
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from relayd import clock
@@ -37,7 +37,7 @@ from relayd.channel.messages import (
     Resolved,
     Stop,
 )
-from relayd.channel.parcel import PARCEL_CONNECTIONS
+from relayd.channel.parcel import CONNECTIONS_AT_LEAST
 from relayd.control.backoff import Backoff
 from relayd.control.heartbeat import START_TICKS, TICK_S, Heartbeat
 from relayd.control.spawning import WORKER_COMMAND, Nursery
@@ -48,6 +48,9 @@ from relayd.log.events import Event
 from relayd.spec import Spec
 
 __all__ = ["Supervisor", "WorkersFailed"]
+
+#: So long workers have for a batch of what they adopt, twice as long as what has found no room waits to be sent again.
+_ROOM_S = 0.1
 
 
 class WorkersFailed(RelaydError):
@@ -158,13 +161,27 @@ class Supervisor:
             if self._nursery is not None:
                 self._nursery.close()  # the file wants fewer than were started
             if adopted is not None:
-                async for number, batch, fds in adopted:
-                    await self._give(number, batch, fds)
+                await self._give_all(adopted)
                 for slot in self._slots:
                     await self._give(slot.number, AllAdopted(), [])
             await self._booted
         finally:
             self._booted = None
+
+    async def _give_all(self, adopted: AsyncIterator[tuple[int, Adopt, list[int]]]) -> None:
+        """One after the other; but where the kernel takes none, for more are in flight than this user may have, the
+        next one is taken out of its parcel: that makes room.
+        """
+        waiting: set[asyncio.Future[None]] = set()
+        try:
+            async for number, batch, fds in adopted:
+                waiting.add(asyncio.ensure_future(self._give(number, batch, fds)))
+                _, waiting = await asyncio.wait(waiting, timeout=_ROOM_S)
+            if waiting:
+                await asyncio.wait(waiting)
+        finally:
+            for given in waiting:
+                given.cancel()
 
     async def _give(self, number: int, message: Message, fds: list[int]) -> None:
         process = self._slots[number - 1].process
@@ -280,10 +297,24 @@ class Supervisor:
                 slot.process.kill()  # not Ready yet, so it has no connection
         self._note_end()
 
-    async def hand_over(self, parcels: Callable[[], socket.socket], timeout_s: float) -> HandedOver:
-        """Have workers put all that they have into parcels, and end. What has not ended after `timeout_s` is killed,
-        and what it has put into its parcel counts as nothing. None is replaced. `parcels()` makes one, and returns the
-        end to send into.
+    async def packets(self, timeout_s: float) -> dict[int, int]:
+        """How many packets of parcels each worker that can hand over will need: a packet has connections of one
+        listener, or sessions of one socket. Of workers that have not told within `timeout_s`, by their last reports.
+        """
+        await self.counts(timeout_s)
+        needed = {}
+        for slot in self._slots:
+            if slot.process is not None and slot.phase is Phase.RUNNING:
+                counted = self._counts.get(slot.number, ())
+                active = max(self.totals.active_of(slot.number), sum(each.count for each in counted))
+                groups = len(self._sockets(slot.number)) + len({each.listener for each in counted})
+                needed[slot.number] = active // CONNECTIONS_AT_LEAST + min(active, groups) + 1
+        return needed
+
+    async def hand_over(self, parcels: Mapping[int, Sequence[socket.socket]], timeout_s: float) -> HandedOver:
+        """Have workers put all that they have into `parcels`, by worker the ends to send into, which this owns, and
+        end. What has not ended after `timeout_s` is killed, and what it has put into its parcel counts as nothing. None
+        is replaced.
         """
         self._ending = True
         self._handed_over = HandedOver(0, 0, 0)
@@ -292,12 +323,14 @@ class Supervisor:
             if slot.process is None:
                 slot.move(Phase.ENDED)
             elif slot.phase is Phase.RUNNING:
-                active = self.totals.active_of(slot.number)
-                ends = [parcels() for _ in range(1 + active // PARCEL_CONNECTIONS)]
-                await slot.process.give(HandOver(), [end.detach() for end in ends])
-                slot.move(Phase.DRAINING)
+                await slot.process.give(HandOver(), [end.detach() for end in parcels.get(slot.number, ())])
+                if slot.phase is Phase.RUNNING:  # it may have ended before it took them
+                    slot.move(Phase.DRAINING)
             else:
                 slot.process.kill()
+        for ends in parcels.values():
+            for end in ends:  # of workers that have ended
+                end.close()
         self._note_end()
         try:
             await asyncio.wait_for(self._ended.wait(), timeout_s)

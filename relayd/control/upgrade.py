@@ -42,14 +42,7 @@ def execute(passed: Sequence[Inherited]) -> tuple[OSError, list[Inherited]]:
 
     Returns only when that fails: why, and the descriptors, which have other numbers now.
     """
-    above = [fcntl.fcntl(one.fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD + len(passed)) for one in passed]
-    for one in passed:
-        os.close(one.fd)
-    placed = []
-    for at, (one, fd) in enumerate(zip(passed, above, strict=True), _FIRST_FD):
-        os.dup2(fd, at)  # which is inheritable
-        os.close(fd)
-        placed.append(Inherited(one.name, at))
+    placed = _placed(passed)
     environment = dict(os.environ) | {
         "LISTEN_PID": str(os.getpid()),
         "LISTEN_FDS": str(len(placed)),
@@ -61,6 +54,24 @@ def execute(passed: Sequence[Inherited]) -> tuple[OSError, list[Inherited]]:
         for one in placed:
             os.set_inheritable(one.fd, False)
         return error, placed
+
+
+def _placed(passed: Sequence[Inherited]) -> list[Inherited]:
+    """These, inheritable, at the numbers from _FIRST_FD on. One at a time, for there may be hardly any to spare."""
+    now = [one.fd for one in passed]
+    where = {fd: index for index, fd in enumerate(now)}
+    for index, wanted in enumerate(range(_FIRST_FD, _FIRST_FD + len(now))):
+        fd = now[index]
+        if fd == wanted:
+            os.set_inheritable(fd, True)
+            continue
+        if (other := where.pop(wanted, None)) is not None:  # it makes room
+            now[other] = fcntl.fcntl(wanted, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
+            where[now[other]] = other
+        os.dup2(fd, wanted)  # which is inheritable
+        os.close(fd)
+        where.pop(fd, None)
+    return [Inherited(one.name, fd) for fd, one in enumerate(passed, _FIRST_FD)]
 
 
 def _interpreter_arguments() -> list[str]:

@@ -99,8 +99,9 @@ class WorkerProcess:
         self.send(message, fds)
         try:
             while self._channel_open and self._channel.backlog:
-                self._sent = self._loop.create_future()
-                await self._sent
+                if self._sent is None or self._sent.done():
+                    self._sent = self._loop.create_future()
+                await asyncio.shield(self._sent)  # of others who wait as well
         finally:
             for fd in fds:
                 os.close(fd)

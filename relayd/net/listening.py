@@ -116,6 +116,10 @@ class ListeningSocket:
         else:
             self._sock.close()
 
+    def hand_on(self) -> int:
+        """The descriptor, which is the caller's from now on; the socket file stays. -1 once closed."""
+        return self._sock.detach()
+
     def let_others_bind(self, *, enabled: bool) -> bool:
         """Let sockets of this user that say so as well (`beside`) bind the same address, or a part of it; or not.
         Returns how it was before.

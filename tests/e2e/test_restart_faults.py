@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,30 @@ from tests.e2e.test_restart import (
     WAYS,
     Again,
     Echo,
+    address_of,
+    answered,
     config,
+    dgram,
     echoed,
     nothing_went_wrong,
     stream,
 )
+from tests.ports import free_range
 
 
 @pytest.fixture(params=WAYS)
 def again(request: pytest.FixtureRequest) -> Again:
     """Both ways: by the FD store, and by execve(2)."""
     return WAYS[request.param]
+
+
+@pytest.fixture
+def udp_echo() -> Iterator[socket.socket]:
+    """A UDP socket that the test answers from."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(DEADLINE_S)
+        yield sock
 
 
 def test_what_systemd_has_passed_stays_open(tmp_path: Path, echo: Echo, again: Again) -> None:
@@ -84,3 +98,65 @@ def test_a_stop_that_comes_during_the_next_start_drains(tmp_path: Path, echo: Ec
             daemon.wait_for_event("stopping")
             assert echoed(live)
         assert daemon.wait() == 0
+
+
+def test_a_socket_for_each_session_is_no_reason_to_lose_some(tmp_path: Path, udp_echo: socket.socket) -> None:
+    # R4: a packet of a parcel has sessions of one receiving socket, and with the default net.core.wmem_max some 500
+    # packets fit
+    count = 700
+    first = free_range(count)
+    text = config(dgram("game", address_of(udp_echo), f"127.0.0.1:{first}-{first + count - 1}"), workers=1)
+    with Daemon(text, tmp_path) as daemon, contextlib.ExitStack() as stack:
+        asking = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)]
+        for port, client in enumerate(asking, first):
+            client.settimeout(DEADLINE_S)
+            client.connect(("127.0.0.1", port))
+        ports = [answered(client, udp_echo, b"%d" % number) for number, client in enumerate(asking)]
+        daemon.restart()
+        assert daemon.wait_for_event("handed_over")["sessions"] == count
+        assert [answered(client, udp_echo, b"%d" % number) for number, client in enumerate(asking)] == ports
+        nothing_went_wrong(daemon)
+
+
+def test_descriptors_that_are_just_enough_are_enough(tmp_path: Path, echo: Echo, again: Again) -> None:
+    # R4, R5, F2: a process has every listening socket once, also while it hands over
+    count = 600
+    first = free_range(count)
+    listeners = (stream("web", echo("inet")), stream("many", echo("inet"), f"127.0.0.1:{first}-{first + count - 1}"))
+    limit = ("prlimit", f"--nofile={count + 80}:{count + 80}")
+    with Daemon(config(*listeners), tmp_path, prefix=limit) as daemon, daemon.connect("web") as client:
+        assert echoed(client)
+        for _ in range(2):
+            again(daemon)
+            assert echoed(client)
+        with socket.create_connection(("127.0.0.1", first + count - 1), DEADLINE_S) as new:
+            assert echoed(new)
+        nothing_went_wrong(daemon)
+
+
+@pytest.mark.parametrize("count", [1, 300], ids=lambda count: f"{count}-listening")
+def test_more_connections_than_may_be_in_flight_end_by_their_name(
+    count: int, tmp_path: Path, echo: Echo, again: Again
+) -> None:
+    # R4: the kernel takes so many descriptors of one user (ETOOMANYREFS), but for one with these capabilities
+    limit = 700 if count == 1 else 1000
+    unprivileged = ("setpriv", "--bounding-set=-sys_resource,-sys_admin", "prlimit", f"--nofile={limit}:{limit}")
+    first = free_range(count)
+    listeners = (stream("web", echo("inet")), stream("many", echo("inet"), f"127.0.0.1:{first}-{first + count - 1}"))
+    with (
+        Daemon(config(*listeners, workers=4), tmp_path, prefix=unprivileged) as daemon,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(daemon.connect("web")) for _ in range(700)]
+        assert all(map(echoed, clients))
+        again(daemon)
+        handed_over = daemon.wait_for_event("handed_over")["connections"]
+        assert handed_over >= 200
+        live = 0
+        for client in clients:
+            with contextlib.suppress(OSError):
+                live += echoed(client)
+        assert live == handed_over
+        with daemon.connect("web") as new:
+            assert echoed(new)
+        assert not [line for line in daemon.lines if line["event"] in ("internal_error", "systemd_unreachable")]
