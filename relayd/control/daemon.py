@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import enum
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from relayd import clock
@@ -20,7 +20,7 @@ from relayd.control import status, upgrade
 from relayd.control.admin import AdminServer
 from relayd.control.handover import Dealer, Found, Store
 from relayd.control.heartbeat import TICK_S
-from relayd.control.listeners import ListeningSockets
+from relayd.control.listeners import BindFailed, ListeningSockets
 from relayd.control.main import WAITING_SIGNALS
 from relayd.control.passed import PassedSockets
 from relayd.control.reload import InForce, Reloader, tell_listening
@@ -144,10 +144,9 @@ class Daemon:
         self._handle_signals()
         spec, say = self._start.spec, self._logger.event
         with contextlib.ExitStack() as cleanup:
+            sockets = self._open()  # should that fail, there may be another spec to try with what was found
             cleanup.callback(self._found.close)
-            sockets = self._open()
             cleanup.callback(sockets.close)
-            self._admin = AdminServer.open(spec.admin, say, self._report_bug)
             cleanup.callback(self._admin.release)
             self._supervisor = Supervisor(
                 spec, sockets.filenos, say, self._worker_command, sockets.release, self._nursery
@@ -191,12 +190,33 @@ class Daemon:
                     timer.cancel()
 
     def _open(self) -> ListeningSockets:
-        """Listen, on what the process before has left as far as the file says so."""
-        in_the_way = self._found.in_the_way({endpoint.legacy for endpoint in endpoints(self._start.spec)})
-        if in_the_way:  # or what takes their place could not be bound
-            self._store.forget(in_the_way)
+        """Listen, on what the process before has left as far as the file says so. Raises BindFailed, and has then left
+        that to whoever tries again.
+        """
+        spec, left = self._start.spec, self._found.sockets
+        wanted = {endpoint.legacy for endpoint in endpoints(spec)}
+        unwanted, in_the_way = left.keys() - wanted, self._found.in_the_way(wanted)
+
+        def admin() -> None:
+            self._admin = AdminServer.open(spec.admin, self._logger.event, self._report_bug)
+
+        try:
+            sockets = ListeningSockets.open(spec, self._passed, left, admin)
+        except BindFailed:
+            if not unwanted and not in_the_way:
+                raise
+            self._close_left(unwanted, in_the_way)
+            return ListeningSockets.open(spec, self._passed, left, admin)
+        self._close_left(unwanted, in_the_way)
+        return sockets
+
+    def _close_left(self, keys: Collection[SocketKey], inodes: set[int]) -> None:
+        """Nobody listens there any more; systemd, too, is to let go of `inodes` first."""
+        if inodes:
+            self._store.forget(inodes)
             self._tell_late(self._notifier.barrier(_BARRIER_S))
-        return ListeningSockets.open(self._start.spec, self._passed, self._found.take_sockets())
+        for key in keys:
+            self._found.sockets.pop(key).close()
 
     def _tell_late(self, done: bool) -> None:  # noqa: FBT001  # the answer of a barrier
         if not done:

@@ -39,6 +39,11 @@ class TooFewDescriptors(RelaydError):
     """The limit on open files is too low for the control process, or leaves a worker none for those it serves."""
 
 
+#: Where another spec was in force before, this is no reason not to start, but one to go on with that: a reload would
+#: refuse it as well (R1).
+_IS_REFUSED = (BindFailed, TooFewDescriptors)
+
+
 def lives(path: Path, inherited: Sequence[Inherited], nursery: Nursery) -> int:
     """Relay what the file at `path` says; returns the exit code. See `control.main.run`."""
     while True:
@@ -63,19 +68,40 @@ def lives(path: Path, inherited: Sequence[Inherited], nursery: Nursery) -> int:
 def _live(path: Path, passed: PassedSockets, found: Found, nursery: Nursery) -> tuple[int, list[Inherited]]:
     """One life: its exit code, and what execve(2) is to pass on to the next one; nothing, where there is none."""
     warnings: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
     start = _known(path, passed, found)
+    before = None
+    if found.spec is not None and not passed.lacks(found.spec):
+        before = InForce(found.spec, path.absolute(), found.sha256, clock.monotonic())
     try:
         if start is None:
             loaded = config.load(path, passed.inventory)
             warnings = tuple(map(str, loaded.warnings))
             start = in_force(loaded, path.absolute())
     except config.ConfigError as error:
-        if found.spec is None:
+        if before is None:
             _tell(str(error))
             return EXIT_REFUSED, []
-        refused = tuple(map(str, error.problems))
-        start = InForce(found.spec, path.absolute(), found.sha256, clock.monotonic())
+        return _go_on(before, (), tuple(map(str, error.problems)), passed, found, nursery)
+    if before is None or before.spec == start.spec:
+        return _go_on(start, warnings, (), passed, found, nursery)
+    try:
+        return _go_on(start, warnings, (), passed, found, nursery, or_raise=_IS_REFUSED)
+    except _IS_REFUSED as error:
+        problems = error.problems if isinstance(error, BindFailed) else [str(error)]
+        return _go_on(before, (), tuple(problems), passed, found, nursery)
+
+
+def _go_on(
+    start: InForce,
+    warnings: tuple[str, ...],
+    refused: tuple[str, ...],
+    passed: PassedSockets,
+    found: Found,
+    nursery: Nursery,
+    *,
+    or_raise: tuple[type[RelaydError], ...] = (),
+) -> tuple[int, list[Inherited]]:
+    """A life from `start` on. `or_raise`: these are not told, and nothing has been done then."""
     start = replace(start, spec=replace(start.spec, copies=found.copies_for(start.spec.workers)))
     logger = open_logger(start.spec.log)
     passed_on: list[Inherited] = []
@@ -88,6 +114,8 @@ def _live(path: Path, passed: PassedSockets, found: Found, nursery: Nursery) -> 
         _check_budget(start.spec, nofile)
         notifier = Notifier.from_environment(warn=lambda line: logger.event(Event.SYSTEMD_UNREACHABLE, line))
         passed_on = asyncio.run(_daemon(start, refused, nofile, logger, notifier, passed, found, nursery))
+    except or_raise:
+        raise
     except RelaydError as error:
         return _not_started(logger, error), []
     except Exception as error:
@@ -108,6 +136,8 @@ def _known(path: Path, passed: PassedSockets, found: Found) -> InForce | None:
     """
     here = (relayd.__version__, len(os.sched_getaffinity(0)))
     if found.spec is None or not found.alone or passed.inventory or (found.version, found.cores) != here:
+        return None
+    if passed.lacks(found.spec):  # the file is refused for it
         return None
     try:
         same = hashlib.sha256(path.read_bytes()).hexdigest() == found.sha256

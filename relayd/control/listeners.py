@@ -12,7 +12,7 @@ address keeps all its copies for as long as the daemon lives, so that the kernel
 import contextlib
 import errno
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from relayd.address import BindAddress, Family, InetAddress, SocketAddress
@@ -85,21 +85,24 @@ class ListeningSockets:
         cls,
         spec: Spec,
         passed: PassedSockets | None = None,
-        left: Mapping[SocketKey, ListeningSocket] | None = None,
+        left: dict[SocketKey, ListeningSocket] | None = None,
+        also: Callable[[], None] = lambda: None,
     ) -> "ListeningSockets":
-        """Listen on every bind of `spec`, on those sockets that another process has `left` where there are any, which
-        this owns then. Raises BindFailed with every problem at once, and has then opened nothing.
+        """Listen on every bind of `spec`, on those sockets that another process has `left` where there are any: they
+        are taken out of it. Raises BindFailed with every problem at once, or as `also` does, which is called when all
+        are open; and has then opened nothing, and taken nothing.
         """
         sockets = cls(passed)
-        sockets._left = dict(left or {})
-        for key in sockets._left.keys() - {endpoint.legacy for endpoint in endpoints(spec)}:
-            sockets._left.pop(key).close()  # before anything is bound: it may be in the way
+        if left is not None:
+            sockets._left = left
+        prepared = sockets.prepare(plan(None, spec))
         try:
-            sockets.prepare(plan(None, spec)).commit()
+            also()
         except BaseException:
-            for listening in sockets._left.values():
-                listening.let_go()
+            prepared.undo()
             raise
+        prepared.commit()
+        sockets._left = {}
         return sockets
 
     def prepare(self, change: Plan) -> "Prepared":
@@ -178,7 +181,7 @@ class Prepared:
         #: Sockets whose address others of ours may share, and whether they might before.
         self._shared: list[tuple[ListeningSocket, bool]] = []
         #: What another process has left, and is not ours to close should this fail.
-        self._taken_over: list[ListeningSocket] = []
+        self._taken_over: dict[SocketKey, ListeningSocket] = {}
         self._closing = {step.endpoint.key for step in change.steps if isinstance(step, Close)}
         try:
             self._prepare()
@@ -252,7 +255,7 @@ class Prepared:
             listening = self._sockets._left.pop(endpoint.legacy, None)
             if listening is not None and listening.file_is_there():
                 left[endpoint.key] = listening
-                self._taken_over.append(listening)
+                self._taken_over[endpoint.legacy] = listening
             elif listening is not None:
                 listening.let_go()
         return left
@@ -306,9 +309,10 @@ class Prepared:
 
     def undo(self) -> None:
         """Close what was opened, and set what was adjusted as it was."""
-        for listening in self._taken_over:
-            listening.let_go()
         held = {id(bound.socket) for bound in self._sockets._holding()}
+        held |= set(map(id, self._taken_over.values()))
+        self._sockets._left.update(self._taken_over)
+        self._taken_over.clear()
         for bound in self.opened.values():
             if id(bound.socket) not in held:
                 bound.socket.close()

@@ -9,7 +9,7 @@ from relayd.net.passed import describe
 from relayd.sd.activation import Inherited
 from relayd.spec import Spec
 from relayd.spec.passed import Inventory, Passed, Unusable, listed
-from relayd.spec.sockets import Endpoint
+from relayd.spec.sockets import Endpoint, endpoints
 
 __all__ = ["PassedSockets"]
 
@@ -44,6 +44,14 @@ class PassedSockets:
         options = None if endpoint.datagram or listener.stream is None else listener.stream.options
         fd = self._sockets[bind.address.name, endpoint.datagram][endpoint.index]
         return listen_on_passed(fd, listener.binding, options)
+
+    def lacks(self, spec: Spec) -> bool:
+        """Whether `spec` has a socket that was not passed."""
+        return any(
+            isinstance(endpoint.bind.address, SystemdAddress)
+            and endpoint.index >= len(self._sockets.get((endpoint.bind.address.name, endpoint.datagram), ()))
+            for endpoint in endpoints(spec)
+        )
 
     def unused(self, spec: Spec) -> str:
         """What no listener of `spec` uses, for people; "" when nothing is left over."""

@@ -160,3 +160,72 @@ def test_more_connections_than_may_be_in_flight_end_by_their_name(
         with daemon.connect("web") as new:
             assert echoed(new)
         assert not [line for line in daemon.lines if line["event"] in ("internal_error", "systemd_unreachable")]
+
+
+@pytest.mark.parametrize("what", ["address", "admin", "descriptors", "directory"])
+def test_a_file_that_cannot_be_done_is_refused(what: str, tmp_path: Path, echo: Echo, again: Again) -> None:
+    # R1, R4: what a reload would refuse leaves in force what was, though the file itself is in order
+    target = echo("inet")
+    many = free_range(3000)
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        used = address_of(busy)
+        more = {
+            "address": stream("new", target, used),
+            "admin": f'[admin]\nlisten = ["{used}"]\n',
+            "descriptors": stream("new", target, f"127.0.0.1:{many}-{many + 2999}"),
+            "directory": stream("new", target, f"unix:{tmp_path}/nowhere/new.sock"),
+        }
+        stays, goes = stream("web", target), stream("old", target, f"unix:{tmp_path}/old.sock")
+        limit = ("prlimit", "--nofile=1024:1024")
+        with (
+            Daemon(config(stays, goes), tmp_path, prefix=limit) as daemon,
+            daemon.connect("web") as client,
+            daemon.connect("old") as other,
+        ):
+            assert echoed(client)
+            assert echoed(other)
+            for text in (config(stays, goes, more[what]), config(stays, more[what])):
+                daemon.configure(text)
+                if what == "descriptors" and again is WAYS["upgrade"]:
+                    daemon.signal(signal.SIGUSR2)
+                    daemon.wait_for(
+                        lambda: daemon.events("upgrade_refused") or daemon.events("reload_failed"), "a refusal"
+                    )
+                else:
+                    again(daemon)
+                    assert daemon.events("reload_failed")
+                    daemon.wait_for_status(lambda text: "refused" in text)
+                assert echoed(client)
+                assert echoed(other)
+                for name in ("web", "old"):
+                    with daemon.connect(name) as new:
+                        assert echoed(new)
+            daemon.configure(config(stays))
+            again(daemon)
+            assert echoed(client)
+            assert not (tmp_path / "old.sock").exists()
+
+
+def test_a_passed_socket_that_is_gone_is_said(tmp_path: Path, echo: Echo) -> None:
+    # R4: neither the file nor what was in force can be done
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        daemon = Daemon(config(stream("web", echo("inet"), "systemd:web")), tmp_path, passing=[("web", made)])
+        with daemon:
+            daemon._passing = []
+            with pytest.raises(AssertionError, match="systemd:web"):
+                daemon.restart()
+            assert daemon.wait() == 1
+
+
+def test_an_address_may_take_the_place_of_another(tmp_path: Path, echo: Echo, again: Again) -> None:
+    # R4: what is not wanted any more is not in the way
+    target, port = echo("inet"), free_range(1)
+    with Daemon(config(stream("web", target, f"127.0.0.1:{port}")), tmp_path) as daemon:
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_S) as client:
+            assert echoed(client)
+            daemon.configure(config(stream("web", target, f"0.0.0.0:{port}")))
+            again(daemon)
+            assert echoed(client)
+            with socket.create_connection(("127.0.0.2", port), DEADLINE_S) as new:
+                assert echoed(new)
+        nothing_went_wrong(daemon)
