@@ -49,6 +49,8 @@ from relayd.spec import Spec
 
 __all__ = ["Supervisor", "WorkersFailed"]
 
+#: A worker that has ended so often, while others wait with what they have adopted, will not come up.
+_FAILURES_MAX = 2
 #: So long workers have for a batch of what they adopt, twice as long as what has found no room waits to be sent again.
 _ROOM_S = 0.1
 
@@ -85,6 +87,8 @@ class _Slot:
         self.process: WorkerProcess | None = None
         self.heartbeat = Heartbeat()
         self.backoff = Backoff()
+        #: How often it has ended; for the boot.
+        self.failures = 0
         self.started = 0.0
         self.timer: asyncio.TimerHandle | None = None
         #: The number of the last change that it does.
@@ -122,6 +126,8 @@ class Supervisor:
         self._slots = [_Slot(number) for number in range(1, spec.workers + 1)]
         self._resolved: dict[object, Resolved] = {}
         self._booted: asyncio.Future[None] | None = None
+        #: While booting: whether workers go on with what is adopted, and whether they have been given all of it.
+        self._adopts = self._all_given = False
         self._ending = False
         self._ended = asyncio.Event()
         #: Of the last change; and what waits for workers to say something.
@@ -151,17 +157,21 @@ class Supervisor:
     async def boot(self, adopted: AsyncIterator[tuple[int, Adopt, list[int]]] | None = None) -> None:
         """Start every worker and wait until all accept. Raises WorkersFailed at the first one that ends instead.
 
-        They go on first with what is `adopted`: worker number, batch, and its descriptors, which this owns. Then no
-        worker is started any more, and the caller gets rid of the others by `kill`.
+        They go on first with what is `adopted`: worker number, batch, and its descriptors, which this owns. Of these
+        workers one may end, and takes along what it had: it is replaced as at any other time.
+
+        After WorkersFailed no worker is started any more, and the caller gets rid of the others by `kill`.
         """
         self._booted = asyncio.get_running_loop().create_future()
+        self._adopts = adopted is not None
         try:
             for slot in self._slots:
-                self._start(slot, adopting=adopted is not None)
+                self._start(slot)
             if self._nursery is not None:
                 self._nursery.close()  # the file wants fewer than were started
             if adopted is not None:
                 await self._give_all(adopted)
+                self._all_given = True
                 for slot in self._slots:
                     await self._give(slot.number, AllAdopted(), [])
             await self._booted
@@ -187,7 +197,7 @@ class Supervisor:
         process = self._slots[number - 1].process
         if process is not None:
             await process.give(message, fds)
-        else:  # it has ended, and so does the boot
+        else:  # it has ended, and perhaps the boot
             for fd in fds:
                 os.close(fd)
 
@@ -206,7 +216,7 @@ class Supervisor:
                     worker=slot.number,
                     pid=slot.process.pid,
                 )
-                if starting:
+                if starting and not self._adopts:
                     self._boot_failed(f"worker {slot.number} was not ready after {START_TICKS * TICK_S:g} s")
                 slot.process.kill()
 
@@ -360,7 +370,7 @@ class Supervisor:
         """Wait until, after `drain` or `kill`, no worker process is left."""
         await self._ended.wait()
 
-    def _start(self, slot: _Slot, *, adopting: bool = False) -> None:
+    def _start(self, slot: _Slot) -> None:
         slot.timer = None
         if self._ending:
             return
@@ -382,6 +392,7 @@ class Supervisor:
         slot.move(Phase.STARTING)
         slot.heartbeat = Heartbeat()
         slot.does = self._change
+        adopting = self._adopts and not self._all_given
         slot.process.send(Configure(self._spec, slot.number, adopting), self._sockets(slot.number))
         for answer in self._resolved.values():
             slot.process.send(answer)
@@ -430,7 +441,7 @@ class Supervisor:
                 status=end.status,
                 stderr=end.stderr,
             )
-            self._boot_failed(f"worker {slot.number} {end}")
+            self._worker_failed(slot, f"worker {slot.number} {end}")
             slot.move(Phase.ENDED if self._ending else Phase.WAITING)
         self._start_later(slot)
         self._note_end()
@@ -449,6 +460,12 @@ class Supervisor:
                 delay_s=delay,
             )
         slot.timer = asyncio.get_running_loop().call_later(delay, self._start, slot)
+
+    def _worker_failed(self, slot: _Slot, reason: str) -> None:
+        """At a boot that is the end of it; unless others have connections, and it is worth another try."""
+        slot.failures += 1
+        if not self._adopts or slot.failures >= _FAILURES_MAX:
+            self._boot_failed(reason)
 
     def _boot_failed(self, reason: str) -> None:
         if self._booted is not None and not self._booted.done():

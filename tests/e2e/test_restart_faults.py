@@ -1,8 +1,10 @@
 """Restart and upgrade in place where something is in the way: what lives lives on (R4, R5)."""
 
 import contextlib
+import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -229,3 +231,40 @@ def test_an_address_may_take_the_place_of_another(tmp_path: Path, echo: Echo, ag
             with socket.create_connection(("127.0.0.2", port), DEADLINE_S) as new:
                 assert echoed(new)
         nothing_went_wrong(daemon)
+
+
+def test_a_worker_that_dies_in_the_next_start_takes_along_its_own_alone(
+    tmp_path: Path, echo: Echo, again: Again
+) -> None:
+    # R4, R7
+    with Daemon(config(stream("web", echo("inet"))), tmp_path) as daemon, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(daemon.connect("web")) for _ in range(300)]
+        assert all(map(echoed, clients))
+        before = set(daemon.workers())
+
+        def kill_one() -> None:
+            new: list[int] = []
+            while not new:
+                with contextlib.suppress(OSError):  # between two processes
+                    new = [pid for pid in daemon.workers() if pid not in before and _is_worker(pid)]
+            os.kill(new[0], signal.SIGSTOP)
+            daemon.wait_for_event("worker_started", 3)  # the other one
+            os.kill(new[0], signal.SIGKILL)
+
+        killing = threading.Thread(target=kill_one)
+        killing.start()
+        again(daemon)
+        killing.join()
+        assert len(daemon.workers()) == 2
+        live = 0
+        for client in clients:
+            with contextlib.suppress(OSError):
+                live += echoed(client)
+        assert 100 <= live < 300
+        with daemon.connect("web") as new_client:
+            assert echoed(new_client)
+        assert daemon.stop() == 0
+
+
+def _is_worker(pid: int) -> bool:
+    return b"relayd.relay.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
