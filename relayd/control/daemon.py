@@ -195,7 +195,6 @@ class Daemon:
         """
         spec, left = self._start.spec, self._found.sockets
         wanted = {endpoint.legacy for endpoint in endpoints(spec)}
-        unwanted, in_the_way = left.keys() - wanted, self._found.in_the_way(wanted)
 
         def admin() -> None:
             self._admin = AdminServer.open(spec.admin, self._logger.event, self._report_bug)
@@ -203,20 +202,21 @@ class Daemon:
         try:
             sockets = ListeningSockets.open(spec, self._passed, left, admin)
         except BindFailed:
-            if not unwanted and not in_the_way:
+            if not self._close_others(wanted):
                 raise
-            self._close_left(unwanted, in_the_way)
             return ListeningSockets.open(spec, self._passed, left, admin)
-        self._close_left(unwanted, in_the_way)
+        self._close_others(wanted)
         return sockets
 
-    def _close_left(self, keys: Collection[SocketKey], inodes: set[int]) -> None:
-        """Nobody listens there any more; systemd, too, is to let go of `inodes` first."""
-        if inodes:
-            self._store.forget(inodes)
+    def _close_others(self, wanted: Collection[SocketKey]) -> bool:
+        """Close what was found and is not `wanted`; systemd is to let go of it first. Whether there was anything."""
+        found, in_the_way = self._found, self._found.in_the_way(wanted)
+        if in_the_way:
+            self._store.forget(in_the_way)
             self._tell_late(self._notifier.barrier(_BARRIER_S))
-        for key in keys:
-            self._found.sockets.pop(key).close()
+        before = len(found.sockets)
+        found.close_others(wanted)
+        return bool(in_the_way) or len(found.sockets) < before
 
     def _tell_late(self, done: bool) -> None:  # noqa: FBT001  # the answer of a barrier
         if not done:

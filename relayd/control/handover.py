@@ -106,15 +106,15 @@ class Found:
         """
         return self.names.keys() - {listening.inode for key, listening in self.sockets.items() if key in wanted}
 
-    def take_sockets(self) -> dict[SocketKey, ListeningSocket]:
-        """The sockets, which are the caller's from now on."""
-        sockets, self.sockets = self.sockets, {}
-        return sockets
+    def close_others(self, wanted: Container[SocketKey]) -> None:
+        """Close, with their socket files, the sockets that will not be gone on with where these are `wanted`."""
+        for key in [key for key in self.sockets if key not in wanted]:
+            self.sockets.pop(key).close()
 
     def close(self) -> None:
         """Let go of what nobody has taken."""
-        for listening in self.take_sockets().values():
-            listening.let_go()
+        while self.sockets:
+            self.sockets.popitem()[1].let_go()
         while self.parcels:
             self.parcels.pop().close()
 

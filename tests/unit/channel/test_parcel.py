@@ -209,10 +209,11 @@ def test_a_full_parcel_takes_no_more_and_loses_nothing(ends: Ends) -> None:
     assert taken(kept) == [(LABEL, 1)]
 
 
-def test_a_parcel_takes_as_many_connections_as_are_meant_for_it(ends: Ends) -> None:
-    """Were each to have as many descriptors as it can have."""
+def test_a_parcel_takes_as_many_packets_as_it_says(ends: Ends) -> None:
+    """Were each to have as many descriptors as it can have, and a label of some length."""
     kept, sending = ends
-    batches = -(-parcel.PARCEL_CONNECTIONS * 6 // BATCH_FDS)
+    batches = parcel.packets(sending)
+    assert batches > 100
     first = memfd()
     fds = [first] * (BATCH_FDS + 1)
     label = Label(False, "a listener with a name of some length", BATCH_FDS // 6, BATCH_FDS)

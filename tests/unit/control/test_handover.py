@@ -132,7 +132,8 @@ class Life:
         self.store = Store(systemd, self.found)
         wanted = {endpoint.legacy for endpoint in endpoints(in_force)}
         self.store.forget(self.found.in_the_way(wanted))
-        self.sockets = ListeningSockets.open(in_force, None, self.found.take_sockets())
+        self.found.close_others(wanted)
+        self.sockets = ListeningSockets.open(in_force, None, self.found.sockets)
 
     def keep(self) -> None:
         self.store.keep(self.sockets.bound, TOTALS)
@@ -187,15 +188,15 @@ def test_what_is_packed_is_found(tmp_path: Path, lives: list[Life]) -> None:
     (before,) = lives
     before.keep()
     before.store.remember(wanted, "0123", alone=True)
-    parcels = [parcel.pair() for _ in range(2)]
-    for number, (_, sending) in enumerate(parcels):
-        put(sending, Label(False, f"listener {number}", 1, 0))
-        sending.close()
-    packed = before.store.pack(before.sockets.bound, [kept for kept, _ in parcels], TOTALS, 12)
-    inodes = before.inodes()
-    lives.append(Life(nobody(), wanted, list(packed)))
-    packed.clear()  # find owns them
+    before.store.begin(before.sockets.bound, (), 0)
+    for number in range(2):
+        (sending,) = before.store.parcels(1)
+        with sending:
+            put(sending, Label(False, f"listener {number}", 1, 0))
+    before.store.finish(TOTALS, 12)
+    inodes, taken = before.inodes(), before.store.take()
     before.die()
+    lives.append(Life(nobody(), wanted, taken))
     found = lives[1].found
     assert lives[1].inodes() == inodes
     assert (found.totals, found.sessions, found.problem) == (TOTALS, 12, "")
@@ -232,10 +233,10 @@ def test_more_sockets_than_the_store_has_room_for_come_in_a_parcel(systemd: Fake
     (before,) = lives
     before.keep()
     assert len(systemd.kept) == SOCKETS_STORED_MAX + 1
-    before.store.pack(before.sockets.bound, [], (), 0)
+    before.store.begin(before.sockets.bound, (), 0)
     before.store.put()
     before.store.release()
-    assert sorted(systemd.names)[:2] == ["relayd-manifest-1", "relayd-manifest-2"]
+    assert [name for name in systemd.names if "manifest" in name] == ["relayd-manifest-2"]
     assert systemd.names.count("relayd-more") == 1
     inodes = before.inodes()
     before.die()
@@ -272,12 +273,12 @@ def test_the_next_life_removes_what_a_restart_has_put_there(
         sockets = len(lives[-1].sockets.bound)
         assert len(systemd.kept) == sockets + 1
         assert len(set(systemd.names)) == sockets + 1
-        kept, sending = parcel.pair()
-        sending.close()
-        lives[-1].store.pack(lives[-1].sockets.bound, [kept], (), 0)
+        lives[-1].store.begin(lives[-1].sockets.bound, (), 0)
+        (sending,) = lives[-1].store.parcels(1)
         lives[-1].store.put()
+        sending.close()
         lives[-1].store.release()
-        assert len(systemd.kept) == sockets + 3  # a parcel, and a manifest that knows of it
+        assert len(systemd.kept) == sockets + 2  # a parcel, too
         lives[-1].die()
     assert seen[0] == seen[1] == seen[2]
 
@@ -342,9 +343,10 @@ def test_what_systemd_has_passed_is_not_stored(systemd: FakeSystemd) -> None:
         store = Store(systemd, Found())
         store.keep(sockets.bound)
         assert systemd.names == ["relayd-socket-1", "relayd-manifest-1"]
-        packed = store.pack(sockets.bound, [], (), 0)
-        assert [one.name for one in packed] == ["relayd-manifest-1", "relayd-socket-1"]
-        store.release()
+        store.begin(sockets.bound, (), 0)
+        taken = store.take()
+        assert [one.name for one in taken] == ["relayd-manifest-2", "relayd-socket-1"]
+        close(one.fd for one in taken)
         sockets.close()
     finally:
         unit.passed.close()
@@ -400,23 +402,20 @@ def dies_at(message: int | None, old: Spec, new: Spec, file: Spec, lives: list[L
 
 def with_manifest(life: Life, values: object) -> list[Inherited]:
     """What `life` would leave, with another manifest; it dies."""
-    packed = life.store.pack(life.sockets.bound, [], TOTALS, 3)
-    found = []
-    for one in packed:
+    life.store.begin(life.sockets.bound, TOTALS, 3)
+    life.store.put()
+    taken = life.store.take()
+    for one in taken:
         if one.name.startswith("relayd-manifest-"):
-            found.append(Inherited(one.name, parcel.pack(Content(values))))
-        else:
-            found.append(Inherited(one.name, os.dup(one.fd)))
+            parcel.rewrite(one.fd, Content(values))
     life.die()
-    return found
+    return taken
 
 
-def manifest_of(life: Life) -> Any:
-    """What its manifest says."""
-    (one, *_) = life.store.pack(life.sockets.bound, [], TOTALS, 3)
-    values = parcel.unpack(one.fd).values
-    life.store.release()
-    return values
+def manifest_of(systemd: FakeSystemd) -> Any:
+    """What the manifest in the store says."""
+    (memfd,) = (fd for name, fd in systemd.kept if name.startswith("relayd-manifest-"))
+    return parcel.unpack(memfd).values
 
 
 @pytest.mark.parametrize(
@@ -440,7 +439,7 @@ def test_a_manifest_that_is_not_understood_is_told_and_everything_is_bound_anew(
     lives.append(Life(systemd, wanted))
     lives[0].keep()
     before = lives[0].inodes()
-    values = manifest_of(lives[0]) | wrong
+    values = manifest_of(systemd) | wrong
     own = with_manifest(lives[0], values)
     lives.append(Life(systemd, wanted, own))
     assert lives[1].found.problem
@@ -467,7 +466,8 @@ def test_a_socket_that_is_not_understood_is_closed(
 ) -> None:
     wanted = spec(listener("a", Bind(UnixAddress(str(tmp_path / "a"))), ANY_PORT))
     lives.append(Life(systemd, wanted))
-    values = manifest_of(lives[0])
+    lives[0].keep()
+    values = manifest_of(systemd)
     values["sockets"][0][field] = value
     found = find(with_manifest(lives[0], values))
     assert bool(found.problem) is not (field == "file" and value is None)
@@ -536,10 +536,9 @@ def test_of_several_manifests_the_last_is_read() -> None:
 def test_what_nobody_takes_is_let_go_of(lives: list[Life], tmp_path: Path) -> None:
     path = tmp_path / "a"
     lives.append(Life(nobody(), spec(listener("a", Bind(UnixAddress(str(path)))))))
-    kept, sending = parcel.pair()
-    sending.close()
-    packed = list(lives[0].store.pack(lives[0].sockets.bound, [kept], (), 0))
-    lives[0].store._packed.clear()
+    lives[0].store.begin(lives[0].sockets.bound, (), 0)
+    close(end.detach() for end in lives[0].store.parcels(1))
+    packed = lives[0].store.take()
     lives[0].die()
     found = find(packed)
     assert len(found.sockets) == len(found.parcels) == 1
