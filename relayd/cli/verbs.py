@@ -6,6 +6,7 @@ A verb imports what it needs when it is called: pydantic and the control process
 """
 
 import contextlib
+import importlib
 import json
 import platform
 import resource
@@ -30,6 +31,8 @@ __all__ = ["main"]
 EXIT_NO = 1
 EXIT_UNREACHABLE = 3
 EXIT_CHANGES = 10
+#: Import these, and all is imported that relays.
+_WHAT_RUNS = ("relayd.control.life", "relayd.relay.worker")
 #: setrlimit(2) takes "unlimited" for more descriptors than any process has; the kernel's own ceiling is fs.nr_open.
 _NOFILE_UNLIMITED = 1024 * 1024
 
@@ -113,6 +116,8 @@ def check(
     from relayd.cli import check as report
     from relayd.config.problems import printable
 
+    for module in _WHAT_RUNS:  # before an upgrade in place this is asked whether the next relayd runs (R5)
+        importlib.import_module(module)
     try:
         loaded = config.load(config_file)
     except config.ConfigError as error:

@@ -2,14 +2,17 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import relayd
 from tests.e2e.daemon import DEADLINE_S, Daemon
 from tests.e2e.test_restart import (
     WAYS,
@@ -268,3 +271,28 @@ def test_a_worker_that_dies_in_the_next_start_takes_along_its_own_alone(
 
 def _is_worker(pid: int) -> bool:
     return b"relayd.relay.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.parametrize("module", ["relay/worker.py", "relay/stream/pump.py", "control/daemon.py"])
+def test_an_upgrade_to_a_relayd_that_is_broken_is_refused(module: str, tmp_path: Path, echo: Echo) -> None:
+    # R5: also where it is broken in what only runs
+    installed = tmp_path / "installed"
+    source = Path(relayd.__file__).parent
+    shutil.copytree(source, installed / "relayd", ignore=shutil.ignore_patterns("__pycache__"))
+    script = tmp_path / "relayd.py"
+    script.write_text(
+        f"import sys\nsys.path[:1] = [{str(installed)!r}]\nfrom relayd.cli.main import main\nsys.exit(main())\n"
+    )
+    command = (sys.executable, str(script), "run")
+    text = config(stream("web", echo("inet")))
+    with Daemon(text, tmp_path, command=command) as daemon, daemon.connect("web") as client:
+        assert echoed(client)
+        path = installed / "relayd" / module
+        code = path.read_text()
+        path.write_text(f"{code}\ndef broken(:\n")
+        daemon.signal(signal.SIGUSR2)
+        assert "SyntaxError" in daemon.wait_for_event("upgrade_refused")["message"]
+        assert echoed(client)
+        path.write_text(code)
+        WAYS["upgrade"](daemon)
+        assert echoed(client)
