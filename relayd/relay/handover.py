@@ -145,6 +145,8 @@ class Arrivals:
 
     def _take(self, label: Label, fds: list[int]) -> None:
         """Takes out of `fds` what belongs to a connection or session now."""
+        if not fds:  # control has closed them
+            raise ValueError("workers may not have so many, or nobody listens at their address any more")
         content = parcel.unpack(fds[0])
         os.close(fds.pop(0))
         listener = value_of(content.values["listener"])

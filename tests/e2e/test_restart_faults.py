@@ -25,6 +25,7 @@ from tests.e2e.test_restart import (
     echoed,
     nothing_went_wrong,
     stream,
+    udp_client,
 )
 from tests.ports import free_range
 
@@ -296,3 +297,18 @@ def test_an_upgrade_to_a_relayd_that_is_broken_is_refused(module: str, tmp_path:
         path.write_text(code)
         WAYS["upgrade"](daemon)
         assert echoed(client)
+
+
+def test_sessions_of_a_listener_that_is_gone_are_said_to_be(
+    tmp_path: Path, echo: Echo, udp_echo: socket.socket
+) -> None:
+    # R4: and no datagrams are served at all any more
+    target = echo("inet")
+    with Daemon(config(stream("web", target), dgram("dns", address_of(udp_echo))), tmp_path) as daemon:
+        with udp_client(daemon) as asking:
+            answered(asking, udp_echo, b"question")
+            daemon.configure(config(stream("web", target)))
+            daemon.restart()
+        line = daemon.wait_for_event("not_taken_over")
+        assert (line["listener"], line["count"]) == ("dns", 1)
+        assert "nobody listens" in line["message"]
