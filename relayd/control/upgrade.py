@@ -40,38 +40,40 @@ def execute(passed: Sequence[Inherited]) -> tuple[OSError, list[Inherited]]:
     """Become another relayd, with the same arguments, that is `passed` these. Owns them; every other descriptor but 0
     to 2 is to be closed, or close-on-exec.
 
-    Returns only when that fails: why, and the descriptors, which have other numbers now.
+    Returns only when that fails: why, and the descriptors, which may have other numbers now.
     """
-    placed = _placed(passed)
     environment = dict(os.environ) | {
         "LISTEN_PID": str(os.getpid()),
-        "LISTEN_FDS": str(len(placed)),
-        "LISTEN_FDNAMES": ":".join(one.name for one in placed),
+        "LISTEN_FDS": str(len(passed)),
+        "LISTEN_FDNAMES": ":".join(one.name for one in passed),
     }
+    fds = [one.fd for one in passed]
     try:
+        _place(fds)
         os.execve(sys.executable, [sys.executable, *_interpreter_arguments(), *sys.argv[1:]], environment)  # noqa: S606
     except OSError as error:
-        for one in placed:
-            os.set_inheritable(one.fd, False)
-        return error, placed
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        return error, [Inherited(one.name, fd) for one, fd in zip(passed, fds, strict=True)]
 
 
-def _placed(passed: Sequence[Inherited]) -> list[Inherited]:
-    """These, inheritable, at the numbers from _FIRST_FD on. One at a time, for there may be hardly any to spare."""
-    now = [one.fd for one in passed]
-    where = {fd: index for index, fd in enumerate(now)}
-    for index, wanted in enumerate(range(_FIRST_FD, _FIRST_FD + len(now))):
-        fd = now[index]
+def _place(fds: list[int]) -> None:
+    """Bring these, inheritable, to the numbers from _FIRST_FD on. One at a time, for there may be hardly any to spare.
+    Raises OSError when there is none; `fds` are where they are at any time.
+    """
+    where = {fd: index for index, fd in enumerate(fds)}
+    for index, wanted in enumerate(range(_FIRST_FD, _FIRST_FD + len(fds))):
+        fd = fds[index]
         if fd == wanted:
             os.set_inheritable(fd, True)
             continue
         if (other := where.pop(wanted, None)) is not None:  # it makes room
-            now[other] = fcntl.fcntl(wanted, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
-            where[now[other]] = other
+            fds[other] = fcntl.fcntl(wanted, fcntl.F_DUPFD_CLOEXEC, _FIRST_FD)
+            where[fds[other]] = other
         os.dup2(fd, wanted)  # which is inheritable
         os.close(fd)
         where.pop(fd, None)
-    return [Inherited(one.name, fd) for fd, one in enumerate(passed, _FIRST_FD)]
+        fds[index] = wanted
 
 
 def _interpreter_arguments() -> list[str]:
