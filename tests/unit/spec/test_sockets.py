@@ -22,6 +22,7 @@ from relayd.spec.budget import budget_of
 from relayd.spec.sockets import (
     Covered,
     Endpoint,
+    copies_of,
     endpoints,
     endpoints_of,
     session_share,
@@ -34,6 +35,7 @@ STREAM = Stream(3, SocketOptions(True, None, None, None), StreamTimeouts(5.0, No
 ONE = Bind(InetAddress(Family.INET, "127.0.0.1", 53))
 RANGE = Bind(InetAddress(Family.INET6, "::1", 5000), 10)
 UNIX = Bind(UnixAddress("@a"))
+ANY_PORT = Bind(InetAddress(Family.INET, "127.0.0.1", 0))
 
 
 def listener(name: str, *binds: Bind, streams: bool = False, max_sessions: int | None = None) -> Listener:
@@ -57,6 +59,7 @@ passed = st.tuples(st.integers(1, 4), st.integers(1, 4)).map(
 binds = st.one_of(
     st.builds(Bind, st.sampled_from([ONE.address, RANGE.address]), st.integers(1, 20)),
     st.just(UNIX),
+    st.just(ANY_PORT),
     st.builds(Bind, st.builds(SystemdAddress, st.sampled_from(["a", "b"])), st.just(1), passed),
 )
 listeners = st.builds(
@@ -75,6 +78,7 @@ specs = st.builds(
     st.just(30.0),
     st.just(Log("info", "auto", True)),
     st.lists(listeners, max_size=3).map(tuple),
+    copies=st.none() | st.integers(1, 9),
 )
 
 
@@ -155,9 +159,18 @@ def test_every_socket_has_its_place(spec: Spec) -> None:
             addresses = [each.address for each in one.bind.passed_for(datagrams=one.datagram)]
         assert addresses[one.index] == one.address
         if one.datagram:
-            copies = spec.workers if one.bind.ports == 1 and isinstance(one.bind.address, InetAddress) else 1
+            copied = one.bind.ports == 1 and isinstance(one.bind.address, InetAddress)
+            copies = (spec.copies or spec.workers) if copied else 1
+            assert copies_of(one.bind, spec) == copies
             same = [other for other in everything if nobodys(other) == nobodys(one)]
-            assert len({other.worker for other in same}) == len(same) == copies
+            assert [other.copy for other in same] == list(range(copies))
+            # Each worker has as many as any other, or one more; and what it has, it counts.
+            owners = Counter(other.worker for other in same)
+            assert len(owners) == min(copies, spec.workers)
+            assert max(owners.values()) - min(owners.values()) <= 1
+            for owner, count in owners.items():
+                assert [each.lap for each in same if each.worker == owner] == list(range(count))
+            assert one.worker in range(1, spec.workers + 1)
         else:
             assert one.worker is None
 
@@ -176,6 +189,54 @@ def test_shares_of_sessions_add_up(spec: Spec) -> None:
         alone = replace(spec, listeners=(one,))
         for worker, share in enumerate(counts, 1):
             assert (share > 0) == any(endpoint.datagram for endpoint in endpoints_of(alone, worker))
+
+
+def apart(spec: Spec) -> Spec:
+    """No two listeners have an address in common, as in any file that is taken."""
+    taken: set[object] = set()
+    listeners = []
+    for one in spec.listeners:
+        binds = []
+        for bind in one.binds:
+            addresses: set[object] = set(bind.addresses()) or {bind.address}
+            if bind == ANY_PORT or not addresses & taken:
+                taken |= addresses
+                binds.append(bind)
+        listeners.append(replace(one, binds=tuple(binds)))
+    return replace(spec, listeners=tuple(listeners))
+
+
+@given(specs.map(apart), st.integers(1, 9))
+def test_a_key_is_of_one_socket_and_outlives_another_number_of_workers(one: Spec, workers: int) -> None:
+    # R2, R4
+    everything = list(endpoints(one))
+    assert len({endpoint.key for endpoint in everything}) == len(everything)
+    assert len({endpoint.legacy for endpoint in everything}) == len(everything)
+    # With as many copies, whoever has them.
+    copies = one.copies or one.workers
+    other = replace(one, workers=workers, copies=copies)
+    assert [endpoint.legacy for endpoint in endpoints(other)] == [endpoint.legacy for endpoint in everything]
+
+
+def test_copies_are_dealt_in_turn() -> None:
+    # R4: a restart with other workers.
+    def owners(workers: int, copies: int | None) -> list[tuple[int | None, int, int]]:
+        one = replace(spec(workers, listener("a", ONE)), copies=copies)
+        return [(endpoint.worker, endpoint.copy, endpoint.lap) for endpoint in endpoints(one)]
+
+    assert owners(2, None) == [(1, 0, 0), (2, 1, 0)]
+    assert owners(2, 5) == [(1, 0, 0), (2, 1, 0), (1, 2, 1), (2, 3, 1), (1, 4, 2)]
+    assert owners(3, 2) == [(1, 0, 0), (2, 1, 0)]
+    assert len(owners(3, 1)) == 1
+
+
+def test_shares_of_sessions_follow_the_copies() -> None:
+    one = listener("a", ONE, max_sessions=100)
+    uneven = replace(spec(2, one), copies=5)
+    assert [session_share(one, uneven, worker) for worker in (1, 2)] == [60, 40]
+    assert worker_socket_count(uneven) == 3
+    few = replace(spec(3, one), copies=2)
+    assert [session_share(one, few, worker) for worker in (1, 2, 3)] == [50, 50, 0]
 
 
 def test_shares_of_sessions() -> None:
