@@ -195,6 +195,7 @@ class Daemon:
         """
         spec, left = self._start.spec, self._found.sockets
         wanted = {endpoint.legacy for endpoint in endpoints(spec)}
+        in_the_way = self._found.in_the_way(wanted)  # asked now: what is wanted is taken out of what was found
 
         def admin() -> None:
             self._admin = AdminServer.open(spec.admin, self._logger.event, self._report_bug)
@@ -202,15 +203,17 @@ class Daemon:
         try:
             sockets = ListeningSockets.open(spec, self._passed, left, admin)
         except BindFailed:
-            if not self._close_others(wanted):
+            if not self._close_others(wanted, in_the_way):
                 raise
             return ListeningSockets.open(spec, self._passed, left, admin)
-        self._close_others(wanted)
+        self._close_others(wanted, in_the_way)
         return sockets
 
-    def _close_others(self, wanted: Collection[SocketKey]) -> bool:
-        """Close what was found and is not `wanted`; systemd is to let go of it first. Whether there was anything."""
-        found, in_the_way = self._found, self._found.in_the_way(wanted)
+    def _close_others(self, wanted: Collection[SocketKey], in_the_way: Collection[int]) -> bool:
+        """Close what was found and is not `wanted`; systemd is to let go first of what is `in_the_way`, by inodes.
+        Whether there was anything.
+        """
+        found = self._found
         if in_the_way:
             self._store.forget(in_the_way)
             self._tell_late(self._notifier.barrier(_BARRIER_S))

@@ -312,3 +312,13 @@ def test_sessions_of_a_listener_that_is_gone_are_said_to_be(
         line = daemon.wait_for_event("not_taken_over")
         assert (line["listener"], line["count"]) == ("dns", 1)
         assert "nobody listens" in line["message"]
+
+
+def test_the_store_has_the_sockets_all_through_a_restart(tmp_path: Path, echo: Echo) -> None:
+    # R4: whenever the next process dies, nobody is refused
+    with Daemon(config(stream("web", echo("inet")), stream("own", echo("inet"))), tmp_path) as daemon:
+        before = len(daemon.notifications)
+        daemon.restart()
+        removed = [told["FDNAME"] for told in daemon.notifications[before:] if "FDSTOREREMOVE" in told]
+        assert not [name for name in removed if name.startswith("relayd-socket-")]
+        nothing_went_wrong(daemon)
