@@ -134,7 +134,7 @@ class Arrivals:
             elif left:
                 self._take(label, left)
             else:  # control has closed them (`Dealer`)
-                reason = "there is no room for them"
+                reason = "workers may not have so many, or nobody listens at their address any more"
         except BROKEN_RECORD as error:
             reason = f"{type(error).__name__}: {error}"
         finally:
@@ -145,8 +145,6 @@ class Arrivals:
 
     def _take(self, label: Label, fds: list[int]) -> None:
         """Takes out of `fds` what belongs to a connection or session now."""
-        if not fds:  # control has closed them
-            raise ValueError("workers may not have so many, or nobody listens at their address any more")
         content = parcel.unpack(fds[0])
         os.close(fds.pop(0))
         listener = value_of(content.values["listener"])

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +120,10 @@ def test_a_crash_of_the_control_process_refuses_nobody(box: Box, running: Servic
     with box.connect(80) as live:
         exchange(live)
         running.signal("KILL", running.main_pid())
+        until = time.monotonic() + 10
+        while running.show("NRestarts") == "0":  # a worker that has not heard of it yet may take it, and end with it
+            assert time.monotonic() < until
+            box.connect(80).close()  # ConnectionRefusedError fails the test
         for _ in range(20):
             relay_once(box)
         with local(box) as client:

@@ -286,7 +286,9 @@ def test_what_control_had_no_room_for_comes_without_descriptors(new: Life, batch
     # F2
     batch.close()
     new.take_raw(batch.label, [])
-    assert_not_taken_over(new, batch.label, 2, "there is no room for them")
+    assert_not_taken_over(
+        new, batch.label, 2, "workers may not have so many, or nobody listens at their address any more"
+    )
 
 
 def test_those_whose_descriptors_are_there_are_taken_over(new: Life, batch: Batch) -> None:
