@@ -17,6 +17,8 @@ _FINE_MS = 10
 _COARSE_MS = 250
 _COARSE_FROM_S = 1.0
 _NEVER = float("inf")
+#: Where there are fewer slots than this, empty ones are not worth looking for.
+_FEW_SLOTS = 16
 
 
 class Timers(Generic[Item]):
@@ -25,6 +27,8 @@ class Timers(Generic[Item]):
     def __init__(self) -> None:
         self._slots: dict[int, set[Item]] = {}
         self._heap: list[int] = []
+        #: With so many slots, those that everyone has left are removed: a slot of an hour ahead would stay that long.
+        self._sweep_at = _FEW_SLOTS
         #: Nothing is due before this time.
         self.soonest = _NEVER
 
@@ -34,11 +38,18 @@ class Timers(Generic[Item]):
         due = -int(-at * 1000 // step) * step
         slot = self._slots.get(due)
         if slot is None:
+            if len(self._heap) >= self._sweep_at:
+                self._sweep()
             slot = self._slots[due] = set()
             heapq.heappush(self._heap, due)
             self.soonest = self._heap[0] / 1000
         slot.add(item)
         return slot
+
+    def _sweep(self) -> None:
+        self._slots = {due: slot for due, slot in self._slots.items() if slot}
+        self._heap[:] = sorted(self._slots)  # in place: `expired` may be at it; what is sorted is a heap
+        self._sweep_at = max(_FEW_SLOTS, 2 * len(self._heap))
 
     def wait(self, now: float) -> float | None:
         """Seconds until the next item is due, 0 when one is, None when there is none."""

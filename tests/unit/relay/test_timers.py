@@ -113,3 +113,21 @@ def test_the_wait_is_never_negative() -> None:
     timers: Timers[Item] = Timers()
     timers.add(Item(), 1.0, 0.0)
     assert timers.wait(5.0) == 0.0
+
+
+def test_slots_that_everyone_has_left_do_not_stay_until_their_time() -> None:
+    """A reload that changes idle_timeout sets one anew for every connection, an hour ahead."""
+    timers: Timers[Item] = Timers()
+    items = [Item() for _ in range(10)]
+    kept, soon = Item(), Item()
+    timers.add(kept, 5.0, 0.0)
+    for number in range(1000):
+        slots = [timers.add(item, 3600.0 + number, float(number)) for item in items]
+        if number < 999:
+            for item, slot in zip(items, slots, strict=True):
+                slot.discard(item)
+        assert len(timers._slots) == len(timers._heap) <= 16
+    timers.add(soon, 999.5, 999.0)
+    assert list(timers.expired(1000.0)) == [kept, soon]
+    assert set(timers.expired(10_000.0)) == set(items)
+    assert timers.wait(10_000.0) is None
