@@ -328,18 +328,19 @@ class Supervisor:
         """
         self._ending = True
         self._handed_over = HandedOver(0, 0, 0)
+        given: list[asyncio.Future[None]] = []  # to all at once: when one has filled the room, others get no parcel
         for slot in self._slots:
             self._cancel(slot)
             if slot.process is None:
                 slot.move(Phase.ENDED)
             elif slot.phase is Phase.RUNNING:
-                await slot.process.give(HandOver(), [end.detach() for end in parcels.get(slot.number, ())])
-                if slot.phase is Phase.RUNNING:  # it may have ended before it took them
-                    slot.move(Phase.DRAINING)
+                ends = [end.detach() for end in parcels.get(slot.number, ())]
+                given.append(asyncio.ensure_future(slot.process.give(HandOver(), ends)))
+                slot.move(Phase.DRAINING)
             else:
                 slot.process.kill()
-        for ends in parcels.values():
-            for end in ends:  # of workers that have ended
+        for unused in parcels.values():
+            for end in unused:  # of workers that have ended
                 end.close()
         self._note_end()
         try:
@@ -347,6 +348,10 @@ class Supervisor:
         except asyncio.TimeoutError:
             self.kill()
             await self._ended.wait()
+        finally:
+            for each in given:
+                each.cancel()
+            await asyncio.gather(*given, return_exceptions=True)
         return self._handed_over
 
     def stop(self) -> None:
