@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from relayd.address import InetAddress, SocketAddress, from_sockaddr, parse
+from tests.e2e.daemon import DEADLINE_S
+from tests.e2e.lives import WAYS, Again
 
 
 class Echo:
@@ -80,3 +82,18 @@ def echo(tmp_path: Path) -> Iterator[Callable[[str], SocketAddress]]:
             return target.address
 
         yield start
+
+
+@pytest.fixture
+def udp_echo() -> Iterator[socket.socket]:
+    """A UDP socket that the test answers from."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(DEADLINE_S)
+        yield sock
+
+
+@pytest.fixture(params=WAYS)
+def again(request: pytest.FixtureRequest) -> Again:
+    """Both ways: by the FD store, and by execve(2)."""
+    return WAYS[request.param]

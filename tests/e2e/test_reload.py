@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 from relayd.address import Family, InetAddress, SocketAddress
 from tests.e2e.daemon import DEADLINE_S, Daemon
+from tests.e2e.lives import answered
 from tests.ports import free_range
 
 HEAD = '[daemon]\nworkers = 2\ndrain_timeout = "{drain}"\n[log]\nformat = "json"\n'
@@ -78,15 +79,6 @@ def fds_become(pid: int, wanted: list[str]) -> None:
 def target(echo: Callable[[str], SocketAddress]) -> SocketAddress:
     """An echo over IPv4."""
     return echo("inet")
-
-
-@pytest.fixture
-def udp_echo() -> Iterator[socket.socket]:
-    """A UDP socket that the test answers from."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.settimeout(DEADLINE_S)
-        yield sock
 
 
 def test_what_has_not_changed_does_not_notice(tmp_path: Path, target: SocketAddress) -> None:
@@ -314,17 +306,6 @@ def udp_client(address: object) -> socket.socket:
     client.settimeout(DEADLINE_S)
     client.connect(address.sockaddr)
     return client
-
-
-def answered(client: socket.socket, target: socket.socket, data: bytes) -> int:
-    """A question and its answer; the port that the session has."""
-    client.send(data)
-    received, sender = target.recvfrom(100)
-    assert received == data
-    target.sendto(data, sender)
-    assert client.recv(100) == data
-    port: int = sender[1]
-    return port
 
 
 def no_bugs(daemon: Daemon) -> None:

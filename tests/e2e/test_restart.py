@@ -14,36 +14,10 @@ import pytest
 
 from relayd.address import InetAddress, SocketAddress, UnixAddress
 from tests.e2e.daemon import DEADLINE_S, Daemon
+from tests.e2e.lives import Again, answered, upgrade
 from tests.ports import free_range
 
 Echo = Callable[[str], SocketAddress]
-#: How a life ends and the next one begins.
-Again = Callable[[Daemon], None]
-
-
-def upgrade(daemon: Daemon) -> None:
-    """SIGUSR2, and READY again."""
-    count = len(daemon.events("started"))
-    daemon.signal(signal.SIGUSR2)
-    daemon.wait_for_event("started", count + 1)
-
-
-WAYS: dict[str, Again] = {"restart": Daemon.restart, "upgrade": upgrade}
-
-
-@pytest.fixture(params=WAYS)
-def again(request: pytest.FixtureRequest) -> Again:
-    """Both ways: by the FD store, and by execve(2)."""
-    return WAYS[request.param]
-
-
-@pytest.fixture
-def udp_echo() -> Iterator[socket.socket]:
-    """A UDP socket that the test answers from."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.settimeout(DEADLINE_S)
-        yield sock
 
 
 @pytest.fixture
@@ -87,17 +61,6 @@ def udp_client(daemon: Daemon, listener: str = "dns") -> socket.socket:
     client.settimeout(DEADLINE_S)
     client.connect(daemon.address(listener, kind="dgram").sockaddr)
     return client
-
-
-def answered(client: socket.socket, target: socket.socket, data: bytes) -> int:
-    """A question and its answer; the port that the session has."""
-    client.send(data)
-    received, sender = target.recvfrom(100)
-    assert received == data
-    target.sendto(data, sender)
-    assert client.recv(100) == data
-    port: int = sender[1]
-    return port
 
 
 def nothing_went_wrong(daemon: Daemon) -> None:

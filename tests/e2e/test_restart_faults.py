@@ -7,19 +7,16 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import relayd
 from tests.e2e.daemon import DEADLINE_S, Daemon
+from tests.e2e.lives import WAYS, Again, answered
 from tests.e2e.test_restart import (
-    WAYS,
-    Again,
     Echo,
     address_of,
-    answered,
     config,
     dgram,
     echoed,
@@ -28,21 +25,6 @@ from tests.e2e.test_restart import (
     udp_client,
 )
 from tests.ports import free_range
-
-
-@pytest.fixture(params=WAYS)
-def again(request: pytest.FixtureRequest) -> Again:
-    """Both ways: by the FD store, and by execve(2)."""
-    return WAYS[request.param]
-
-
-@pytest.fixture
-def udp_echo() -> Iterator[socket.socket]:
-    """A UDP socket that the test answers from."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        sock.settimeout(DEADLINE_S)
-        yield sock
 
 
 def test_what_systemd_has_passed_stays_open(tmp_path: Path, echo: Echo, again: Again) -> None:

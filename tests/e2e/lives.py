@@ -1,0 +1,31 @@
+"""How a life of the daemon ends and the next one begins, and a client that would notice."""
+
+import signal
+import socket
+from collections.abc import Callable
+
+from tests.e2e.daemon import Daemon
+
+#: How a life ends and the next one begins.
+Again = Callable[[Daemon], None]
+
+
+def upgrade(daemon: Daemon) -> None:
+    """SIGUSR2, and READY again."""
+    count = len(daemon.events("started"))
+    daemon.signal(signal.SIGUSR2)
+    daemon.wait_for_event("started", count + 1)
+
+
+WAYS: dict[str, Again] = {"restart": Daemon.restart, "upgrade": upgrade}
+
+
+def answered(client: socket.socket, target: socket.socket, data: bytes) -> int:
+    """A question and its answer; the port that the session has."""
+    client.send(data)
+    received, sender = target.recvfrom(100)
+    assert received == data
+    target.sendto(data, sender)
+    assert client.recv(100) == data
+    port: int = sender[1]
+    return port
