@@ -81,9 +81,11 @@ class Worker:
         channel: Channel,
         configure: Configure,
         sockets: list[int],
-        adopted: Sequence[tuple[Label, list[int]]] = (),
+        adopted: Iterable[tuple[Label, list[int]]] | None = None,
     ) -> None:
-        """`sockets` are beside `configure`, `adopted` is what other processes have had: batches of parcels."""
+        """`sockets` are beside `configure`, `adopted` is what other processes have had: batches of parcels. What that
+        raises comes out here.
+        """
         spec = configure.spec
         self._channel = channel
         self._number = configure.worker
@@ -109,7 +111,7 @@ class Worker:
         self._listeners: dict[str, Listener] = {}
         self._change(spec, sockets, adopted)
 
-    def _change(self, spec: Spec, sockets: list[int], adopted: Sequence[tuple[Label, list[int]]] = ()) -> None:
+    def _change(self, spec: Spec, sockets: list[int], adopted: Iterable[tuple[Label, list[int]]] | None = None) -> None:
         """From now on relay what `spec` says. `sockets` are those of its endpoints that were not there before, in their
         order.
         """
@@ -136,9 +138,9 @@ class Worker:
             self._datagrams.settle()
         departures.begin()
 
-    def _adopt(self, adopted: Sequence[tuple[Label, list[int]]], departures: Departures) -> None:
+    def _adopt(self, adopted: Iterable[tuple[Label, list[int]]] | None, departures: Departures) -> None:
         """Go on with what other processes have had. Before sockets for datagrams are read: their clients are known."""
-        if adopted:
+        if adopted is not None:
             arrivals = Arrivals(self._streams, self._datagrams, self._log, departures)
             for label, fds in adopted:
                 arrivals.take(label, fds)
@@ -398,23 +400,45 @@ class Worker:
             self._loop.selector.modify(self._channel, wanted, self.on_channel)
 
 
-def receive_configuration(channel: Channel) -> list[tuple[Message, list[int]]]:
-    """Wait for the Configure message, and for AllAdopted where it says so: them, and whatever came before, between and
-    right behind them, with what is beside that, which the caller owns. Raises ChannelClosed.
+class Briefing:
+    """What the control process says before this worker begins: Configure, with `sockets`, and then, where that says so,
+    what other processes have had, up to AllAdopted. Whoever asks owns the descriptors.
     """
-    poll = select.poll()  # not select(): a daemon with a thousand listeners hands down a descriptor above 1023
-    poll.register(channel, select.POLLIN)
-    received: list[tuple[Message, list[int]]] = []
-    while True:
-        poll.poll()
-        received += channel.receive()
-        if not received:
-            continue
-        configure = received[0][0]
-        if not isinstance(configure, Configure):
-            raise ChannelClosed(f"expected Configure, got {type(configure).__name__}")
-        if not configure.adopting or any(isinstance(message, AllAdopted) for message, _ in received):
-            return received
+
+    def __init__(self, channel: Channel) -> None:
+        """Wait for Configure. Raises ChannelClosed, also for anything else."""
+        self._channel = channel
+        self._poll = select.poll()  # not select(): with a thousand listeners a descriptor may be above 1023
+        self._poll.register(channel, select.POLLIN)
+        #: What has come and was not asked for yet: in the end, what is to be obeyed after the start.
+        self.rest: list[tuple[Message, list[int]]] = []
+        while not self.rest:
+            self._receive()
+        message, self.sockets = self.rest.pop(0)
+        if not isinstance(message, Configure):
+            raise ChannelClosed(f"expected Configure, got {type(message).__name__}")
+        self.configure = message
+
+    def _receive(self) -> None:
+        self._poll.poll()
+        self.rest += self._channel.receive()
+
+    def adopted(self) -> Iterator[tuple[Label, list[int]]]:
+        """Batches of parcels, each as soon as it is here. To be asked once, where Configure says `adopting`. Raises
+        ChannelClosed.
+        """
+        waiting = True
+        while waiting:
+            came, self.rest = self.rest, []
+            for message, fds in came:
+                if isinstance(message, Adopt):
+                    yield message.label, fds
+                elif isinstance(message, AllAdopted):
+                    waiting = False
+                else:
+                    self.rest.append((message, fds))
+            if waiting:
+                self._receive()
 
 
 def main() -> None:
@@ -426,15 +450,13 @@ def main() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     try:
-        received = receive_configuration(channel)
+        briefing = Briefing(channel)
+        adopted = briefing.adopted() if briefing.configure.adopting else None
+        worker = Worker(channel, briefing.configure, briefing.sockets, adopted)
     except ChannelClosed as error:
         print(f"no configuration from the control process: {error}", file=sys.stderr)  # noqa: T201  # it reads this
         sys.exit(1)
-    configure, sockets = received[0]
-    assert isinstance(configure, Configure)  # noqa: S101  # receive_configuration says so
-    adopted = [(message.label, fds) for message, fds in received if isinstance(message, Adopt)]
-    worker = Worker(channel, configure, sockets, adopted)
-    worker.run([(message, fds) for message, fds in received[1:] if not isinstance(message, Adopt | AllAdopted)])
+    worker.run(briefing.rest)
     sys.stdout.flush()
     os._exit(
         0

@@ -582,12 +582,14 @@ class Session(LiveSession):
             self.send = self._sock.send  # not a method of ours: nobody goes round in circles
 
     def leave(self) -> None:
-        """CLOSED, here: another process has its socket now, and goes on with it (`handover`)."""
+        """CLOSED, here: another process has its socket now, and goes on with it (`handover`). It stays in the epoll set
+        of this one, which is about to end.
+        """
         self._enter(_CLOSED)
         if self._late is not None:
             self._late.cancel()
         self._waiting = self._late = None
         self.service.left(self)
-        self._loop.selector.abandon(self._sock.fileno())
+        self._loop.selector.forget(self._sock.fileno())
         self._loop.closing.append(self._sock)
         self.send = self._sock.send
