@@ -4,11 +4,10 @@ clients wait, and a tenth of a second less is a tenth of a second less. Everythi
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 __all__ = ["main"]
 
-DEFAULT_FILE = Path("/etc/relayd/relay.toml")
+DEFAULT_FILE = "/etc/relayd/relay.toml"
 
 
 def main() -> None:
@@ -23,11 +22,11 @@ def main() -> None:
     sys.exit(verbs())
 
 
-def _plain_run(arguments: Sequence[str]) -> Path | None:
+def _plain_run(arguments: Sequence[str]) -> str | None:
     """The file, where this is `run` with at most a file: `cli.verbs` would say the same. None: it has to be asked."""
     match arguments:
         case ["run"]:
             return DEFAULT_FILE
         case ["run", "-c" | "--config", str(file)] if file:
-            return Path(file)
+            return file
     return None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 import relayd
-from relayd.cli.main import DEFAULT_FILE
+from relayd.cli import main as short_way
 from relayd.cli.output import complain, emit
 from relayd.errors import RelaydError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+DEFAULT_FILE = Path(short_way.DEFAULT_FILE)
 EXIT_NO = 1
 EXIT_UNREACHABLE = 3
 EXIT_CHANGES = 10

@@ -6,7 +6,6 @@ import hashlib
 import os
 import resource
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,8 +43,14 @@ class TooFewDescriptors(RelaydError):
 _IS_REFUSED = (BindFailed, TooFewDescriptors)
 
 
-def lives(path: Path, inherited: Sequence[Inherited], nursery: Nursery) -> int:
-    """Relay what the file at `path` says; returns the exit code. See `control.main.run`."""
+def lives(file: str | Path, nursery: Nursery) -> int:
+    """Relay what `file` says; returns the exit code. See `control.main.run`."""
+    path = Path(file)
+    try:
+        inherited = activation.inherited()
+    except activation.CannotInherit as error:
+        _tell(str(error))
+        return EXIT_NOT_STARTED
     while True:
         own, activating = activation.divided(inherited)
         passed, found = PassedSockets(activating), find(own)

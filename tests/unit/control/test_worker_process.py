@@ -3,14 +3,13 @@ import errno
 import os
 import socket
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import relayd
 from relayd.channel.messages import Configure, Message, Ready
-from relayd.control.spawning import environment, spawn
+from relayd.control.spawning import Spawned, environment, spawn
 from relayd.control.worker_process import End, WorkerProcess
 from relayd.spec import Log, Spec
 
@@ -76,7 +75,7 @@ def test_what_the_kernel_has_no_room_for_is_sent_again_soon() -> None:
             if not ready.done():
                 ready.set_result(None)
 
-        process = WorkerProcess(replace(spawned, channel=crowded), (), hear, ended.set_result)
+        process = WorkerProcess(Spawned(spawned.process, crowded, spawned.stderr), (), hear, ended.set_result)
         try:
             process.send(Configure(Spec(1, 1.0, Log("info", "auto", access=False), ()), 1))
             await asyncio.wait_for(ready, DEADLINE_S)
