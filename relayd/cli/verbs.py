@@ -8,6 +8,7 @@ A verb imports what it needs when it is called: pydantic and the control process
 import contextlib
 import importlib
 import json
+import os
 import platform
 import resource
 import sys
@@ -36,6 +37,8 @@ EXIT_CHANGES = 10
 _WHAT_RUNS = ("relayd.control.life", "relayd.relay.worker")
 #: setrlimit(2) takes "unlimited" for more descriptors than any process has; the kernel's own ceiling is fs.nr_open.
 _NOFILE_UNLIMITED = 1024 * 1024
+#: Set by the completions of a shell (packaging/completions), and by them only.
+_COMPLETING = "_RELAYD_COMPLETE"
 
 #: \b keeps the lines of a paragraph of help as they are.
 _HELP = """A socket relay daemon: listeners, and the targets that each one forwards to.
@@ -74,7 +77,7 @@ ConfigFile: TypeAlias = Annotated[
 DaemonsFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", metavar="FILE", help="Find the daemon by [admin] listen of this file.", readable=False
+        "--config", "-c", metavar="FILE", help="Find the daemon by admin.listen of this file.", readable=False
     ),
 ]
 AdminAddress: TypeAlias = Annotated[
@@ -291,6 +294,10 @@ def main() -> int:
         if sys.argv[1:] == ["version"]:
             version()  # as by typer, which imports pydantic to learn that no --help was asked for
         else:
+            if _COMPLETING in os.environ:
+                from typer.completion import completion_init  # type: ignore[attr-defined]  # as typer itself has it
+
+                completion_init()
             app()
     except RelaydError as error:
         complain(str(error))
