@@ -212,15 +212,15 @@ class Shared(Table):
     )
     source: Source | None = Field(
         None,
-        description="Address to dial from. Targets of the other family are dialled without it; an error where all are. "
-        "Default: the kernel chooses.",
+        description="Address to dial from. Targets of the other family are dialled without it; it is an "
+        "error where all are of the other. Default: the kernel chooses.",
     )
     connect_timeout: PositiveDuration | None = Field(
         None, description="Time that one dial may take. It cannot be turned off."
     )
     idle_timeout: Timeout | None = Field(None, description="A connection ends when no byte has moved for this long.")
     half_close_timeout: Timeout | None = Field(
-        None, description="The same once one side has finished and the other goes on."
+        None, description="As idle_timeout, once one side has finished and the other goes on."
     )
     max_lifetime: Timeout | None = Field(None, description="A connection ends at this age, whatever it does.")
     keepalive: KeepaliveValue | None = Field(
