@@ -17,7 +17,7 @@ _AS_IT_IS = "\b\n"
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """`names` with the shortest first; `value` is "" for a switch."""
+    """`names` with the shortest first, none for an argument; `value` is "" for a switch."""
 
     names: tuple[str, ...]
     value: str
@@ -64,4 +64,6 @@ def _option(option: Any) -> Option:
         meaning += f" Default: {option.default}."
     if option.envvar:
         meaning += f" {option.envvar} in the environment says the same."
-    return Option(tuple(sorted(option.opts, key=len)), option.metavar or "", meaning)
+    names = () if option.param_type_name == "argument" else tuple(sorted(option.opts, key=len))
+    choices = "|".join(map(str, getattr(option.type, "choices", ())))
+    return Option(names, option.metavar or choices, meaning)

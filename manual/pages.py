@@ -83,7 +83,7 @@ def relay_toml_5() -> str:
 
 
 def _synopsis(command: Command) -> str:
-    options = "".join(rf" [{_names(option)}]" for option in command.options)
+    options = "".join(f" [{_names(option)}]" if option.names else f" {_names(option)}" for option in command.options)
     return f".PP\n\\fBrelayd {roff.escaped(command.name)}\\fR{options}\n"
 
 
@@ -100,7 +100,7 @@ def _command(command: Command) -> str:
 
 def _names(option: Option) -> str:
     names = ", ".join(rf"\fB{roff.escaped(name)}\fR" for name in option.names)
-    return rf"{names} \fI{roff.escaped(option.value)}\fR" if option.value else names
+    return " ".join(filter(None, (names, rf"\fI{roff.escaped(option.value)}\fR" if option.value else "")))
 
 
 def _keys(table: KeyTable) -> str:

@@ -85,6 +85,7 @@ def test_every_command_and_option_is_there() -> None:
     for command in commands():
         assert f"\n.SS {command.name}\n" in text
         for option in command.options:
+            assert option.names or option.value
             assert all(f"\\fB{name}\\fR" in text for name in option.names)
 
 
