@@ -1,5 +1,6 @@
 """Every command and option of `relayd`, as its own --help has them, and every exit code."""
 
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,20 @@ def _paragraphs(text: str) -> tuple[str, ...]:
 
 
 def _option(option: Any) -> Option:
-    meaning = option.help
-    if option.default is not None and not option.is_flag:
+    is_argument = option.param_type_name == "argument"
+    is_switch = not is_argument and option.is_flag
+    meaning = option.help or ""
+    if option.default is not None and not is_switch:
         meaning += f" Default: {option.default}."
     if option.envvar:
         meaning += f" {option.envvar} in the environment says the same."
-    names = () if option.param_type_name == "argument" else tuple(sorted(option.opts, key=len))
-    choices = "|".join(map(str, getattr(option.type, "choices", ())))
-    return Option(names, option.metavar or choices, meaning)
+    names = () if is_argument else tuple(sorted(option.opts, key=len))
+    return Option(names, "" if is_switch else option.metavar or _choices(option), meaning)
+
+
+def _choices(option: Any) -> str:
+    """The values of an enum, or the option's own name."""
+    kind = option.type_descriptor.annotation
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return "|".join(str(each.value) for each in kind)
+    return str(option.name).upper()
