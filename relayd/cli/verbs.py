@@ -106,7 +106,7 @@ def run(config_file: ConfigFile = DEFAULT_FILE) -> None:
     """
     from relayd.control import main as control
 
-    raise typer.Exit(control.run(config_file))
+    control.run(config_file)
 
 
 @app.command(short_help="Check the configuration, and show every listener.")
