@@ -13,6 +13,7 @@ LINKED = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", ROOT / "bench
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _PROMPTS = ("$ ", "# ")
+_INDENT = "    "
 #: Blocks that may show commands; in others "# " begins a comment.
 _SHELL = ("console", "text")
 
@@ -60,9 +61,15 @@ def spans(page: Path) -> Iterator[tuple[str, str]]:
 
 
 def command_lines(page: Path) -> Iterator[tuple[str, str]]:
-    """Place and text of every line after a prompt, without it."""
+    """Place and text of every command: what stands after a prompt, and each line of an indented block."""
     for block in blocks(page):
         if block.kind in _SHELL:
             for number, line in enumerate(block.text.splitlines(), block.line + 1):
                 if line.startswith(_PROMPTS):
                     yield f"{name_of(page)}:{number}", line[2:]
+    before = ""
+    for number, line in enumerate(prose(page).splitlines(), 1):
+        inside = line.startswith(_INDENT) and (not before or before.startswith(_INDENT))
+        if inside:
+            yield f"{name_of(page)}:{number}", line.strip()
+        before = line if inside or not line.startswith(_INDENT) else "text"
