@@ -1,8 +1,7 @@
 """relay.toml as pydantic models: every table, every key, its description and its default.
 
-A key that the file does not set is None here; `listeners.build` puts the layers together. The descriptions are what
-editors show, by way of the JSON schema, and what docs/reference.md and relay.toml(5) say (`python -m manual`). One that
-ends with "Default: ..." says so of a default that no file could write.
+A key that the file does not set is None here; `listeners.build` puts the layers together. Descriptions are what editors
+show (the JSON schema) and manuals say (`python -m manual`); "Default: ..." ends one whose default no file could write.
 """
 
 import functools
