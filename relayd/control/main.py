@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["EXIT_INTERNAL", "EXIT_NOT_STARTED", "EXIT_OK", "EXIT_REFUSED", "WAITING_SIGNALS", "run"]
 
+# What stands above each code as `#:` is what docs/reference.md and relayd(8) say of it.
+#: Fine. `run` has stopped in order, or handed over to the next process.
 EXIT_OK = 0
-#: The file was refused. systemd does not start again on it (RestartPreventExitStatus): it would not get better.
+#: `run`: the file was refused. systemd does not start again on it (RestartPreventExitStatus): it would not get better.
 EXIT_REFUSED = 1
-#: The file is fine, and the machine did not let us: an address in use or forbidden, no worker, too few descriptors.
+#: `run`: the file is fine, and could not be done here: an address in use or forbidden, no worker, too few descriptors.
 EXIT_NOT_STARTED = 4
-#: EX_SOFTWARE of sysexits.h. Workers have noticed, and drain; systemd starts the daemon again.
-EXIT_INTERNAL = 70
+#: `run`: a bug of relayd; the log has the traceback. Workers let connections finish, and systemd starts relayd again.
+EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
 #: What systemd and operators send to a daemon that has to live on.
 WAITING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 #: Thresholds of the garbage collector. A specification is a great many values that all stay: with Python's own 700,
