@@ -149,6 +149,8 @@ class Box:
         program = self.root / "usr/bin/relayd"
         program.write_text(f"#!{sys.executable}\nimport sys\nfrom relayd.cli.main import main\nsys.exit(main())\n")
         program.chmod(0o755)
+        for page in sorted((CHECKOUT / "packaging/man").iterdir()):  # which the unit names
+            shutil.copy(page, self.root / f"usr/share/man/man{page.suffix[1:]}")
         (self.root / "etc/relayd").mkdir(exist_ok=True)
         (self.root / _DROP_INS).mkdir(parents=True)
         # The checkout and its Python may lie in a home or in /tmp, which the unit hides.

@@ -68,9 +68,11 @@ def bare_box(lower: Path = Path("/")) -> Iterator[Box]:
 
 
 def install(box: Box, deb: Path) -> str:
-    """What dpkg and the maintainer scripts say."""
+    """`apt install` in a box, which has no network: what the package needs is there, or in apt's cache. Returns what
+    apt, dpkg and the maintainer scripts say.
+    """
     shutil.copy(deb, box.root / "tmp" / deb.name)
-    return box.run("dpkg", "-i", f"/tmp/{deb.name}")
+    return box.run("apt-get", "install", "-y", "--no-install-recommends", f"/tmp/{deb.name}")
 
 
 #: What systemd, dpkg, apt, man-db and the journal keep for themselves.

@@ -54,6 +54,7 @@ def test_installed_it_runs_and_says_what_it_does(bare: Box, deb: Path) -> None:
     assert service.show("UnitFileState") == "enabled"
     assert service.show("SubState") == "running"
     assert bare.run("systemctl", "is-enabled", "relayd.socket", check=False).strip() == "disabled"
+    assert "man:relay.toml(5)" in bare.run("systemctl", "status", "--no-pager", "relayd")
     assert "1 listener, 0 connections" in bare.run("systemctl", "status", "--no-pager", "relayd")
     assert "/run/relayd/example.sock" in bare.run("relayd", "check")
     assert "example" in bare.run("relayd", "status")
