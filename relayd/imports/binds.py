@@ -1,7 +1,7 @@
 """Which binds can stand in one `[listeners.NAME]`: options are a listener's here, and a bind's elsewhere. Pure."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from relayd.imports.draft import Place, Setting
 
@@ -42,7 +42,7 @@ def grouped(binds: Sequence[BindLine]) -> list[Group]:
     datagrams are one listener.
     """
     groups: list[Group] = []
-    for bind in binds:
+    for bind in _apart(binds):
         group = next((one for one in groups if one.types == (bind.type,) and one.goes_with(bind.options)), None)
         if group is None:
             group = Group((bind.type,))
@@ -50,6 +50,18 @@ def grouped(binds: Sequence[BindLine]) -> list[Group]:
         group.places.append(bind.place)
         group.options.update(bind.options)
     return _both_types(groups)
+
+
+def _apart(binds: Sequence[BindLine]) -> Iterator[BindLine]:
+    """`binds`, those of [::] without IPv4 where 0.0.0.0 has the port: there, SO_REUSEPORT lets both be bound."""
+    every_ipv4 = {(bind.type, bind.place.text) for bind in binds}
+    for bind in binds:
+        port = bind.place.text.removeprefix("[::]:")
+        if (bind.type, f"0.0.0.0:{port}") in every_ipv4 and port != bind.place.text:
+            only = bind.options.get("ipv6_only") or Setting(True, bind.place.line)
+            yield replace(bind, options={**bind.options, "ipv6_only": only})
+        else:
+            yield bind
 
 
 def _both_types(groups: list[Group]) -> list[Group]:

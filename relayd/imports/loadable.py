@@ -11,9 +11,12 @@ from relayd.imports.rendering import to_toml
 #: listeners are taken out as a whole, so that there is an end.
 FINE_ROUNDS = 4
 
+_NOT_TEXT = "is not UTF-8, and a relay.toml can hold nothing else"
+
 
 def loadable(imported: Imported, file: str, problems_of: Callable[[str], Sequence[Problem]]) -> Imported:
     """The part of `imported` that loads. `problems_of` tells what is wrong with the text of a relay.toml."""
+    imported = _writable(imported)
     rounds = 0
     while imported.drafts:
         problems = problems_of(to_toml(imported, file))
@@ -26,6 +29,38 @@ def loadable(imported: Imported, file: str, problems_of: Callable[[str], Sequenc
         imported = less
         rounds += 1
     return imported
+
+
+def _writable(imported: Imported) -> Imported:
+    """`imported` without addresses and values that are not UTF-8: TOML cannot hold them, and the loader would refuse
+    the whole file for one.
+    """
+    leftovers = list(imported.leftovers)
+    drafts: list[Draft] = []
+    for draft in imported.drafts:
+        places = [place for place in (*draft.binds, *draft.targets) if not _is_text(place.text)]
+        odd = {
+            key: one for key, one in draft.settings.items() if isinstance(one.value, str) and not _is_text(one.value)
+        }
+        leftovers += [Leftover(place.line, place.text, _NOT_TEXT) for place in places]
+        leftovers += [Leftover(one.line, f"{key} = {one.value}", _NOT_TEXT) for key, one in odd.items()]
+        less = replace(
+            draft,
+            binds=tuple(place for place in draft.binds if place not in places),
+            targets=tuple(place for place in draft.targets if place not in places),
+            settings={key: one for key, one in draft.settings.items() if key not in odd},
+        )
+        drafts += [less] if less.binds and less.targets else []
+    return replace(imported, drafts=tuple(drafts), leftovers=tuple(sorted(leftovers, key=lambda one: one.line)))
+
+
+def _is_text(text: str) -> bool:
+    """False for stray surrogates, which stand for bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _without(imported: Imported, problems: Sequence[Problem], *, fine: bool) -> Imported:

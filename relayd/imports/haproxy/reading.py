@@ -26,7 +26,18 @@ _WORKERS_MAX = 256
 _GLOBAL_COVERED = (
     *("daemon", "pidfile", "master-worker", "log", "user", "group", "chroot", "uid", "gid", "stats", "setenv", "node"),
     *("ssl-", "tune.", "ca-base", "crt-base", "description", "localpeer", "issuers-", "lua-", "h1-", "h2-", "ulimit-n"),
-    *("spread-checks", "max-spread-checks", "cpu-", "nbproc", "presetenv", "no", "insecure-", "harden."),
+    *(
+        "spread-checks",
+        "max-spread-checks",
+        "cpu-",
+        "nbproc",
+        "presetenv",
+        "noepoll",
+        "nopoll",
+        "noreuseport",
+        "insecure-",
+        "harden.",
+    ),
 )
 
 

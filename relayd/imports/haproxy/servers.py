@@ -74,9 +74,8 @@ class Server:
             return host_and_port(self.host, self.port)
         ports = set(bind_ports)
         if len(ports) != 1:
-            raise ValueError(
-                f"a port {self.port[1:]} below that of the bind, of which there are several: make one listener of each"
-            )
+            which = "which has several: make a listener for each" if ports else "which has none"
+            raise ValueError(f"a port {self.port[1:]} below that of the bind, {which}")
         first, _, last = ports.pop().partition("-")
         moved = [int(port) - int(self.port[1:]) for port in (first, last) if port.isdecimal()]
         if not moved or min(moved) < 1:
@@ -240,7 +239,7 @@ def _options(line: Line, words: Sequence[str], options: _Options, notes: Notes) 
         elif word in _UNUSED:
             notes.leave(line.number, text, _UNUSED[word][1])
         elif word not in _SILENT:
-            notes.leave(line.number, joined([word, *rest]), "relayd has no such option of a target")
+            notes.leave(line.number, joined([word, *values, *rest]), "relayd has no such option of a target")
             break
     if options.health and options.health != ["no-check"]:
         notes.leave(line.number, joined(options.health), NO_CHECKS)
