@@ -55,8 +55,8 @@ def _remarks(imported: Imported) -> Iterator[str]:
             for text, numbers in by_text.items()
         )
         yield from _comment(
-            "In no need of a line here, because relayd or its unit does so by itself or because it changes nothing "
-            f"about what is relayed: {needless}."
+            "Needs no line here, because relayd or its unit does it anyway or because it changes nothing about what is "
+            f"relayed: {needless}."
         )
 
 

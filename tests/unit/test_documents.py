@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from relayd.cli.importing import import_file
 from relayd.config import ConfigError, load, machine
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
-DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if path.exists()]
+DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if path.exists()]
 _BLOCK = re.compile(r"^```toml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -67,6 +68,31 @@ def test_errors_in_the_documents_are_real(
 
 def test_there_is_an_example_of_errors() -> None:
     assert examples_of_errors()
+
+
+def examples_of_imports() -> list[tuple[str, str, str]]:
+    """Configurations of other relays in docs/how-to/migrate.md, with what `relayd import` prints of them."""
+    text = (ROOT / "docs" / "how-to" / "migrate.md").read_text()
+    block = r"^```{}\n(.*?)^```$.*?"
+    pattern = block.format("(rinetd|haproxy|nginx)") + block.format("toml") + block.format("text")
+    return [
+        (kind, before, toml + told) for kind, before, toml, told in re.findall(pattern, text, re.DOTALL | re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize(("kind", "text", "output"), examples_of_imports())
+def test_imports_in_the_documents_are_real(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, text: str, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = {"rinetd": "rinetd.conf", "haproxy": "haproxy.cfg", "nginx": "nginx.conf"}[kind]
+    Path(name).write_text(text)
+    found = import_file(name, None)
+    assert found.toml + "".join(f"{complaint}\n" for complaint in found.complaints) == output
+
+
+def test_there_is_an_import_of_each_kind() -> None:
+    assert sorted(kind for kind, _, _ in examples_of_imports()) == ["haproxy", "nginx", "rinetd"]
 
 
 def test_every_key_is_documented() -> None:
