@@ -1,13 +1,15 @@
 """HAProxy's timeouts as those of relayd. Pure.
 
 HAProxy has one for each side, and relayd one for the connection. A byte that moves is read on one side and written on
-the other, and so is activity on both: in silence, the smaller of the two ends a connection.
+the other, and so is activity on both: in silence, the smaller of the two ends a connection. `client-fin` counts while
+the client is waited for after the server has finished, `server-fin` the other way round; without one, that side keeps
+its general timeout (tried with HAProxy 2.6). So the larger is taken: nothing ends earlier than it did.
 """
 
 import re
 from dataclasses import dataclass
 
-from relayd.config.units import DURATION_MAX_MS, format_duration
+from relayd.config.units import DURATION_MAX_MS, format_duration, parse_duration_ms
 from relayd.imports.draft import Notes, Setting
 from relayd.imports.haproxy.syntax import Line
 
@@ -81,10 +83,13 @@ def _half_close(client: Timeout | None, server: Timeout | None, idle: Setting) -
         why = "as idle_timeout: there is no timeout client-fin or server-fin"
         return None if idle.value == "off" else Setting(idle.value, idle.line, why)
     longest = max(given, key=lambda one: one.ms or DURATION_MAX_MS)
+    if len(given) == 1 and idle.value != "off" and 0 < longest.ms < parse_duration_ms(str(idle.value)):
+        why = f"as idle_timeout, the larger: {longest} is for one side, and relayd has one for both"
+        return Setting(idle.value, longest.number, why)
     if client and server and client.ms != server.ms:
         why = f"the larger of {client} and {server}: nothing ends earlier than it did"
         return Setting(_text(longest.ms), longest.number, why)
-    return Setting(_text(longest.ms), longest.number, f"timeout {longest.name}")
+    return Setting(_text(longest.ms), longest.number, " and ".join(f"timeout {one.name}" for one in given))
 
 
 def _text(ms: int) -> str:

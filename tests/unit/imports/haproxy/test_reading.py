@@ -61,7 +61,7 @@ def test_a_backend_of_two_frontends_is_told_once() -> None:
         (["backlog 50"], "backlog", 50),
         (["source 10.0.0.9"], "source", "10.0.0.9"),
         (["timeout tunnel 1h"], "idle_timeout", "1h"),
-        (["timeout client-fin 5s"], "half_close_timeout", "5s"),
+        (["timeout client-fin 5s", "timeout server-fin 5s"], "half_close_timeout", "5s"),
         (["clitcpka-idle 30", "srvtcpka-idle 30s"], "keepalive", {"idle": "30s"}),
         (["srvtcpka-intvl 5s", "clitcpka-cnt 3"], "keepalive", {"interval": "5s", "probes": 3}),
     ],
