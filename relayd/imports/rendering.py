@@ -55,7 +55,7 @@ def _remarks(imported: Imported) -> Iterator[str]:
             for text, numbers in by_text.items()
         )
         yield from _comment(
-            "Needs no line here, because relayd or its unit does it anyway or because it changes nothing about what is "
+            "These need no line here, as relayd or its unit does so anyway or as they change nothing about what is "
             f"relayed: {needless}."
         )
 

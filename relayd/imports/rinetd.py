@@ -40,19 +40,21 @@ def parse(text: str, service: Services) -> Imported:
     """Every forwarding rule as a listener."""
     notes, names = Notes(), Names()
     drafts: list[Draft] = []
+    rule_at = 0
     for at, whole in enumerate(lines(text), 1):
         line = _without_comment(whole).strip()
         word = line.split(None, 1)[0] if line else ""
         if not line:
             continue
         if word in ("allow", "deny"):
-            scope = f"the rule in line {drafts[-1].line}" if drafts else "all rules"
+            scope = f"the rule in line {rule_at}" if rule_at else "all rules"
             notes.leave(at, line, f"({scope}) {_OPEN}", opens=True)
         elif word in ("logfile", "logcommon"):
             notes.leave(at, line, _OWN_LOG)
         elif word == "pidlogfile":
             notes.cover(at, "pidlogfile")
         else:
+            rule_at = at
             draft = _rule(at, line, names, notes, service)
             drafts += [draft] if draft else []
     return notes.imported(drafts)

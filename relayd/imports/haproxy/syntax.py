@@ -19,6 +19,8 @@ SECTIONS = frozenset(
         *("acme", "http-errors", "log-forward", "log-profile", "fcgi-app", "crt-store", "traces", "healthcheck"),
     )
 )
+#: Words of a line; HAProxy itself takes 64 (MAX_LINE_ARGS). Bounds what an option with many values costs.
+WORDS_MAX = 1000
 _CONDITION = re.compile(r"\.(if|elif|else|endif|notice|warning|alert|diag)\b")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
@@ -103,8 +105,10 @@ def _lines(text: str, notes: Notes) -> Iterator[Line]:
         words, whole = _words(line)
         if not whole:
             notes.leave(number, line, "a quote is not closed; what stands before it counts")
+        if len(words) > WORDS_MAX:
+            notes.leave(number, line, f"more than {WORDS_MAX} words: the rest of the line does not count")
         if words:
-            yield Line(number, words)
+            yield Line(number, words[:WORDS_MAX])
 
 
 def _words(line: str) -> tuple[tuple[str, ...], bool]:

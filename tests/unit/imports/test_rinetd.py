@@ -104,6 +104,11 @@ def test_rules_of_access_are_told_with_what_they_were_about() -> None:
     assert reason(found, "allow 192.168.*").startswith("(the rule in line 3) ")
 
 
+def test_rules_of_access_are_not_told_of_the_rule_before_one_that_is_left_over() -> None:
+    found = parse("0 80 10.0.0.1 80\nnonsense\nallow 10.*\n")
+    assert reason(found, "allow 10.*").startswith("(the rule in line 2) ")
+
+
 def test_logs() -> None:
     found = parse("logfile /var/log/rinetd.log\nlogcommon\npidlogfile /run/x\n0 80 10.0.0.1 80\n")
     assert told(found) == [(1, "logfile /var/log/rinetd.log"), (2, "logcommon")]

@@ -3,7 +3,7 @@
 import pytest
 
 from relayd.imports.draft import Notes
-from relayd.imports.haproxy.syntax import Section, sections
+from relayd.imports.haproxy.syntax import WORDS_MAX, Section, sections
 
 
 def read(text: str) -> tuple[list[Section], Notes]:
@@ -38,6 +38,12 @@ def test_a_quote_that_is_not_closed(line: str) -> None:
     found, notes = read(f"listen x\n{line}\n")
     assert len(found[0].lines) == 1
     assert [(one.line, one.text) for one in notes.leftovers] == [(2, line)]
+
+
+def test_a_line_has_an_end() -> None:
+    found, notes = read("listen x\nbind :80" + " tfo" * WORDS_MAX)
+    assert len(found[0].lines[0].words) == WORDS_MAX
+    assert [one.line for one in notes.leftovers] == [2]
 
 
 def test_sections() -> None:
