@@ -1,7 +1,8 @@
 """What a worker counts per listener: plain integers, added to in place and reported as values.
 
 A worker's counters begin at zero with the worker and only grow, but for `active`. The control process adds what a dead
-worker last reported to the sum, so that totals never go backwards.
+worker last reported to the sum, so that totals never go backwards. What stands above each count as `#:` is what
+docs/reference.md says of it.
 """
 
 from collections import defaultdict
@@ -12,18 +13,21 @@ from relayd.outcomes import Drop, Outcome
 
 @dataclass(slots=True)
 class ListenerCounters:
-    """Counts of one listener in one worker.
+    """Counts of one listener in one worker."""
 
-    `accepted` connections taken from the backlog; `active` those open now; `bytes_in` client to target and `bytes_out`
-    target to client, written to the other side, added when a connection ends; `closed` by outcome.
-    """
-
+    #: Connections taken from the backlog.
     accepted: int = 0
+    #: Connections open now.
     active: int = 0
+    #: Bytes from clients, written to targets; added when a connection ends.
     bytes_in: int = 0
+    #: Bytes from targets, written to clients; added when a connection ends.
     bytes_out: int = 0
+    #: Dials that did not reach their target.
     dial_failures: int = 0
+    #: Times that accepting was paused.
     accept_pauses: int = 0
+    #: Connections that have ended, by outcome.
     closed: defaultdict[Outcome, int] = field(default_factory=lambda: defaultdict(int))
 
     def snapshot(self, listener: str) -> "ListenerTotals":
@@ -76,21 +80,25 @@ class ListenerTotals:
 
 @dataclass(slots=True)
 class DatagramCounters:
-    """Counts of one listener's datagrams in one worker.
+    """Counts of one listener's datagrams in one worker."""
 
-    `accepted` sessions begun; `active` those that are there now; `closed` by outcome. Datagrams and their bytes as they
-    came from clients (`in`) and from targets (`out`); those of them that were not passed on are in `dropped`, by
-    reason. `target_errors` are targets found unreachable by a session, whether or not it could move to another.
-    """
-
+    #: Sessions begun.
     accepted: int = 0
+    #: Sessions that are there now.
     active: int = 0
+    #: Datagrams that came from clients, passed on or not.
     datagrams_in: int = 0
+    #: Datagrams that came from targets, passed on or not.
     datagrams_out: int = 0
+    #: Bytes of the datagrams from clients.
     bytes_in: int = 0
+    #: Bytes of the datagrams from targets.
     bytes_out: int = 0
+    #: Targets that a session found unreachable, whether or not it could move to another.
     target_errors: int = 0
+    #: Sessions that have ended, by outcome.
     closed: defaultdict[Outcome, int] = field(default_factory=lambda: defaultdict(int))
+    #: Datagrams that were not passed on, by reason.
     dropped: defaultdict[Drop, int] = field(default_factory=lambda: defaultdict(int))
 
     def snapshot(self, listener: str) -> "DatagramTotals":

@@ -16,7 +16,7 @@ def main() -> None:
     if file is not None:
         from relayd.control import main as control
 
-        sys.exit(control.run(file))
+        control.run(file)
     from relayd.cli.verbs import main as verbs
 
     sys.exit(verbs())

@@ -8,6 +8,7 @@ A verb imports what it needs when it is called: pydantic and the control process
 import contextlib
 import importlib
 import json
+import os
 import platform
 import resource
 import sys
@@ -30,13 +31,21 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 DEFAULT_FILE = Path(short_way.DEFAULT_FILE)
+# What stands above each code as `#:` is what docs/reference.md and relayd(8) say of it.
+#: The answer is no: `check` found errors, a reload was refused, nothing waits for `confirm`, output cannot be written.
 EXIT_NO = 1
+#: Usage: no such command or option.
+EXIT_USAGE = 2  # click's, and so typer's, which is what uses it
+#: No daemon could be reached.
 EXIT_UNREACHABLE = 3
+#: `plan`: a reload would change something.
 EXIT_CHANGES = 10
 #: Import these, and all is imported that relays.
 _WHAT_RUNS = ("relayd.control.life", "relayd.relay.worker")
 #: setrlimit(2) takes "unlimited" for more descriptors than any process has; the kernel's own ceiling is fs.nr_open.
 _NOFILE_UNLIMITED = 1024 * 1024
+#: Set by the completions of a shell (packaging/completions), and by them only.
+_COMPLETING = "_RELAYD_COMPLETE"
 
 #: \b keeps the lines of a paragraph of help as they are.
 _HELP = """A socket relay daemon: listeners, and the targets that each one forwards to.
@@ -75,7 +84,7 @@ ConfigFile: TypeAlias = Annotated[
 DaemonsFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", metavar="FILE", help="Find the daemon by [admin] listen of this file.", readable=False
+        "--config", "-c", metavar="FILE", help="Find the daemon by admin.listen of this file.", readable=False
     ),
 ]
 AdminAddress: TypeAlias = Annotated[
@@ -101,7 +110,7 @@ def run(config_file: ConfigFile = DEFAULT_FILE) -> None:
     """
     from relayd.control import main as control
 
-    raise typer.Exit(control.run(config_file))
+    control.run(config_file)
 
 
 @app.command(short_help="Check the configuration, and show every listener.")
@@ -317,6 +326,10 @@ def main() -> int:
         if sys.argv[1:] == ["version"]:
             version()  # as by typer, which imports pydantic to learn that no --help was asked for
         else:
+            if _COMPLETING in os.environ:
+                from typer.completion import completion_init  # type: ignore[attr-defined]  # as typer itself has it
+
+                completion_init()
             app()
     except RelaydError as error:
         complain(str(error))

@@ -49,13 +49,13 @@ _MAKING_KEYS = {
 }
 #: Keys that only an inet or inet6 bind has a use for, only a Unix path, only a TCP connection on either side, only
 #: streams, only datagrams, and only datagrams that belong together.
-_INET_BIND_KEYS = ("interface", "ipv6_only", "freebind", "fast_open", "defer_accept")
-_UNIX_BIND_KEYS = ("mode", "user", "group")
-_TCP_KEYS = ("keepalive", "tcp_user_timeout", "congestion", "nodelay")
+INET_BIND_KEYS = ("interface", "ipv6_only", "freebind", "fast_open", "defer_accept")
+UNIX_BIND_KEYS = ("mode", "user", "group")
+TCP_KEYS = ("keepalive", "tcp_user_timeout", "congestion", "nodelay")
 _TIMEOUT_KEYS = ("connect_timeout", "idle_timeout", "half_close_timeout", "max_lifetime")
-_STREAM_KEYS = ("backlog", "dial_attempts", *_TIMEOUT_KEYS, *_TCP_KEYS, "fast_open", "defer_accept")
-_SESSION_KEYS = ("session_timeout", "max_sessions", "max_responses")
-_DATAGRAM_KEYS = (*_SESSION_KEYS, "session", "on_target_error")
+STREAM_KEYS = ("backlog", "dial_attempts", *_TIMEOUT_KEYS, *TCP_KEYS, "fast_open", "defer_accept")
+SESSION_KEYS = ("session_timeout", "max_sessions", "max_responses")
+DATAGRAM_KEYS = (*SESSION_KEYS, "session", "on_target_error")
 
 
 @dataclass(frozen=True)
@@ -239,13 +239,13 @@ def _of_other_types(block: Block) -> dict[str, str]:
     """Keys that can do nothing for what is relayed here, with the reason."""
     useless: dict[str, str] = {}
     if not block.serves("stream"):
-        useless.update(dict.fromkeys(_STREAM_KEYS, "belongs to stream listeners; this one relays datagrams"))
+        useless.update(dict.fromkeys(STREAM_KEYS, "belongs to stream listeners; this one relays datagrams"))
     if not block.serves("dgram"):
         why = "belongs to dgram listeners; this one relays streams"
-        useless.update(dict.fromkeys(_DATAGRAM_KEYS, why))
+        useless.update(dict.fromkeys(DATAGRAM_KEYS, why))
     elif "session" not in block.wrong and _layered(block, "session") == "datagram":
         why = 'can do nothing with session = "datagram": each datagram goes on its own, and nothing comes back'
-        useless.update(dict.fromkeys(_SESSION_KEYS, why))
+        useless.update(dict.fromkeys(SESSION_KEYS, why))
     return useless
 
 
@@ -261,12 +261,12 @@ def _useless(block: Block, binds: tuple[Bind, ...], goals: tuple[Target, ...]) -
     from_systemd = any(isinstance(address, SystemdAddress) for address in addresses)
     if binds_known and not inet:
         why = "belongs to inet and inet6 binds; this listener has Unix ones"
-        useless.update((key, why) for key in _INET_BIND_KEYS if not from_systemd or key in _MAKING_KEYS)
+        useless.update((key, why) for key in INET_BIND_KEYS if not from_systemd or key in _MAKING_KEYS)
     named = any(isinstance(bind.address, NameAddress) for bind in block.table.bind or ())
     if binds_known and inet and not named and all(address.family is Family.INET for address in inet):
         useless["ipv6_only"] = "belongs to an IPv6 bind; this listener has none"
     if binds_known and not any(isinstance(address, UnixAddress) and not address.abstract for address in addresses):
-        useless.update(dict.fromkeys(_UNIX_BIND_KEYS, "belongs to the file of a unix:/path bind; there is none"))
+        useless.update(dict.fromkeys(UNIX_BIND_KEYS, "belongs to the file of a unix:/path bind; there is none"))
     if binds_known and all(isinstance(address, SystemdAddress) for address in addresses):
         useless.update(
             (key, f"belongs in the .socket unit, as {name}=: systemd makes the sockets of this listener")
@@ -275,7 +275,7 @@ def _useless(block: Block, binds: tuple[Bind, ...], goals: tuple[Target, ...]) -
     if targets_known:
         unix_targets = all(isinstance(target.address, UnixAddress) for target in goals)
         if binds_known and not inet and not from_systemd and unix_targets:
-            useless.update(dict.fromkeys(_TCP_KEYS, "belongs to TCP; bind and targets are all Unix sockets"))
+            useless.update(dict.fromkeys(TCP_KEYS, "belongs to TCP; bind and targets are all Unix sockets"))
         source = _layered(block, "source")
         if isinstance(source, InetAddress) and not any(_can_leave_from(source, target) for target in goals):
             useless["source"] = f"no target can be dialled from an {source.family.value} address"

@@ -1,18 +1,18 @@
 """relay.toml as pydantic models: every table, every key, its description and its default.
 
-A key that the file does not set is None here; `listeners.build` puts the layers together. The descriptions are what
-editors show, by way of the JSON schema.
+A key that the file does not set is None here; `listeners.build` puts the layers together. Descriptions are what editors
+show (the JSON schema) and manuals say (`python -m manual`); "Default: ..." ends one whose default no file could write.
 """
 
 import functools
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
 
 from relayd.address import InetAddress, SocketAddress
 from relayd.config import values
 from relayd.config.ports import BindEntry, TargetEntry
-from relayd.config.units import DURATION_PATTERN
+from relayd.config.units import DURATION_MAX_MS, DURATION_PATTERN, format_duration
 
 _OFF = {"const": "off"}
 _DURATION = {"type": "string", "pattern": DURATION_PATTERN}
@@ -27,35 +27,89 @@ def _schema(*alternatives: dict[str, object]) -> WithJsonSchema:
     return WithJsonSchema(dict(alternatives[0]) if len(alternatives) == 1 else {"anyOf": list(alternatives)})
 
 
-Duration: TypeAlias = Annotated[int, PlainValidator(values.duration), _schema(_DURATION)]
-PositiveDuration: TypeAlias = Annotated[int, PlainValidator(values.positive_duration), _schema(_DURATION)]
-Timeout: TypeAlias = Annotated[int | Literal["off"], PlainValidator(values.timeout), _schema(_DURATION, _OFF)]
-UserTimeout: TypeAlias = Annotated[int | Literal["off"], PlainValidator(values.user_timeout), _schema(_DURATION, _OFF)]
-KernelSeconds: TypeAlias = Annotated[int, PlainValidator(values.kernel_seconds), _schema(_DURATION)]
+class Form(NamedTuple):
+    """How people are told to write a value that its type alone does not explain. pydantic passes over it."""
+
+    text: str
+
+
+def _lasting(shortest: str, longest: str, also: str = "") -> Form:
+    """Durations from `shortest` to `longest`."""
+    return Form(f'duration, `"{shortest}"` to `"{longest}"`{also}')
+
+
+def _one_or_more(what: str, most: int) -> Form:
+    return Form(f"{what}, or an array of up to {most} of them")
+
+
+_OR_OFF = ', or `"off"`'
+_LONGEST = format_duration(DURATION_MAX_MS)
+_KERNEL_LONGEST = f"{values.KEEPALIVE_MAX_S}s"
+
+Duration: TypeAlias = Annotated[int, PlainValidator(values.duration), _schema(_DURATION), _lasting("0s", _LONGEST)]
+PositiveDuration: TypeAlias = Annotated[
+    int, PlainValidator(values.positive_duration), _schema(_DURATION), _lasting("1ms", _LONGEST)
+]
+Timeout: TypeAlias = Annotated[
+    int | Literal["off"], PlainValidator(values.timeout), _schema(_DURATION, _OFF), _lasting("1ms", _LONGEST, _OR_OFF)
+]
+UserTimeout: TypeAlias = Annotated[
+    int | Literal["off"],
+    PlainValidator(values.user_timeout),
+    _schema(_DURATION, _OFF),
+    _lasting("1ms", format_duration(values.USER_TIMEOUT_MAX_MS), _OR_OFF),
+]
+KernelSeconds: TypeAlias = Annotated[
+    int,
+    PlainValidator(values.kernel_seconds),
+    _schema(_DURATION),
+    _lasting("1s", _KERNEL_LONGEST, ", whole seconds"),
+]
 DeferAccept: TypeAlias = Annotated[
-    int | Literal["off"], PlainValidator(values.kernel_seconds_or_off), _schema(_DURATION, _OFF)
+    int | Literal["off"],
+    PlainValidator(values.kernel_seconds_or_off),
+    _schema(_DURATION, _OFF),
+    _lasting("1s", _KERNEL_LONGEST, f", whole seconds{_OR_OFF}"),
 ]
 BindText: TypeAlias = Annotated[BindEntry, PlainValidator(values.bind_address), _schema(_BIND)]
-TargetAddress: TypeAlias = Annotated[TargetEntry, PlainValidator(values.target_address), _schema(_ADDRESS)]
-AdminAddress: TypeAlias = Annotated[SocketAddress, PlainValidator(values.admin_address), _schema(_ADMIN)]
-Source: TypeAlias = Annotated[InetAddress, PlainValidator(values.source_address), _schema({"type": "string"})]
-Mode: TypeAlias = Annotated[
-    int, PlainValidator(values.file_mode), _schema({"type": "string", "pattern": values.MODE_PATTERN})
+TargetAddress: TypeAlias = Annotated[
+    TargetEntry, PlainValidator(values.target_address), _schema(_ADDRESS), Form("address")
 ]
-User: TypeAlias = Annotated[int, PlainValidator(values.user), _schema({"type": "string", "minLength": 1})]
-Group: TypeAlias = Annotated[int, PlainValidator(values.group), _schema({"type": "string", "minLength": 1})]
+AdminAddress: TypeAlias = Annotated[SocketAddress, PlainValidator(values.admin_address), _schema(_ADMIN)]
+Source: TypeAlias = Annotated[
+    InetAddress,
+    PlainValidator(values.source_address),
+    _schema({"type": "string"}),
+    Form("numeric address without a port"),
+]
+Mode: TypeAlias = Annotated[
+    int,
+    PlainValidator(values.file_mode),
+    _schema({"type": "string", "pattern": values.MODE_PATTERN}),
+    Form('three octal digits, `"000"` to `"0777"`'),
+]
+_NAME_OR_NUMBER = Form("name, or a number in quotes")
+User: TypeAlias = Annotated[
+    int, PlainValidator(values.user), _schema({"type": "string", "minLength": 1}), _NAME_OR_NUMBER
+]
+Group: TypeAlias = Annotated[
+    int, PlainValidator(values.group), _schema({"type": "string", "minLength": 1}), _NAME_OR_NUMBER
+]
 _KERNEL_NAME = _schema({"type": "string", "pattern": values.KERNEL_NAME_PATTERN})
-InterfaceName: TypeAlias = Annotated[str, PlainValidator(values.interface), _KERNEL_NAME]
-Congestion: TypeAlias = Annotated[str, PlainValidator(values.congestion), _KERNEL_NAME]
+_KERNEL_NAME_FORM = Form("name, 1 to 15 characters")
+InterfaceName: TypeAlias = Annotated[str, PlainValidator(values.interface), _KERNEL_NAME, _KERNEL_NAME_FORM]
+Congestion: TypeAlias = Annotated[str, PlainValidator(values.congestion), _KERNEL_NAME, _KERNEL_NAME_FORM]
 Workers: TypeAlias = Annotated[
     int | Literal["auto"],
     PlainValidator(values.workers),
     _schema({"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": values.WORKERS_MAX}),
+    Form(f'integer, 1 to {values.WORKERS_MAX}, or `"auto"`'),
 ]
 ListenerType: TypeAlias = Annotated[
     tuple[str, ...],
     PlainValidator(values.listener_type),
     _schema(_TYPE, {"type": "array", "items": _TYPE, "minItems": 1}),
+    Form('`"stream"` or `"tcp"`, `"dgram"` or `"udp"`, or an array of both'),
 ]
 
 
@@ -69,9 +123,11 @@ class Table(BaseModel):
 class KeepaliveTable(Table):
     """TCP keepalive in detail."""
 
-    idle: KernelSeconds = Field(60, description="Probe after this much silence.")
-    interval: KernelSeconds = Field(10, description="Time between probes.")
-    probes: Annotated[int, Field(ge=1, le=127)] = Field(6, description="Unanswered probes after which it is over.")
+    idle: KernelSeconds = Field(60, description="Silence before the first probe (TCP_KEEPIDLE).")
+    interval: KernelSeconds = Field(10, description="Time between probes (TCP_KEEPINTVL).")
+    probes: Annotated[int, Field(ge=1, le=127)] = Field(
+        6, description="Unanswered probes after which the connection is over (TCP_KEEPCNT)."
+    )
 
 
 def _keepalive_form(value: object) -> str | None:
@@ -82,6 +138,7 @@ def _keepalive_form(value: object) -> str | None:
 
 KeepaliveValue: TypeAlias = Annotated[
     Annotated[bool, Tag("switch")] | Annotated[KeepaliveTable, Tag("table")],
+    Form("`true`, `false`, or a table"),
     Discriminator(
         _keepalive_form,
         custom_error_type=values.FAULT,
@@ -114,66 +171,89 @@ class Shared(Table):
     """The keys that [defaults] may set for every listener."""
 
     backlog: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
-        None, description="Connections that may wait to be accepted. The kernel caps it at net.core.somaxconn."
+        None,
+        description="Connections that may wait to be accepted. The kernel caps it at net.core.somaxconn; check warns "
+        "where it does.",
     )
     interface: InterfaceName | None = Field(
-        None, description="Accept only what arrives on this network interface (SO_BINDTODEVICE)."
+        None,
+        description="Accept only what arrives on this network interface (SO_BINDTODEVICE). Default: every interface.",
     )
-    ipv6_only: bool | None = Field(None, description="An IPv6 bind does not take IPv4 connections as well.")
+    ipv6_only: bool | None = Field(
+        None,
+        description="An IPv6 bind does not take IPv4 clients as well, so that another listener may (IPV6_V6ONLY).",
+    )
     freebind: bool | None = Field(
-        None, description="Bind an address that this machine does not have yet (IP_FREEBIND)."
+        None,
+        description="Bind an address that this machine does not have yet, one that moves between machines "
+        "(IP_FREEBIND).",
     )
     fast_open: bool | None = Field(
-        None, description="Clients may send data with their SYN (TCP_FASTOPEN). The listening side only."
+        None,
+        description="Clients may send data with their SYN, which saves a round trip (TCP_FASTOPEN). The listening side "
+        "only.",
     )
     defer_accept: DeferAccept | None = Field(
         None,
-        description='Accept a connection once its client has sent something, or after this long. "off" for at once.',
+        description="Accept a connection once its client has sent something, or after this long (TCP_DEFER_ACCEPT). "
+        "Not for services that speak first: SMTP, SSH, MySQL.",
     )
     mode: Mode | None = Field(None, description="Permissions of the Unix socket file, in octal.")
-    user: User | None = Field(None, description="Owner of the Unix socket file: a name, or a number in quotes.")
-    group: Group | None = Field(None, description="Group of the Unix socket file: a name, or a number in quotes.")
+    user: User | None = Field(
+        None,
+        description="Owner of the Unix socket file. One that is not relayd's own takes CAP_CHOWN. Default: as created.",
+    )
+    group: Group | None = Field(None, description="Group of the Unix socket file. Default: as created.")
     dial_attempts: Annotated[int, Field(ge=1, le=100)] | None = Field(
-        None, description="Dials before a client is refused, each to the next target."
+        None,
+        description="Dials before a client is refused, each to the next target: one that is down is passed over before "
+        "the client notices.",
     )
     source: Source | None = Field(
-        None, description="Address to dial from, without a port. Default: the kernel chooses."
+        None,
+        description="Address to dial from. Targets of the other family are dialled without it; it is an "
+        "error where all are of the other. Default: the kernel chooses.",
     )
-    connect_timeout: PositiveDuration | None = Field(None, description="Time that one dial may take.")
-    idle_timeout: Timeout | None = Field(
-        None, description='A connection ends when no byte has moved for this long. "off" for no limit.'
+    connect_timeout: PositiveDuration | None = Field(
+        None, description="Time that one dial may take. It cannot be turned off."
     )
+    idle_timeout: Timeout | None = Field(None, description="A connection ends when no byte has moved for this long.")
     half_close_timeout: Timeout | None = Field(
         None, description="As idle_timeout, once one side has finished and the other goes on."
     )
-    max_lifetime: Timeout | None = Field(None, description='A connection ends at this age. "off" for no limit.')
+    max_lifetime: Timeout | None = Field(None, description="A connection ends at this age, whatever it does.")
     keepalive: KeepaliveValue | None = Field(
-        None, description="TCP keepalive on both sides: true, false, or a table of idle, interval and probes."
+        None, description="TCP keepalive on both sides: on, off, or a table of idle, interval and probes."
     )
     tcp_user_timeout: UserTimeout | None = Field(
         None,
-        description='Time that sent data may stay unacknowledged (TCP_USER_TIMEOUT). "off" for the kernel\'s choice.',
+        description="How long sent data may stay unacknowledged before the connection is over (TCP_USER_TIMEOUT). "
+        '"off" leaves it to the kernel.',
     )
     congestion: Congestion | None = Field(
-        None, description="Congestion control algorithm, such as bbr. Default: the kernel's."
+        None,
+        description="Congestion control algorithm, such as bbr or cubic; check warns where the kernel has not "
+        "loaded it. Default: the kernel's choice.",
     )
     nodelay: bool | None = Field(None, description="Send small writes at once on both sides (TCP_NODELAY).")
     session_timeout: PositiveDuration | None = Field(
-        None, description="A session of datagrams ends when none has come either way for this long."
+        None,
+        description="A session of datagrams ends when none has come either way for this long. It cannot be turned off.",
     )
     max_sessions: Annotated[int, Field(ge=1, le=values.SESSIONS_MAX)] | None = Field(
         None,
-        description="Sessions of one listener; at this number the one longest idle makes room. Default: what the limit "
-        "on open files allows.",
+        description="Sessions of the listener over all workers, each of which has its share. At the limit the one that "
+        "was idle longest makes room for a new one. Default: what the limit on open files allows.",
     )
     max_responses: Annotated[int, Field(ge=1, le=values.RESPONSES_MAX)] | None = Field(
         None,
-        description="A session ends once so many datagrams came back, and as many as were sent. Default: no limit.",
+        description="A session ends when this many datagrams have come back, and as many as the client has sent: 1 for "
+        "DNS, where each of several questions from one port is still answered. Default: no limit.",
     )
     session: Literal["client", "datagram"] | None = Field(
         None,
         description="client: the datagrams of a client go to one target, which can answer. datagram: each goes on its "
-        "own to the next target, and nothing comes back.",
+        "own to the next target, and nothing comes back, as syslog and statsd want it.",
     )
     on_target_error: Literal["move", "close"] | None = Field(
         None, description="When a target cannot be reached: move its session to another one, or close it."
@@ -219,20 +299,34 @@ class ListenerTable(Shared):
 
     type: ListenerType | None = Field(
         None,
-        description='What is relayed: "stream" ("tcp" is the same), "dgram" ("udp" is the same), or a list of both.',
+        description="What is relayed: streams (TCP, Unix stream sockets), datagrams (UDP, Unix datagram sockets), or "
+        'both. "tcp" is the same as "stream" and "udp" as "dgram", whatever the family.',
     )
     family: Literal["inet", "inet6", "unix"] | None = Field(
-        None, description="Address family of the bind. Default: what the bind address is."
-    )
-    bind: Annotated[list[BindText], BeforeValidator(values.one_or_many(1, values.BINDS_MAX, str))] | None = Field(
         None,
-        description="Where to listen: host:port, [v6]:port, :port, unix:/path or unix:@name, or a list of them. "
-        "first-last in place of a port is a range of them. systemd:NAME is what a .socket unit passes under its "
-        "FileDescriptorName=.",
+        description="Address family of the bind: chooses for :port and host names. An address of another family is an "
+        "error. Default: what the bind address is.",
     )
-    targets: Annotated[list[Target], BeforeValidator(values.one_or_many(1, values.TARGETS_MAX, str, dict))] | None = (
-        Field(None, description="Where clients are sent, in turn (round robin).")
+    bind: (
+        Annotated[
+            list[BindText],
+            BeforeValidator(values.one_or_many(1, values.BINDS_MAX, str)),
+            _one_or_more("address", values.BINDS_MAX),
+        ]
+        | None
+    ) = Field(
+        None,
+        description="Where to listen: host:port, [v6]:port, :port, unix:/path or unix:@name. first-last in place of a "
+        "port is a range of them. systemd:NAME is what a .socket unit passes under its FileDescriptorName=.",
     )
+    targets: (
+        Annotated[
+            list[Target],
+            BeforeValidator(values.one_or_many(1, values.TARGETS_MAX, str, dict)),
+            _one_or_more('address or `{ address = "..." }`', values.TARGETS_MAX),
+        ]
+        | None
+    ) = Field(None, description="Where clients are sent, in turn (round robin), in each worker by itself.")
 
 
 class DaemonTable(Table):
@@ -240,12 +334,13 @@ class DaemonTable(Table):
 
     workers: Workers = Field(
         "auto",
-        description='Processes that relay. "auto" is one for each core that relayd may use. Applied by a restart.',
+        description='Processes that relay. "auto" is one for each core that relayd may use (a cpuset, CPUAffinity= and '
+        "taskset count). Applied by a restart.",
     )
     drain_timeout: Duration = Field(
         30_000,
         description="How long connections and sessions may go on that are to drain: those of a stopping daemon, and "
-        "those whose listener or target a reload has taken away (on_change).",
+        'those whose listener or target a reload has taken away (on_change). "0s" ends them at once.',
     )
     preserve_connections: bool = Field(
         True,
@@ -259,21 +354,30 @@ class LogTable(Table):
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
     format: Literal["auto", "journal", "text", "json"] = Field(
-        "auto", description="auto: journal under systemd, text on a terminal, else json."
+        "auto", description="auto is journal under systemd, text on a terminal, else json. Applied by a restart."
     )
-    access: bool = Field(True, description="One line for each connection that has ended.")
+    access: bool = Field(True, description="One line for each connection or session that has ended.")
 
 
 class AdminTable(Table):
     """The admin API, which relayd status, plan, reload and confirm talk to."""
 
-    listen: Annotated[list[AdminAddress], BeforeValidator(values.one_or_many(0, values.ADMIN_MAX, str))] | None = Field(
+    listen: (
+        Annotated[
+            list[AdminAddress],
+            BeforeValidator(values.one_or_many(0, values.ADMIN_MAX, str)),
+            _one_or_more("address", values.ADMIN_MAX),
+        ]
+        | None
+    ) = Field(
         None,
-        description="Where it is: unix:/path, unix:@name or host:port, or a list of them. [] turns it off. Applied by "
-        "a restart.",
+        description="Where it is: unix:/path (its file has mode 0660), unix:@name, or host:port with a numeric host. "
+        "[] turns it off. Applied by a restart.",
     )
     allow_remote: bool = Field(
-        False, description="Let listen have addresses that other machines reach. Nobody is asked who they are."
+        False,
+        description="Let listen have addresses that other machines reach. Nobody is asked who they are: whoever comes "
+        "can reload and see what is open. Applied by a restart.",
     )
 
 
@@ -282,7 +386,8 @@ class Configuration(Table):
 
     include: Annotated[
         list[Annotated[str, PlainValidator(values.include_pattern), _schema({"type": "string", "minLength": 1})]],
-        BeforeValidator(values.one_or_many(0, 1024, str)),
+        BeforeValidator(values.one_or_many(0, values.INCLUDES_MAX, str)),
+        _one_or_more("path or pattern", values.INCLUDES_MAX),
     ] = Field(
         default_factory=list, description="More files, relative to this one: paths or globs such as conf.d/*.toml."
     )

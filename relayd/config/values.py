@@ -30,6 +30,8 @@ USER_TIMEOUT_MAX_MS = 24 * 86_400_000
 #: One block: more is a mistake, and each is a socket or an entry that every worker holds.
 BINDS_MAX = 1024
 TARGETS_MAX = 1024
+#: Entries of `include`; the files that they name may be as many in all (`loading`).
+INCLUDES_MAX = 1024
 #: Addresses of the admin API: one for each family, and one more. They are in the reserve of `spec.budget`.
 ADMIN_MAX = 4
 #: Sessions of one listener: as many as a process has descriptors at the very most (fs.nr_open of the kernel).

@@ -1,7 +1,6 @@
 """The composition root of the control process: one life after another, each with what the one before has left."""
 
 import asyncio
-import gc
 import hashlib
 import os
 import resource
@@ -128,10 +127,6 @@ def _go_on(
         return EXIT_INTERNAL, []
     finally:
         logger.close()
-    if not passed_on:
-        # What is left is the process's to give back: the interpreter would spend 90 ms on visiting every class of
-        # pydantic.
-        gc.freeze()
     return EXIT_OK, passed_on
 
 

@@ -31,7 +31,10 @@ from relayd.spec.budget import budget_of, control_budget, shortages
 from relayd.spec.plan import Close, NotWithoutRestart, Open, Plan, plan
 from relayd.spec.sockets import SocketKey
 
-__all__ = ["InForce", "Reloader", "in_force", "tell_listening"]
+__all__ = ["STATUS_COUNTS", "InForce", "Reloader", "in_force", "tell_listening"]
+
+#: Of what is counted for a listener (`counters`): what `relayd status` shows.
+STATUS_COUNTS = ("active", "accepted", "bytes_in", "bytes_out")
 
 #: A worker that has not done a change by then is busy, or about to be replaced: it will do it, and nobody waits.
 _CHANGE_WAIT_S = 5.0
@@ -354,7 +357,7 @@ class Reloader:
 
 def _counts(totals: ListenerTotals | DatagramTotals | None) -> dict[str, int]:
     """None: no worker has told yet."""
-    return {key: getattr(totals, key, 0) for key in ("active", "accepted", "bytes_in", "bytes_out")}
+    return {key: getattr(totals, key, 0) for key in STATUS_COUNTS}
 
 
 def _time_of_day(at: float) -> str:

@@ -8,39 +8,57 @@ from relayd.outcomes import Outcome, Side
 @dataclass(slots=True)
 class AccessRecord:
     """One ended connection or session. Milliseconds and bytes; None: it never happened, or is not known of this kind of
-    socket.
+    socket. What stands above each field as `#:` is what docs/reference.md says of it.
 
-    `type` "tcp", "unix", "udp" or "unix_dgram", as the client came. `client` without its port: an address,
-    `unix:/path`, or `unix:` for a Unix client that did not bind; `client_port` 0 for Unix. `local` is where the client
-    arrived, `target` the last one dialled, "" when none was, both as `str(address)`. `start_time` seconds since the
-    epoch. `errno` 0: no error. Not frozen, because a frozen dataclass takes three times as long to make, and one is
-    made per connection.
+    Not frozen, because a frozen dataclass takes three times as long to make, and one is made per connection.
     """
 
+    #: Unique while the daemon runs, and the same before and after a restart that keeps the connection.
     conn_id: str
+    #: Its name in relay.toml.
     listener: str
+    #: `tcp`, `unix`, `udp` or `unix_dgram`, as the client came.
     type: str
+    #: The client's address without its port; `unix:/path`, or `unix:` for a client without a name.
     client: str
+    #: The client's port; 0 for Unix.
     client_port: int
+    #: Where the client arrived.
     local: str
+    #: The last target that was dialled; empty when none was.
     target: str
+    #: Dials; of a session, targets that it has been connected to.
     attempts: int
+    #: When the connection was accepted or the session began, seconds since the epoch.
     start_time: float
+    #: Until the target had answered the dial; null: never, or a session.
     connect_ms: float | None
+    #: Until the target's first byte or datagram; null: never.
     first_byte_ms: float | None
+    #: From the beginning to the end.
     duration_ms: float
+    #: From client to target. Of a session: what came from the client, passed on or not.
     bytes_in: int
+    #: From target to client. Of a session: what came from the target, passed on or not.
     bytes_out: int
+    #: How it ended.
     outcome: Outcome
+    #: Who caused the end: `client`, `target` or `relay`.
     side: Side
+    #: Of the error that ended it; 0: none.
     errno: int
+    #: Round-trip time of the client's TCP connection, as far as the kernel knew it at the end; null: it is not TCP.
     rtt_ms: float | None
+    #: Segments that were sent to the client again; null: it is not TCP.
     retrans: int | None
-    #: Of a session only, and None tells a connection from one: what came from the client and from the target, and how
-    #: many of both were not passed on.
+    # A session has these, and None tells a connection from one.
+    #: Sessions only: datagrams that came from the client, passed on or not.
     datagrams_in: int | None = None
+    #: Sessions only: datagrams that came from the target, passed on or not.
     datagrams_out: int = 0
+    #: Sessions only: how many of both were not passed on, and what the kernel had to drop before that.
     datagrams_dropped: int = 0
-    #: Of what has happened to relayd while it lived.
+    #: Reloads there were while it lived.
     reloads_survived: int = 0
+    #: Restarts there were while it lived.
     restarts_survived: int = 0

@@ -57,18 +57,22 @@ def eventually(condition: Callable[[], T], what: str, timeout_s: float = DEADLIN
 
 
 class Box:
-    """One booted systemd, with relayd's unit installed and /usr/bin/relayd in place."""
+    """One booted systemd, with relayd's unit installed and /usr/bin/relayd in place; or `bare`, without."""
 
-    def __init__(self, state: Path) -> None:
-        """`state` is a folder below /tmp that does not exist yet."""
-        self._environ = {**os.environ, "SDBOX": str(state)}
+    def __init__(self, state: Path, *, bare: bool = False, lower: Path = Path("/")) -> None:
+        """`state` is a folder below /tmp that does not exist yet. `lower` is the system that is booted, and stays as it
+        is.
+        """
+        self._environ = {**os.environ, "SDBOX": str(state), "SDBOX_LOWER": str(lower)}
         # The box has its own /tmp and /run; what this checkout needs of them is passed in.
         hidden = [str(path) for path in _needed() if path.is_relative_to("/tmp") or path.is_relative_to("/run")]
-        self._environ["SDBOX_BIND"] = " ".join(hidden)
+        if not bare:
+            self._environ["SDBOX_BIND"] = " ".join(hidden)
         self._script("start")
         self._pid = int((state / "pid").read_text())
         self.root = Path(f"/proc/{self._pid}/root")
-        self._install()
+        if not bare:
+            self._install()
 
     def stop(self) -> None:
         """Power off; nothing is left of it."""

@@ -1,28 +1,31 @@
 """Every configuration that the project shows is one: the files in configs/, and what the documents print."""
 
-import json
+import dataclasses
+import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from relayd.cli import check
 from relayd.cli.importing import import_file
 from relayd.config import ConfigError, load, machine
+from tests.documents import PAGES, ROOT, Block, blocks
 
-ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
-DOCUMENTS = [path for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if path.exists()]
-_BLOCK = re.compile(r"^```toml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+#: All ```toml is relay.toml; what is another kind, or has a mistake, says so: ```toml title.
+RIGHT = [block for block in BLOCKS if block.kind == "toml" and not block.more]
+#: ```toml wrong, and the ```text after it, which is what is wrong.
+WRONG = [(block, after) for block, after in itertools.pairwise(BLOCKS) if block.kind == "toml" and block.more]
+#: Configurations of other relays, what `relayd import` prints on standard error, and what it makes of them.
+FILES = {"rinetd": "rinetd.conf", "haproxy": "haproxy.cfg", "nginx": "nginx.conf"}
+IMPORTS = [three for three in zip(BLOCKS, BLOCKS[1:], BLOCKS[2:], strict=False) if three[0].kind in FILES]
 
 
-def blocks() -> list[tuple[str, str]]:
-    """Name and text of every ```toml block. All of them are relay.toml; one of another kind says so: ```toml title."""
-    return [
-        (f"{path.name}:{text[: match.start()].count(chr(10)) + 1}", match[1])
-        for path in DOCUMENTS
-        for text in [path.read_text()]
-        for match in _BLOCK.finditer(text)
-    ]
+def place(value: object) -> str:
+    return value.place if isinstance(value, Block) else ""
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -34,69 +37,79 @@ def test_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded.warnings == ()
 
 
-@pytest.mark.parametrize(("name", "text"), blocks())
-def test_block(tmp_path: Path, name: str, text: str) -> None:
+@pytest.mark.parametrize("block", RIGHT, ids=place)
+def test_block(tmp_path: Path, block: Block) -> None:
     """A block without a listener is a part of a file: it is completed, and nothing else may be wrong with it."""
+    text = block.text
     if "[listeners" not in text:
         text += '\n[listeners.added]\nbind = "127.0.0.1:1"\ntargets = ["192.0.2.1:1"]\n'
     path = tmp_path / "relay.toml"
     path.write_text(text)
-    assert load(path).spec.listeners, name
+    assert load(path).spec.listeners
 
 
 def test_there_are_files_and_blocks() -> None:
     assert len(CONFIGS) >= 6
-    assert len(blocks()) >= 5
+    assert len(RIGHT) >= 20
+    assert len(WRONG) >= 8
 
 
-def examples_of_errors() -> list[tuple[str, str]]:
-    """The configurations in docs/configuration.md that are shown with what is wrong with them."""
-    text = (ROOT / "docs" / "configuration.md").read_text()
-    return re.findall(r"^```toml wrong\n(.*?)^```\n+```text\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-
-
-@pytest.mark.parametrize(("text", "output"), examples_of_errors())
+@pytest.mark.parametrize(("block", "after"), WRONG, ids=place)
 def test_errors_in_the_documents_are_real(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, output: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: Block, after: Block
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("relay.toml").write_text(text)
+    Path("relay.toml").write_text(block.text)
     with pytest.raises(ConfigError) as caught:
         load(Path("relay.toml"))
-    assert str(caught.value) + "\n" == output
+    shown = after.text.removeprefix("$ relayd check -c relay.toml\n")
+    assert str(caught.value) + "\n" == shown
 
 
-def test_there_is_an_example_of_errors() -> None:
-    assert examples_of_errors()
+def output_of(command: str, among: Sequence[Block]) -> str:
+    """What stands below the command line in the one block that begins with it."""
+    found = [block.text for block in among if block.text.startswith(f"$ {command}\n")]
+    assert len(found) == 1, command
+    return found[0].partition("\n")[2]
 
 
-def examples_of_imports() -> list[tuple[str, str, str]]:
-    """Configurations of other relays in docs/how-to/migrate.md, with what `relayd import` prints of them."""
-    text = (ROOT / "docs" / "how-to" / "migrate.md").read_text()
-    block = r"^```{}\n(.*?)^```$.*?"
-    pattern = block.format("(rinetd|haproxy|nginx)") + block.format("toml") + block.format("text")
-    return [
-        (kind, before, toml + told) for kind, before, toml, told in re.findall(pattern, text, re.DOTALL | re.MULTILINE)
-    ]
+def test_the_mistakes_in_the_readme_are_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.toml").write_text(
+        '[defaults]\nidle_timeout = 30\n\n[listeners.web]\nbind = "0.0.0.0:80"\ntarget = ["10.0.0.11:80"]\n\n'
+        '[listeners.db]\nbind = "0.0.0.0:5432"\ntargets = ["2001:db8::7"]\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(Path("bad.toml"))
+    assert str(caught.value) + "\n" == output_of("relayd check -c bad.toml", BLOCKS)
 
 
-@pytest.mark.parametrize(("kind", "text", "output"), examples_of_imports())
+def test_the_output_of_check_is_real(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a machine of two cores, where the limit on open files is 20,000."""
+    monkeypatch.chdir(ROOT)
+    spec = dataclasses.replace(load(Path("configs/relay.toml")).spec, workers=2)
+    shown = check.table(spec) + check.budget_lines(spec, 20_000) + "configs/relay.toml: ok\n"
+    assert shown == output_of("relayd check -c configs/relay.toml", BLOCKS)
+
+
+def test_the_budget_is_the_same_wherever_it_is_shown() -> None:
+    budget = re.compile(r"^\d+ workers?; \d+ connections a worker: .*$", re.MULTILINE)
+    shown = {line for block in BLOCKS for line in budget.findall(block.text) if line.startswith("2 workers")}
+    assert len(shown) == 1
+
+
+@pytest.mark.parametrize(("theirs", "told", "ours"), IMPORTS, ids=place)
 def test_imports_in_the_documents_are_real(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, text: str, output: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: Block, told: Block, ours: Block
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    name = {"rinetd": "rinetd.conf", "haproxy": "haproxy.cfg", "nginx": "nginx.conf"}[kind]
-    Path(name).write_text(text)
+    name = FILES[theirs.kind]
+    Path(name).write_text(theirs.text)
     found = import_file(name, None)
-    assert found.toml + "".join(f"{complaint}\n" for complaint in found.complaints) == output
+    assert found.toml == ours.text
+    command = f"$ relayd import {name} > relay.toml"
+    assert "".join(f"{line}\n" for line in (command, *found.complaints)) == told.text
 
 
 def test_there_is_an_import_of_each_kind() -> None:
-    assert sorted(kind for kind, _, _ in examples_of_imports()) == ["haproxy", "nginx", "rinetd"]
-
-
-def test_every_key_is_documented() -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text()
-    definitions = json.loads((ROOT / "configs" / "relay.schema.json").read_text())["definitions"]
-    keys = {key for table in definitions.values() for key in table["properties"]}
-    assert {key for key in keys if f"`{key}`" not in text} == set()
+    assert {theirs.kind for theirs, _, _ in IMPORTS} == set(FILES)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import tomli
@@ -20,9 +21,9 @@ from relayd.cli import main
 def test_run_returns_what_control_says(monkeypatch: pytest.MonkeyPatch, arguments: list[str], file: str) -> None:
     asked = []
 
-    def control_run(path: str) -> int:
+    def control_run(path: str) -> NoReturn:
         asked.append(path)
-        return 4
+        sys.exit(4)
 
     monkeypatch.setattr("relayd.control.main.run", control_run)
     monkeypatch.setattr(sys, "argv", ["relayd", *arguments])

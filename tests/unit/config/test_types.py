@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from relayd.config import Loaded, Problem
-from relayd.config.listeners import _DATAGRAM_KEYS, _SESSION_KEYS, _STREAM_KEYS
+from relayd.config.listeners import DATAGRAM_KEYS, SESSION_KEYS, STREAM_KEYS
 from relayd.spec import Datagram, OnTargetError, SessionMode
 
 Load = Callable[[str], Loaded]
@@ -72,7 +72,7 @@ def test_each_datagram_on_its_own(loaded: Load) -> None:
 
 
 def test_the_values_are_all_there() -> None:
-    assert set(VALUES) == {*_STREAM_KEYS, *_DATAGRAM_KEYS}
+    assert set(VALUES) == {*STREAM_KEYS, *DATAGRAM_KEYS}
 
 
 def lines(keys: Iterable[str]) -> str:
@@ -80,18 +80,18 @@ def lines(keys: Iterable[str]) -> str:
 
 
 def test_stream_keys_of_a_datagram_listener(problems: Problems) -> None:
-    found = problems(DNS.format('"udp"') + lines(_STREAM_KEYS))
+    found = problems(DNS.format('"udp"') + lines(STREAM_KEYS))
     assert [(problem.line, problem.column, problem.key) for problem in found] == [
-        (line, 1, f"listeners.dns.{key}") for line, key in enumerate(_STREAM_KEYS, 5)
+        (line, 1, f"listeners.dns.{key}") for line, key in enumerate(STREAM_KEYS, 5)
     ]
     assert {problem.message for problem in found} == {"belongs to stream listeners; this one relays datagrams"}
 
 
 @pytest.mark.parametrize("types", ['"stream"', '["tcp"]'])
 def test_datagram_keys_of_a_stream_listener(problems: Problems, types: str) -> None:
-    found = problems(DNS.format(types) + lines(_DATAGRAM_KEYS))
+    found = problems(DNS.format(types) + lines(DATAGRAM_KEYS))
     assert [(problem.line, problem.column, problem.key) for problem in found] == [
-        (line, 1, f"listeners.dns.{key}") for line, key in enumerate(_DATAGRAM_KEYS, 5)
+        (line, 1, f"listeners.dns.{key}") for line, key in enumerate(DATAGRAM_KEYS, 5)
     ]
     assert {problem.message for problem in found} == {"belongs to dgram listeners; this one relays streams"}
 
@@ -101,9 +101,9 @@ def test_every_key_goes_with_both(loaded: Load) -> None:
 
 
 def test_session_keys_without_sessions(problems: Problems) -> None:
-    found = problems(DNS.format('"udp"') + 'session = "datagram"\n' + lines(_SESSION_KEYS))
+    found = problems(DNS.format('"udp"') + 'session = "datagram"\n' + lines(SESSION_KEYS))
     assert [(problem.line, problem.column, problem.key) for problem in found] == [
-        (line, 1, f"listeners.dns.{key}") for line, key in enumerate(_SESSION_KEYS, 6)
+        (line, 1, f"listeners.dns.{key}") for line, key in enumerate(SESSION_KEYS, 6)
     ]
     assert all('can do nothing with session = "datagram"' in problem.message for problem in found)
 

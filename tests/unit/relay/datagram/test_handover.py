@@ -298,10 +298,14 @@ def test_many_restarts_are_counted_and_reloads_before_them(tmp_path: Path) -> No
         old, new = bench.old, bench.new
         conn_id = answered(bench).conn_id
         old.loop.reloads += 2
-        for _ in range(3):
-            old.take(*old.packed())
-        new.loop.reloads = 70
-        new.take(*old.packed())
+        with contextlib.ExitStack() as stack:
+            last = old
+            for _ in range(3):
+                between = stack.enter_context(Life(bench.listener, receiving={"dns": bench.receiving}))
+                between.take(*last.packed())
+                last = between
+            new.loop.reloads = 70
+            new.take(*last.packed())
         new.loop.reloads += 1
         new.datagrams.end_all(Outcome.SHUTDOWN)
         (record,) = new.log.records

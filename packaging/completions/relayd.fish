@@ -1,0 +1,1 @@
+complete --command relayd --no-files --arguments "(env _RELAYD_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) relayd)" --condition "env _RELAYD_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) relayd"

@@ -1,0 +1,83 @@
+"""The Debian package, built once for a session, and a later version of it."""
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.systemd.box import CHECKOUT, Box
+
+#: Of the version that `later` makes.
+LATER = "99.0"
+
+
+def missing_capability() -> str:
+    """What this machine lacks to build the package, or "" when nothing."""
+    for program in ("dpkg-buildpackage", "dh_python3"):
+        if shutil.which(program) is None:
+            return program
+    return "" if Path("/usr/lib/python3/dist-packages/systemd").exists() else "python3-systemd"
+
+
+def build(kind: str, folder: Path) -> Path:
+    """packaging/build, into `folder`; the package."""
+    done = subprocess.run(
+        [CHECKOUT / "packaging/build", kind, folder],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.splitlines()[-1])
+
+
+def later(deb: Path, folder: Path) -> Path:
+    """The same package as version LATER, which says so."""
+    tree = folder / "later"
+    _run("dpkg-deb", "-R", str(deb), str(tree))
+    control = tree / "DEBIAN/control"
+    control.write_text(control.read_text().replace("Version: ", f"Version: {LATER}+", 1))
+    package = tree / "usr/lib/relayd/relayd/__init__.py"
+    package.write_text(package.read_text() + f'\n__version__ = "{LATER}"\n')
+    made = folder / "relayd_later.deb"
+    _run("dpkg-deb", "--root-owner-group", "-Znone", "-b", str(tree), str(made))
+    return made
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@contextlib.contextmanager
+def bare_box(lower: Path = Path("/")) -> Iterator[Box]:
+    """A system without relayd."""
+    folder = Path(tempfile.mkdtemp(prefix="relayd-box-", dir="/tmp"))
+    try:
+        box = Box(folder / f"box-{folder.name}", bare=True, lower=lower)
+        try:
+            yield box
+        finally:
+            box.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+def install(box: Box, deb: Path) -> str:
+    """What dpkg and the maintainer scripts say."""
+    shutil.copy(deb, box.root / "tmp" / deb.name)
+    return box.run("dpkg", "-i", f"/tmp/{deb.name}")
+
+
+#: What systemd, dpkg, apt, man-db and the journal keep for themselves.
+_BOOKKEEPING = ("/run/systemd", "/run/private", "/run/log", "/var/lib/dpkg", "/var/lib/apt", "/var/log", "/var/cache")
+
+
+def files(box: Box) -> set[str]:
+    """Everything below /etc, /run, /usr and /var that is not the system's own bookkeeping."""
+    pruned = [word for path in _BOOKKEEPING for word in ("-path", path, "-prune", "-o")]
+    return set(box.run("find", "/etc", "/run", "/usr", "/var", *pruned, "-print").splitlines())
