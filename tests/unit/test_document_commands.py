@@ -44,7 +44,7 @@ OTHERS = [(place, line) for place, line in LINES if (place, line) not in COMMAND
 
 
 def words(line: str) -> list[str]:
-    """`line` as a shell would split it, up to a pipe or a redirection, without comments; a module of ours by its file."""
+    """`line` as a shell would split it, up to a pipe or a redirection, no comments; a module of ours by its file."""
     found = shlex.split(line.replace(".venv/bin/python -m manual", "manual/__main__.py"), comments=True)
     end = next((index for index, word in enumerate(found) if word in ("|", ">")), len(found))
     return found[:end]
