@@ -1,7 +1,8 @@
 """relay.toml as pydantic models: every table, every key, its description and its default.
 
 A key that the file does not set is None here; `listeners.build` puts the layers together. Descriptions are what editors
-show (the JSON schema) and manuals say (`python -m manual`); "Default: ..." ends one whose default no file could write.
+show (the JSON schema) and manuals say (`packaging/dev manual`); "Default: ..." ends one whose default no file could
+write.
 """
 
 import functools

@@ -82,7 +82,7 @@ def test_edit_reload_traffic_and_a_journal_that_explains(bare: Box, deb: Path) -
     lines = bare.run("journalctl", "--no-pager", "--output=cat", "LISTENER=web", "OUTCOME=normal")
     assert f"-> 127.0.0.1:{TARGET_PORT} normal" in lines
     explained = bare.run("journalctl", "--no-pager", "-x", "LISTENER=web")
-    assert "-- Subject: A connection has ended" in explained
+    assert "Subject: relayd: connection" in explained
     assert "relayd(8)" in explained
 
 

@@ -32,7 +32,7 @@ NOT_RUN = {
     "systemd-socket-activate": "systemd; tests/e2e/test_activation.py passes sockets in the same way",
 }
 #: Programs of this repository: they are there, and developers use them.
-OURS = ("packaging/dev", "bench/run", "manual/__main__.py")
+OURS = ("packaging/dev", "packaging/build", "bench/run")
 LINES = [
     (place, line)
     for page in PAGES
@@ -44,8 +44,8 @@ OTHERS = [(place, line) for place, line in LINES if (place, line) not in COMMAND
 
 
 def words(line: str) -> list[str]:
-    """`line` as a shell would split it, up to a pipe or a redirection, no comments; a module of ours by its file."""
-    found = shlex.split(line.replace(".venv/bin/python -m manual", "manual/__main__.py"), comments=True)
+    """`line` as a shell would split it, up to a pipe or a redirection, without comments."""
+    found = shlex.split(line, comments=True)
     end = next((index for index, word in enumerate(found) if word in ("|", ">")), len(found))
     return found[:end]
 

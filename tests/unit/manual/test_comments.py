@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from manual import comments
 
 import relayd
-from manual import comments
 from relayd.counters import DatagramCounters, ListenerCounters
 from relayd.log.access import AccessRecord
 from relayd.log.events import Event

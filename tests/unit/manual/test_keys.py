@@ -4,10 +4,10 @@ import re
 
 import pytest
 import tomli
-from pydantic import ValidationError
-
 from manual import facts
 from manual.keys import Key, applies_to, tables
+from pydantic import ValidationError
+
 from relayd.address import AddressError
 from relayd.config.model import Configuration
 from relayd.config.ports import parse_bind, parse_target

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from manual import facts
 from manual.__main__ import PAGES, ROOT, stale
 from manual.commands import commands, exit_codes
 from manual.keys import tables
+
 from relayd.cli import verbs
 from relayd.config import load
 from relayd.config.model import Configuration, ListenerTable, Shared
@@ -31,7 +31,7 @@ def output_of(tool: str, *arguments: str) -> str:
 
 
 def test_they_are_current() -> None:
-    assert stale() == [], "run: python -m manual"
+    assert stale() == [], "run: packaging/dev manual"
 
 
 @pytest.mark.parametrize("page", MAN, ids=lambda page: page.name)

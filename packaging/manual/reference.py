@@ -16,7 +16,7 @@ _PACKAGE = Path(relayd.__file__).parent
 _HEAD = """\
 # Reference
 
-Every key, outcome, exit code, event, field and count of this version. It is made of the code by `python -m manual`:
+Every key, outcome, exit code, event, field and count of this version. It is made of the code by `packaging/dev manual`:
 what is wrong here is wrong there. How they work together is in [configuration.md](configuration.md),
 [behaviour.md](behaviour.md) and [logging.md](logging.md).
 

@@ -1,18 +1,22 @@
-"""`python -m manual`: write the pages. `python -m manual --check`: say which are not current, with exit code 1."""
+"""`packaging/dev manual`: write the pages. With `--check`: say which are not current, with exit code 1."""
 
 import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from manual import pages, reference
+from manual import catalog, completions, pages, reference
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 #: What is made, by path from the root of the repository.
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference.md": reference.page,
     "packaging/man/relayd.8": pages.relayd_8,
     "packaging/man/relay.toml.5": pages.relay_toml_5,
+    "packaging/relayd.catalog": catalog.page,
+    "packaging/completions/relayd.bash": completions.bash,
+    "packaging/completions/relayd.fish": completions.fish,
+    "packaging/completions/relayd.zsh": completions.zsh,
 }
 
 
@@ -23,7 +27,7 @@ def stale(root: Path = ROOT) -> list[str]:
 
 def main() -> int:
     """Writes what is stale, or, with --check, says so. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m manual", description="Make the pages that repeat the code.")
+    parser = argparse.ArgumentParser(prog="packaging/dev manual", description="Make the pages that repeat the code.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a page is not current")
     check = parser.parse_args().check
     names = stale()
