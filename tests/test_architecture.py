@@ -24,6 +24,7 @@ FLOORS = {
     "config": 2,
     "log": 2,
     "control": 3,
+    "imports": 3,
     "relay": 3,
     "cli": 4,
     "__main__": 5,

@@ -22,6 +22,7 @@ import relayd
 from relayd.cli import main as short_way
 from relayd.cli.output import complain, emit
 from relayd.errors import RelaydError
+from relayd.imports import Dialect
 
 if TYPE_CHECKING:
     from relayd.address import Address
@@ -277,6 +278,31 @@ def schema() -> None:
     from relayd.config.schema import schema as json_schema
 
     emit(_json(json_schema()))
+
+
+@app.command("import", short_help="Turn a configuration of rinetd, HAProxy or nginx into a relay.toml.")
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The other relay's configuration; - is standard input.")],
+    dialect: Annotated[
+        Dialect | None,
+        typer.Option("--from", help="Whose it is. Default: what it looks like.", show_default=False),
+    ] = None,
+) -> None:
+    """Print a relay.toml that does what FILE does: a rinetd.conf, the mode tcp of HAProxy, or the stream of nginx.
+
+    What could not be carried over goes to standard error, as FILE:LINE: TEXT: REASON. Read it before you use the
+    result: rules of access are among it. Nothing is written, bound or dialled; host names to bind are resolved.
+
+    Exit codes: 0 something was imported, whatever was left over; 1 nothing was, or FILE cannot be read.
+    """
+    from relayd.cli.importing import import_file
+
+    result = import_file(file, dialect)
+    emit(result.toml)
+    for complaint in result.complaints:
+        complain(complaint)
+    if not result.toml:
+        raise typer.Exit(EXIT_NO)
 
 
 @app.command(short_help="Print versions.")

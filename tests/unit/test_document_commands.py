@@ -44,9 +44,10 @@ OTHERS = [(place, line) for place, line in LINES if (place, line) not in COMMAND
 
 
 def words(line: str) -> list[str]:
-    """`line` as a shell would split it, up to a pipe, without comments."""
+    """`line` as a shell would split it, up to a pipe or a redirection, without comments."""
     found = shlex.split(line, comments=True)
-    return found[: found.index("|")] if "|" in found else found
+    end = next((index for index, word in enumerate(found) if word in ("|", ">")), len(found))
+    return found[:end]
 
 
 @pytest.mark.parametrize(("place", "line"), COMMANDS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from relayd.cli import check
+from relayd.cli.importing import import_file
 from relayd.config import ConfigError, load, machine
 from tests.documents import PAGES, ROOT, Block, blocks
 
@@ -18,6 +19,9 @@ BLOCKS = [block for page in PAGES for block in blocks(page)]
 RIGHT = [block for block in BLOCKS if block.kind == "toml" and not block.more]
 #: ```toml wrong, and the ```text after it, which is what is wrong.
 WRONG = [(block, after) for block, after in itertools.pairwise(BLOCKS) if block.kind == "toml" and block.more]
+#: Configurations of other relays, what `relayd import` prints on standard error, and what it makes of them.
+FILES = {"rinetd": "rinetd.conf", "haproxy": "haproxy.cfg", "nginx": "nginx.conf"}
+IMPORTS = [three for three in zip(BLOCKS, BLOCKS[1:], BLOCKS[2:], strict=False) if three[0].kind in FILES]
 
 
 def place(value: object) -> str:
@@ -92,3 +96,20 @@ def test_the_budget_is_the_same_wherever_it_is_shown() -> None:
     budget = re.compile(r"^\d+ workers?; \d+ connections a worker: .*$", re.MULTILINE)
     shown = {line for block in BLOCKS for line in budget.findall(block.text) if line.startswith("2 workers")}
     assert len(shown) == 1
+
+
+@pytest.mark.parametrize(("theirs", "told", "ours"), IMPORTS, ids=place)
+def test_imports_in_the_documents_are_real(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: Block, told: Block, ours: Block
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = FILES[theirs.kind]
+    Path(name).write_text(theirs.text)
+    found = import_file(name, None)
+    assert found.toml == ours.text
+    command = f"$ relayd import {name} > relay.toml"
+    assert "".join(f"{line}\n" for line in (command, *found.complaints)) == told.text
+
+
+def test_there_is_an_import_of_each_kind() -> None:
+    assert {theirs.kind for theirs, _, _ in IMPORTS} == set(FILES)

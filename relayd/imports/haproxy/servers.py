@@ -1,0 +1,254 @@
+"""`server` lines of HAProxy as targets (section 5.2 of its configuration manual). Pure."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from relayd.imports.draft import Notes, Setting
+from relayd.imports.haproxy.syntax import Line
+from relayd.imports.text import host_and_port, joined, number
+
+NO_CHECKS = "no health checks in this version: a target that cannot be dialled is passed over"
+_NO_BACKUP = "no backup targets in this version: left out, so that it gets no clients while others are up"
+_NO_TLS = "relayd does not speak TLS to a target, and would send plain text: left out"
+_NO_HEADER = "relayd sends no PROXY header in this version: carried over without it; let the target expect none"
+_NO_WEIGHTS = "no weights in this version: targets take turns alike"
+_DOWN = "out of service there: left out"
+
+#: Options of a server about health, and the number of words behind each.
+_HEALTH = {
+    **dict.fromkeys(("check", "agent-check", "check-ssl", "check-send-proxy", "check-via-socks4", "no-check"), 0),
+    **dict.fromkeys(("inter", "fastinter", "downinter", "rise", "fall", "port", "addr", "observe", "on-error"), 1),
+    **dict.fromkeys(("on-marked-down", "on-marked-up", "error-limit", "check-sni", "check-alpn", "check-proto"), 1),
+    **dict.fromkeys(("agent-addr", "agent-inter", "agent-port", "agent-send", "slowstart", "track"), 1),
+}
+#: Options that have no place here, with the number of words behind them and the reason.
+_UNUSED = {
+    **dict.fromkeys(("maxconn", "minconn", "maxqueue", "pool-max-conn"), (1, "relayd has no limits of a target")),
+    **dict.fromkeys(
+        ("resolvers", "resolve-opts", "resolve-prefer", "resolve-net"), (1, "the system's resolver is asked")
+    ),
+    **dict.fromkeys(("interface", "namespace", "socks4", "tcp-md5sig"), (1, "relayd has no such option of a target")),
+    **dict.fromkeys(("tcp-ut",), (1, "relayd has it for a whole listener, and both sides: tcp_user_timeout")),
+    **dict.fromkeys(("tfo",), (0, "fast open is for the listening side only, here")),
+    **dict.fromkeys(("cookie", "redir", "proto", "alpn"), (1, "is about HTTP or TLS")),
+}
+_SILENT = {
+    **dict.fromkeys(("id", "init-addr", "pool-low-conn", "pool-purge-delay", "guid"), 1),
+    "enabled": 0,
+    "stick": 0,
+}
+_PROXY_HEADERS = {
+    **dict.fromkeys(("send-proxy", "send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"), 0),
+    "proxy-v2-options": 1,
+}
+_TLS = frozenset(("ssl", "verify", "ca-file", "crt", "sni", "verifyhost", "ciphers", "ciphersuites"))
+_ADDRESS = re.compile(r"(?:(unix|uxst|abns|abnsz|ipv4|ipv6|tcp|tcp4|tcp6|mptcp|mptcp4|mptcp6)@)?(.*)\Z", re.DOTALL)
+_SERVICE = re.compile(r"_[A-Za-z0-9-]+\._(tcp|udp)\.", re.IGNORECASE)
+_PORT = re.compile(r"(\+|-|)([0-9]{1,5})\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One `server`. `port` is "" for that of the bind, "+N" or "-N" for one that far from it, or a number; None for a
+    Unix socket, where `host` is `unix:…`. `source` is the address to dial from.
+    """
+
+    line: Line
+    host: str
+    port: str | None
+    weight: int = 1
+    backup: bool = False
+    down: bool = False
+    tls: bool = False
+    source: str = ""
+
+    def text(self, bind_ports: Sequence[str]) -> str:
+        """As a target has it. `bind_ports` are the ports, and ranges, that it is reached by. ValueError when there is
+        no way to write it.
+        """
+        if self.port is None:
+            return self.host
+        if not self.port.startswith("-"):
+            return host_and_port(self.host, self.port)
+        ports = set(bind_ports)
+        if len(ports) != 1:
+            which = "which has several: make a listener for each" if ports else "which has none"
+            raise ValueError(f"a port {self.port[1:]} below that of the bind, {which}")
+        first, _, last = ports.pop().partition("-")
+        moved = [int(port) - int(self.port[1:]) for port in (first, last) if port.isdecimal()]
+        if not moved or min(moved) < 1:
+            raise ValueError("a port below 1")
+        return host_and_port(self.host, "-".join(map(str, moved)))
+
+
+@dataclass(slots=True)
+class _Options:
+    """What stands behind the address of a server, or in a `default-server`."""
+
+    weight: int = 1
+    backup: bool = False
+    down: bool = False
+    tls: bool = False
+    source: str = ""
+    health: list[str] = field(default_factory=list)
+
+
+def servers(lines: Sequence[Line], notes: Notes) -> list[Server]:
+    """Every `server` and `server-template` of `lines` whose address has a like here, in order."""
+    default = _Options()
+    found: list[Server] = []
+    for line in lines:
+        if line.words[0] == "default-server":
+            default = _options(line, line.words[1:], replace(default, health=[]), notes)
+        elif len(line.words) < 3 + (line.words[0] == "server-template"):
+            notes.leave(line.number, line.text, "not understood: server NAME ADDRESS")
+        else:
+            found += _server(line, default, notes)
+    return found
+
+
+def carried(found: Sequence[Server], notes: Notes) -> list[Server]:
+    """Those of `found` that are to be targets; the others are leftovers."""
+    usable: list[Server] = []
+    for server in found:
+        if server.tls:
+            notes.leave(server.line.number, server.line.text, _NO_TLS)
+        elif server.down or server.weight == 0:
+            notes.leave(server.line.number, server.line.text, _DOWN)
+        else:
+            usable.append(server)
+    active = [server for server in usable if not server.backup]
+    kept = active or usable[:1]
+    for server in usable:
+        if server.backup and server is not kept[0]:
+            notes.leave(server.line.number, server.line.text, _NO_BACKUP)
+    if len({server.weight for server in kept}) > 1:
+        for server in kept:
+            if server.weight != 1:
+                notes.leave(server.line.number, f"weight {server.weight}", _NO_WEIGHTS)
+    return kept
+
+
+def source_of(kept: Sequence[Server], notes: Notes) -> Setting | None:
+    """The `source` of all of `kept`; None, and leftovers, where they differ."""
+    given = {server.source for server in kept}
+    if len(given) == 1:
+        source = given.pop()
+        return Setting(source, kept[0].line.number) if source else None
+    for server in kept:
+        if server.source:
+            notes.leave(
+                server.line.number, f"source {server.source}", "relayd has one source for all targets of a listener"
+            )
+    return None
+
+
+def source(words: Sequence[str], leave: Callable[[str], None]) -> str:
+    """The address in `source ADDRESS[:PORT] [usesrc …] [interface …]`, "" where it says nothing."""
+    address = words[0] if words else ""
+    host, colon, port = address.rpartition(":")
+    if address.count(":") > 1 and not address.startswith("["):  # IPv6 without brackets; a port cannot be told from it
+        host, port = address, ""
+    host = (host if colon and (port.isdecimal() or not port) else address).strip("[]")
+    if len(words) > 1:
+        leave(f"{joined(words[1:])}: relayd dials from a fixed address of its own")
+    if port.isdecimal() and port != "0" and colon:
+        leave("the port is left out: relayd dials from any")
+    return "" if host in ("", "*", "0.0.0.0", "::") else host
+
+
+def _server(line: Line, default: _Options, notes: Notes) -> list[Server]:
+    template = line.words[0] == "server-template"
+    leave = partial(notes.leave, line.number, line.text)
+    address, rest = line.words[2 + template], line.words[3 + template :]
+    options = _options(line, rest, replace(default, health=[]), notes)
+    place = _address(address, leave)
+    if place is None:
+        return []
+    host, port = place
+    return [Server(line, host, port, options.weight, options.backup, options.down, options.tls, options.source)]
+
+
+def _address(text: str, leave: Callable[[str], None]) -> tuple[str, str | None] | None:
+    """Host and port; None, and a leftover, where it has no like here."""
+    found = _ADDRESS.match(text)
+    family, bare = (found[1] or "", found[2]) if found else ("", text)
+    if "$" in text or "%[" in text:
+        leave("the address is not known here: write it out")
+        return None
+    if family in ("unix", "uxst") or bare.startswith("/"):
+        if not bare.startswith("/"):
+            leave("the path of a Unix socket is absolute in relayd")
+        return (f"unix:{bare}", None) if bare.startswith("/") else None
+    if family in ("abns", "abnsz"):
+        if family == "abns":
+            leave("carried over as a plain abstract name: HAProxy pads the names of abns@ with NUL bytes")
+        return f"unix:@{bare}", None
+    if _SERVICE.match(bare):
+        leave("relayd does not look up SRV records in this version: write host names and ports")
+        return None
+    if re.match(r"[a-z0-9]+@", bare):
+        leave("relayd has nothing like it")
+        return None
+    host, port = _host_and_port(bare)
+    if host in ("", "*", "0.0.0.0", "::"):
+        leave("the address that the client asked for: relayd has no such target; write one")
+        return None
+    if port and not _PORT.match(port):
+        leave("not understood: an address is HOST:PORT")
+        return None
+    return host, "" if port in ("+0", "-0", "0") else port
+
+
+def _host_and_port(bare: str) -> tuple[str, str]:
+    if bare.startswith("["):
+        host, _, port = bare[1:].partition("]")
+        return host, port.removeprefix(":")
+    host, colon, port = bare.rpartition(":")
+    return (host, port) if colon else (bare, "")
+
+
+def _options(line: Line, words: Sequence[str], options: _Options, notes: Notes) -> _Options:
+    """`options` with what `words` add; what has no place is a leftover."""
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        count = {"weight": 1, "source": 1}.get(word) or _HEALTH.get(word) or _SILENT.get(word) or 0
+        count = count or _PROXY_HEADERS.get(word, 0) or _UNUSED.get(word, (0, ""))[0]
+        values, rest = rest[:count], rest[count:]
+        text = joined([word, *values])
+        if word == "weight" and number(text[7:], 0, 256) is not None:
+            options.weight = int(text[7:])
+        elif word in ("backup", "disabled", "enabled"):
+            options.backup = options.backup or word == "backup"
+            options.down = options.down or word == "disabled"
+        elif word in _TLS:
+            options.tls = options.tls or word == "ssl"
+            if word != "ssl" and rest:
+                rest.pop(0)
+        elif word == "source":
+            extra, rest = _source_words(rest)
+            options.source = source([*values, *extra], partial(notes.leave, line.number, text))
+        elif word in _HEALTH:
+            options.health.append(text)
+        elif word in _PROXY_HEADERS:
+            if word != "proxy-v2-options":
+                notes.leave(line.number, word, _NO_HEADER)
+        elif word in _UNUSED:
+            notes.leave(line.number, text, _UNUSED[word][1])
+        elif word not in _SILENT:
+            notes.leave(line.number, joined([word, *values, *rest]), "relayd has no such option of a target")
+            break
+    if options.health and options.health != ["no-check"]:
+        notes.leave(line.number, joined(options.health), NO_CHECKS)
+    return options
+
+
+def _source_words(rest: list[str]) -> tuple[list[str], list[str]]:
+    """What belongs to a `source`: `usesrc WHAT`, `interface NAME`."""
+    taken: list[str] = []
+    while len(rest) > 1 and rest[0] in ("usesrc", "interface"):
+        taken, rest = [*taken, *rest[:2]], rest[2:]
+    return taken, rest

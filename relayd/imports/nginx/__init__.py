@@ -1,0 +1,1 @@
+"""nginx.conf: `syntax` (text → directives), `listens`, `upstreams`, and `reading`, which puts them together."""
