@@ -9,6 +9,7 @@ of a hundred connections.
 import gc
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from relayd.control import spawning
@@ -27,6 +28,10 @@ EXIT_NOT_STARTED = 4
 EXIT_INTERNAL = 70
 #: What systemd and operators send to a daemon that has to live on.
 WAITING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
+#: What ends any other process at once the kernel drops for the first one of a PID namespace (a container's) while that
+#: has no handler (pid_namespaces(7)): a stop that comes during the start would be lost. Blocked, it waits as well.
+_STOPPING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+_FIRST_PROCESS = 1
 #: Thresholds of the garbage collector. A specification is a great many values that all stay: with Python's own 700,
 #: collections take a third of the time that it takes to load 8,000 listeners.
 _GC_THRESHOLDS = (50_000, 20, 100)
@@ -36,18 +41,25 @@ def run(file: "str | Path") -> int:
     """Relay what `file` says until SIGTERM or SIGINT; returns the exit code.
 
     0 stopped in order, or handed over; 1 the file was refused (the problems are on stderr); 4 could not start: an
-    address in use or forbidden, a worker that does not come up, too few file descriptors (the reason is in the log and
-    on stderr); 70 a bug of relayd (the log has the traceback).
+    address in use or forbidden, a worker that does not come up, too few file descriptors, no systemd-python (the reason
+    is in the log, where there is one already, and on stderr); 70 a bug of relayd (the log has the traceback).
     """
     # Until the daemon can do what they ask for, they wait (`Daemon` lets them come): none is lost, and none is fatal.
-    signal.pthread_sigmask(signal.SIG_BLOCK, WAITING_SIGNALS)
+    waiting = WAITING_SIGNALS | _STOPPING_SIGNALS if os.getpid() == _FIRST_PROCESS else WAITING_SIGNALS
+    signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
     gc.set_threshold(*_GC_THRESHOLDS)
     _open_closed_stdio()
     early = spawning.Nursery()
     try:
         early.start()
-        from relayd.control import life
+        from relayd.errors import RelaydError
 
+        try:
+            from relayd.control import life
+        except RelaydError as error:  # systemd-python is missing
+            if sys.stderr is not None:
+                sys.stderr.write(f"{error}\n")
+            return EXIT_NOT_STARTED
         return life.lives(file, early)
     finally:
         early.close()
