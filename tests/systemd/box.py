@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from tests import installed
+
 T = TypeVar("T")
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -143,7 +145,9 @@ class Box:
     def _install(self) -> None:
         shutil.copy(UNIT, self.root / _UNITS / "relayd.service")
         program = self.root / "usr/bin/relayd"
-        program.write_text(f"#!{sys.executable}\nimport sys\nfrom relayd.cli.main import main\nsys.exit(main())\n")
+        program.write_text(
+            f"#!{installed.environment().python}\nimport sys\nfrom relayd.cli.main import main\nsys.exit(main())\n"
+        )
         program.chmod(0o755)
         (self.root / "etc/relayd").mkdir(exist_ok=True)
         (self.root / _DROP_INS).mkdir(parents=True)
@@ -298,6 +302,6 @@ def udp_echo_target(box: Box, port: int) -> Iterator[None]:
 
 def _needed() -> list[Path]:
     """Folders that the service's Python reads: the checkout, its environment, the interpreter's own."""
-    paths = {CHECKOUT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    paths = {CHECKOUT, installed.environment().folder, Path(sys.base_prefix).resolve()}
     system = Path("/usr")
     return sorted(path for path in paths if not path.is_relative_to(system))
