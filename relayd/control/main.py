@@ -17,7 +17,15 @@ from relayd.control import spawning
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["EXIT_INTERNAL", "EXIT_NOT_STARTED", "EXIT_OK", "EXIT_REFUSED", "WAITING_SIGNALS", "run"]
+__all__ = [
+    "EXIT_INTERNAL",
+    "EXIT_NOT_STARTED",
+    "EXIT_OK",
+    "EXIT_REFUSED",
+    "FIRST_PROCESS",
+    "WAITING_SIGNALS",
+    "run",
+]
 
 EXIT_OK = 0
 #: The file was refused. systemd does not start again on it (RestartPreventExitStatus): it would not get better.
@@ -31,7 +39,8 @@ WAITING_SIGNALS = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 #: What ends any other process at once the kernel drops for the first one of a PID namespace (a container's) while that
 #: has no handler (pid_namespaces(7)): a stop that comes during the start would be lost. Blocked, it waits as well.
 _STOPPING_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
-_FIRST_PROCESS = 1
+#: The process id of the first process of a PID namespace, which has duties and privileges of its own.
+FIRST_PROCESS = 1
 #: Thresholds of the garbage collector. A specification is a great many values that all stay: with Python's own 700,
 #: collections take a third of the time that it takes to load 8,000 listeners.
 _GC_THRESHOLDS = (50_000, 20, 100)
@@ -45,7 +54,7 @@ def run(file: "str | Path") -> int:
     is in the log, where there is one already, and on stderr); 70 a bug of relayd (the log has the traceback).
     """
     # Until the daemon can do what they ask for, they wait (`Daemon` lets them come): none is lost, and none is fatal.
-    waiting = WAITING_SIGNALS | _STOPPING_SIGNALS if os.getpid() == _FIRST_PROCESS else WAITING_SIGNALS
+    waiting = WAITING_SIGNALS | _STOPPING_SIGNALS if os.getpid() == FIRST_PROCESS else WAITING_SIGNALS
     signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
     gc.set_threshold(*_GC_THRESHOLDS)
     _open_closed_stdio()
