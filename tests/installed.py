@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -84,7 +84,7 @@ def relayd(*arguments: str) -> tuple[str, ...]:
 
 def build(folder: Path, target: str, source: Path = CHECKOUT) -> Path:
     """Make the "wheel" or the "sdist" of `source` in `folder`, without a network; returns the file. Raises NotMade."""
-    _run([sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)], cwd=source)
+    make([sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)], cwd=source)
     (made,) = folder.glob("*.whl" if target == "wheel" else "*.tar.gz")
     return made
 
@@ -96,19 +96,19 @@ def make_environment(folder: Path, wheel: Path, python: str | None = None, sourc
     base = python or str(getattr(sys, "_base_executable", sys.executable))
     made = Environment(folder)
     sync = ["sync", "--frozen", "--no-dev", "--no-install-project", "--compile-bytecode", "--python", base]
-    _run([_uv(), *sync], cwd=source, UV_PROJECT_ENVIRONMENT=str(folder))
+    make([uv(), *sync], cwd=source, UV_PROJECT_ENVIRONMENT=str(folder))
     install = ["pip", "install", "--no-deps", "--offline", "--compile-bytecode", "--python", str(made.python)]
-    _run([_uv(), *install, str(wheel)], cwd=source)
+    make([uv(), *install, str(wheel)], cwd=source)
     return made
 
 
 def synchronize(source: Path) -> None:
     """Make `source`/.venv, as `packaging/dev` does: what is developed, and what develops it. Raises NotMade."""
     base = str(getattr(sys, "_base_executable", sys.executable))
-    _run([_uv(), "sync", "--frozen", "--python", base], cwd=source)
+    make([uv(), "sync", "--frozen", "--python", base], cwd=source)
 
 
-def _uv() -> str:
+def uv() -> str:
     """uv: the one that `packaging/dev` has found, or would find."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or "/tmp", ".cache"))
     for candidate in (os.environ.get("UV", "uv"), "uv", str(cache / "relayd-dev" / "bin" / "uv")):
@@ -119,7 +119,8 @@ def _uv() -> str:
     )
 
 
-def _run(command: list[str], cwd: Path, **environ: str) -> None:
+def make(command: Sequence[str], cwd: Path, **environ: str) -> None:
+    """Run what makes something, with `environ` beside what there is. Raises NotMade."""
     kept = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     kept |= {"UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "copy"} | environ
     done = subprocess.run(

@@ -5,7 +5,6 @@ plays client and target from outside, without a helper process inside.
 """
 
 import contextlib
-import ctypes
 import os
 import shutil
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tests import installed
+from tests.namespaces import in_network_of
 
 T = TypeVar("T")
 
@@ -27,7 +27,6 @@ UNIT = CHECKOUT / "systemd" / "relayd.service"
 DEADLINE_S = 20.0
 
 _SCRIPT = Path(__file__).with_name("boot-systemd.sh")
-_CLONE_NEWNET = 0x40000000
 _CONFIG = "etc/relayd/relay.toml"
 _UNITS = "etc/systemd/system"
 _DROP_INS = f"{_UNITS}/relayd.service.d"
@@ -93,25 +92,7 @@ class Box:
 
     def inside(self, function: Callable[[], T]) -> T:
         """What `function` returns or raises, run in a thread in the network of the box: its sockets belong there."""
-        results: list[T] = []
-        errors: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                with open(f"/proc/{self._pid}/ns/net") as namespace:
-                    # Of this thread only, which ends with the function. os.setns is Python 3.12's.
-                    if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET) != 0:
-                        raise OSError(ctypes.get_errno(), "setns")
-                results.append(function())
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        if errors:
-            raise errors[0]
-        return results[0]
+        return in_network_of(self._pid, function)
 
     def make_socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
         """A TCP socket, or a UDP one, in the network of the box, with a timeout. The caller closes it."""
