@@ -60,16 +60,26 @@ def spans(page: Path) -> Iterator[tuple[str, str]]:
             yield f"{name_of(page)}:{number}", text
 
 
+def _continued(lines: list[str]) -> Iterator[str]:
+    """The first of `lines`, and what a backslash at its end continues it with."""
+    for line in lines:
+        yield line.removesuffix("\\")
+        if not line.endswith("\\"):
+            return
+
+
 def command_lines(page: Path) -> Iterator[tuple[str, str]]:
     """Place and text of every command: what stands after a prompt, and each line of an indented block."""
     for block in blocks(page):
         if block.kind in _SHELL:
-            for number, line in enumerate(block.text.splitlines(), block.line + 1):
+            lines = block.text.splitlines()
+            for number, line in enumerate(lines):
                 if line.startswith(_PROMPTS):
-                    yield f"{name_of(page)}:{number}", line[2:]
+                    yield f"{name_of(page)}:{block.line + 1 + number}", "".join(_continued(lines[number:]))[2:]
     before = ""
-    for number, line in enumerate(prose(page).splitlines(), 1):
+    lines = prose(page).splitlines()
+    for number, line in enumerate(lines):
         inside = line.startswith(_INDENT) and (not before or before.startswith(_INDENT))
-        if inside:
-            yield f"{name_of(page)}:{number}", line.strip()
+        if inside and not before.endswith("\\"):
+            yield f"{name_of(page)}:{number + 1}", "".join(_continued(lines[number:])).strip()
         before = line if inside or not line.startswith(_INDENT) else "text"

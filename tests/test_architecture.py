@@ -41,7 +41,7 @@ THIRD_PARTY = {
     "sd": {"systemd"},
 }
 #: The modules that may: the rest of `sd` is imported by workers too, and a start does not wait for aiohttp.
-ONLY_IN = {"systemd": ("relayd.sd.activation", "relayd.sd.notify"), "aiohttp": ("relayd.control.admin_http",)}
+ONLY_IN = {"systemd": ("relayd.sd.library",), "aiohttp": ("relayd.control.admin_http",)}
 CLOCK_MODULES = {"datetime", "time"}
 MODULE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70

@@ -313,7 +313,11 @@ def version() -> None:
     emit(f"relayd {relayd.__version__}\n")
     emit(f"{platform.python_implementation()} {platform.python_version()}\n")
     for name in ("aiohttp", "systemd-python", "pydantic", "tomli", "typer"):
-        emit(f"{name} {importlib.metadata.version(name)}\n")
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found = "is not installed"
+        emit(f"{name} {found}\n")
 
 
 def main() -> int:

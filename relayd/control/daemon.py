@@ -11,17 +11,18 @@ Everything happens in one asyncio loop, and systemd's watchdog is fed from that 
 import asyncio
 import contextlib
 import enum
+import os
 import signal
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 from relayd import clock
-from relayd.control import status, upgrade
+from relayd.control import orphans, status, upgrade
 from relayd.control.admin import AdminServer
 from relayd.control.handover import Dealer, Found, Store
 from relayd.control.heartbeat import TICK_S
 from relayd.control.listeners import BindFailed, ListeningSockets
-from relayd.control.main import WAITING_SIGNALS
+from relayd.control.main import FIRST_PROCESS, WAITING_SIGNALS
 from relayd.control.passed import PassedSockets
 from relayd.control.reload import InForce, Reloader, tell_listening
 from relayd.control.resolver import Resolver
@@ -173,6 +174,8 @@ class Daemon:
                 timers.append(
                     asyncio.ensure_future(self._every(self._notifier.watchdog_interval_s, self._notifier.watchdog))
                 )
+            if os.getpid() == FIRST_PROCESS:
+                timers.append(asyncio.ensure_future(self._every(orphans.LOOK_S, orphans.Orphans().look)))
             try:
                 if await self._boot():
                     way = await self._way_to_end()

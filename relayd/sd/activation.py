@@ -8,10 +8,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from systemd.daemon import listen_fds_with_names
-
 from relayd.address import OWN_NAMES
 from relayd.errors import RelaydError
+from relayd.sd.library import listen_fds_with_names
 
 __all__ = ["CannotInherit", "Inherited", "divided", "inherited"]
 

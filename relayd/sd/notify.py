@@ -9,7 +9,7 @@ import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from systemd.daemon import notify
+from relayd.sd.library import notify
 
 #: systemd kills a service whose WATCHDOG=1 is late; sd_watchdog_enabled(3) advises half of the interval that it allows.
 _WATCHDOG_SHARE = 0.5

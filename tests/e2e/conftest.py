@@ -11,8 +11,15 @@ from pathlib import Path
 import pytest
 
 from relayd.address import InetAddress, SocketAddress, from_sockaddr, parse
+from tests import installed
 from tests.e2e.daemon import DEADLINE_S
 from tests.e2e.lives import WAYS, Again
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _installed() -> None:
+    """What these tests run is made before the first of them."""
+    installed.environment()
 
 
 class Echo:

@@ -17,7 +17,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -29,6 +28,7 @@ from typing import IO, Any
 import tomli
 
 from relayd.address import InetAddress, NameAddress, SocketAddress, UnixAddress, parse
+from tests import installed
 from tests import passing as activation
 from tests.passing import Passing
 
@@ -48,8 +48,6 @@ _NOT_INHERITED = (
     "JOURNAL_STREAM",
     "PYTHONPATH",
 )
-
-COMMAND = (sys.executable, "-m", "relayd", "run")
 
 
 class StoredFile:
@@ -78,10 +76,11 @@ class Daemon:
         environment: Mapping[str, str] | None = None,
         watchdog_s: float | None = None,
         prefix: Sequence[str] = (),
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] | None = None,
         passing: Sequence[Passing] = (),
     ) -> None:
         """`config` goes to `directory`/relay.toml (`configure`). `prefix` goes before the command: prlimit, ...
+        `command` None is `relayd run` as it is installed from the wheel.
         `passing` is what a .socket unit passes, each with its name; it stays the caller's, as it would be systemd's.
         """
         self._mark = uuid.uuid4().hex
@@ -92,7 +91,7 @@ class Daemon:
         self.admin = UnixAddress(f"{self._sockets}/admin.sock")
         self.config_path = directory / "relay.toml"
         self.configure(config)
-        self._prefix, self._command_line = prefix, (*command, "-c", str(self.config_path))
+        self._prefix, self._command_line = prefix, (*(command or installed.relayd("run")), "-c", str(self.config_path))
         self._passing = passing
         #: What it has put into the FD store, which outlives it as long as this does.
         self.stored: list[tuple[str, StoredFile]] = []
@@ -337,7 +336,7 @@ class Daemon:
     def command(self, verb: str, *arguments: str) -> Any:
         """What a command that talks to this daemon prints, as JSON."""
         done = subprocess.run(
-            [sys.executable, "-m", "relayd", verb, "--admin", str(self.admin), *arguments],
+            installed.relayd(verb, "--admin", str(self.admin), *arguments),
             capture_output=True,
             timeout=DEADLINE_S,
             check=False,

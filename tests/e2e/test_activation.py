@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from relayd.address import SocketAddress, from_sockaddr
+from tests import installed
 from tests.e2e.daemon import DEADLINE_S, Daemon
 from tests.e2e.test_reload import changes, config, dgram, echoed, fds, fds_become, reload, stream
 from tests.passing import Passing
@@ -282,9 +282,7 @@ def test_check_and_plan_know_what_they_can(tmp_path: Path, target: SocketAddress
         file.write_text(text.replace("systemd:web", "systemd:other"))
 
         def relayd(*command: str) -> "subprocess.CompletedProcess[str]":
-            return subprocess.run(
-                [sys.executable, "-m", "relayd", *command], capture_output=True, text=True, check=False
-            )
+            return subprocess.run(installed.relayd(*command), capture_output=True, text=True, check=False)
 
         checked = relayd("check", "-c", str(file))
         assert (checked.returncode, checked.stderr) == (0, "")

@@ -3,7 +3,6 @@
 import json
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from relayd.address import SocketAddress
+from tests import installed
 from tests.e2e.daemon import DEADLINE_S, Daemon
 
 HEAD = '[daemon]\nworkers = 2\n[log]\nformat = "json"\n'
@@ -28,7 +28,7 @@ def target(echo: Callable[[str], SocketAddress]) -> SocketAddress:
 
 def relayd(daemon: Daemon, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run a command against `daemon`."""
-    command = [sys.executable, "-m", "relayd", *arguments, "--admin", str(daemon.admin)]
+    command = installed.relayd(*arguments, "--admin", str(daemon.admin))
     return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
 
 
@@ -64,7 +64,7 @@ def test_a_bad_file_is_shown_as_check_shows_it(tmp_path: Path, target: SocketAdd
     # R1
     with Daemon(HEAD + stream("web", target), tmp_path) as daemon:
         daemon.configure(HEAD + stream("web", target, more="idle_timeout = 30"))
-        check = [sys.executable, "-m", "relayd", "check", "-c", str(daemon.config_path)]
+        check = installed.relayd("check", "-c", str(daemon.config_path))
         checked = subprocess.run(check, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
         for verb in ("plan", "reload"):
             refused = relayd(daemon, verb)
@@ -161,7 +161,7 @@ def test_status_counts_what_has_been(tmp_path: Path, target: SocketAddress) -> N
 
 
 def test_nobody_there(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "relayd", "reload", "--admin", f"unix:{tmp_path}/nobody.sock"]
+    command = installed.relayd("reload", "--admin", f"unix:{tmp_path}/nobody.sock")
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert done.returncode == 3
     assert "nobody.sock" in done.stderr
@@ -171,7 +171,7 @@ def test_a_second_daemon_on_the_same_admin_socket_is_refused(tmp_path: Path, tar
     with Daemon(HEAD + stream("web", target), tmp_path) as daemon:
         other = tmp_path / "other.toml"
         other.write_text(HEAD + stream("web", target) + f'[admin]\nlisten = "{daemon.admin}"\n')
-        command = [sys.executable, "-m", "relayd", "run", "-c", str(other)]
+        command = installed.relayd("run", "-c", str(other))
         done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
         assert done.returncode == 4
         assert f"admin.listen: {daemon.admin}: address already in use" in done.stderr

@@ -5,13 +5,12 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-import relayd
+from tests import installed
 from tests.e2e.daemon import DEADLINE_S, Daemon
 from tests.e2e.lives import WAYS, Again, answered
 from tests.e2e.test_restart import (
@@ -259,18 +258,18 @@ def _is_worker(pid: int) -> bool:
 @pytest.mark.parametrize("module", ["relay/worker.py", "relay/stream/pump.py", "control/daemon.py"])
 def test_an_upgrade_to_a_relayd_that_is_broken_is_refused(module: str, tmp_path: Path, echo: Echo) -> None:
     # R5: also where it is broken in what only runs
-    installed = tmp_path / "installed"
-    source = Path(relayd.__file__).parent
-    shutil.copytree(source, installed / "relayd", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path / "installed"
+    source = installed.environment().packages / "relayd"
+    shutil.copytree(source, folder / "relayd", ignore=shutil.ignore_patterns("__pycache__"))
     script = tmp_path / "relayd.py"
     script.write_text(
-        f"import sys\nsys.path[:1] = [{str(installed)!r}]\nfrom relayd.cli.main import main\nsys.exit(main())\n"
+        f"import sys\nsys.path[:1] = [{str(folder)!r}]\nfrom relayd.cli.main import main\nsys.exit(main())\n"
     )
-    command = (sys.executable, str(script), "run")
+    command = (str(installed.environment().python), str(script), "run")
     text = config(stream("web", echo("inet")))
     with Daemon(text, tmp_path, command=command) as daemon, daemon.connect("web") as client:
         assert echoed(client)
-        path = installed / "relayd" / module
+        path = folder / "relayd" / module
         code = path.read_text()
         path.write_text(f"{code}\ndef broken(:\n")
         daemon.signal(signal.SIGUSR2)

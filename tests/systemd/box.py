@@ -5,7 +5,6 @@ plays client and target from outside, without a helper process inside.
 """
 
 import contextlib
-import ctypes
 import os
 import shutil
 import socket
@@ -17,6 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from tests import installed
+from tests.namespaces import in_network_of
+
 T = TypeVar("T")
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -25,7 +27,6 @@ UNIT = CHECKOUT / "systemd" / "relayd.service"
 DEADLINE_S = 20.0
 
 _SCRIPT = Path(__file__).with_name("boot-systemd.sh")
-_CLONE_NEWNET = 0x40000000
 _CONFIG = "etc/relayd/relay.toml"
 _UNITS = "etc/systemd/system"
 _DROP_INS = f"{_UNITS}/relayd.service.d"
@@ -95,25 +96,7 @@ class Box:
 
     def inside(self, function: Callable[[], T]) -> T:
         """What `function` returns or raises, run in a thread in the network of the box: its sockets belong there."""
-        results: list[T] = []
-        errors: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                with open(f"/proc/{self._pid}/ns/net") as namespace:
-                    # Of this thread only, which ends with the function. os.setns is Python 3.12's.
-                    if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET) != 0:
-                        raise OSError(ctypes.get_errno(), "setns")
-                results.append(function())
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        if errors:
-            raise errors[0]
-        return results[0]
+        return in_network_of(self._pid, function)
 
     def make_socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
         """A TCP socket, or a UDP one, in the network of the box, with a timeout. The caller closes it."""
@@ -147,7 +130,9 @@ class Box:
     def _install(self) -> None:
         shutil.copy(UNIT, self.root / _UNITS / "relayd.service")
         program = self.root / "usr/bin/relayd"
-        program.write_text(f"#!{sys.executable}\nimport sys\nfrom relayd.cli.main import main\nsys.exit(main())\n")
+        program.write_text(
+            f"#!{installed.environment().python}\nimport sys\nfrom relayd.cli.main import main\nsys.exit(main())\n"
+        )
         program.chmod(0o755)
         for page in sorted((CHECKOUT / "packaging/man").iterdir()):  # which the unit names
             shutil.copy(page, self.root / f"usr/share/man/man{page.suffix[1:]}")
@@ -304,6 +289,6 @@ def udp_echo_target(box: Box, port: int) -> Iterator[None]:
 
 def _needed() -> list[Path]:
     """Folders that the service's Python reads: the checkout, its environment, the interpreter's own."""
-    paths = {CHECKOUT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    paths = {CHECKOUT, installed.environment().folder, Path(sys.base_prefix).resolve()}
     system = Path("/usr")
     return sorted(path for path in paths if not path.is_relative_to(system))

@@ -7,14 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from tests import installed
 from tests.systemd.box import Box, Service, echo_target, missing_capability
 
 #: Where the tests' target listens, in the network of the box.
 TARGET_PORT = 9000
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _installed() -> None:
+    """What these tests run is made before the first of them."""
+    installed.environment()
+
+
 @pytest.fixture(scope="session")
-def box() -> Iterator[Box]:
+def box(_installed: None) -> Iterator[Box]:
     missing = missing_capability()
     if missing:
         pytest.skip(f"no systemd box: missing {missing}")

@@ -13,7 +13,7 @@ _HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 _FILE = re.compile(r"(?:[\w.-]+/)+[\w.-]+\.(?:md|py|toml|json|service|socket|sh)")
 _FOLDERS = {each.name for each in ROOT.iterdir() if each.is_dir() and not each.name.startswith(".")} | {"cli", "config"}
 #: Pages that are being written elsewhere at the moment; to be empty before a release.
-COMING = {f"docs/how-to/{name}.md" for name in ("containers", "pip")}
+COMING: set[str] = set()
 #: Names with a part that stands for something else.
 _PATTERNS = {"bench/results/TIME.json"}
 

@@ -1,5 +1,6 @@
 """The commands, each as a process of its own: what they print, where, and with which exit code."""
 
+import importlib.metadata
 import json
 import os
 import resource
@@ -182,6 +183,14 @@ def test_version() -> None:
     assert lines[0] == f"relayd {relayd.__version__}"
     assert any(line.startswith("CPython 3.") for line in lines)
     assert any(line.startswith("systemd-python ") for line in lines)
+
+
+def test_version_says_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert "systemd-python is not installed" in CliRunner().invoke(verbs.app, ["version"]).stdout.splitlines()
 
 
 def test_version_by_way_of_typer_says_the_same() -> None:
