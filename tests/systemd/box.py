@@ -79,7 +79,7 @@ class Box:
         """Power off; nothing is left of it."""
         self._script("stop")
 
-    def run(self, *command: str, check: bool = True) -> str:
+    def run(self, *command: str, check: bool = True, timeout_s: float = 120.0) -> str:
         """Run a program inside, as root; returns what it wrote on standard output and error."""
         done = subprocess.run(
             [str(_SCRIPT), "exec", *command],
@@ -87,7 +87,7 @@ class Box:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=120,
+            timeout=timeout_s,
             check=False,
             text=True,
         )

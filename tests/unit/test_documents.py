@@ -13,7 +13,7 @@ from relayd.cli.importing import import_file
 from relayd.config import ConfigError, load, machine
 from tests.documents import PAGES, ROOT, Block, blocks
 
-CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
+CONFIGS = [*sorted((ROOT / "configs").rglob("*.toml")), ROOT / "packaging/etc/relay.toml"]
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 #: All ```toml is relay.toml; what is another kind, or has a mistake, says so: ```toml title.
 RIGHT = [block for block in BLOCKS if block.kind == "toml" and not block.more]
