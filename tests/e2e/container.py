@@ -190,9 +190,14 @@ class Container:
                     found[int(status["NSpid"].split()[-1])] = status["State"][0]
         return found
 
-    def eventually_no_zombie(self) -> None:
-        """Wait until every process that has ended is reaped."""
-        self._eventually(lambda: "Z" not in self.processes().values(), "no zombie")
+    def eventually_alone(self, workers: int = 1) -> None:
+        """Wait until relayd and its workers are all that there is: everything else has ended, and is reaped."""
+
+        def alone() -> bool:
+            found = self.processes()
+            return len(found) == 1 + workers and "Z" not in found.values()
+
+        self._eventually(alone, "relayd alone")
 
     def execute(self, *command: str) -> "subprocess.CompletedProcess[str]":
         """`docker exec`, `kubectl exec`, a probe: as the user of the image, without a shell."""

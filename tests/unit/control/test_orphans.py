@@ -12,9 +12,13 @@ from relayd.control.orphans import Orphans
 assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
 
 def orphan():
-    "One that has ended, and whose parent has."
-    parent = subprocess.run(["sh", "-c", "true & echo $!"], stdout=subprocess.PIPE, check=True)
+    "One that has ended, after its parent."
+    reader, writer = os.pipe()
+    script = "exec 3<&0; cat <&3 >/dev/null & echo $!"
+    parent = subprocess.run(["sh", "-c", script], stdin=reader, stdout=subprocess.PIPE, check=True)
     pid = int(parent.stdout)
+    os.close(writer)
+    os.close(reader)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     return pid
 
