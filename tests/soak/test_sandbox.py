@@ -54,6 +54,6 @@ def test_end_to_end_in_the_sandbox(box: Box) -> None:
     summary = re.search(r"^(?:(\d+) failed, )?(\d+) passed, (\d+) skipped", said, re.MULTILINE)
     assert summary is not None, said[-5000:]
     assert summary[1] is None, said[-20000:]
-    assert int(summary[2]) > 500
+    assert int(summary[2]) > 150
     # Those that need root, and no more: what is skipped proves nothing.
     assert int(summary[3]) < 30
