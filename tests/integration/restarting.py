@@ -32,6 +32,7 @@ def restart_streams(relay: Relay) -> None:
                 assert isinstance(connection, Connection)
                 record, fds, tail = stream.freeze(connection, choices)
                 _put(sending, record, tail, fds)
+                _end_watching(relay, *fds)
                 connection.leave()
             relay.loop.close_ended()
             for record, tail, fds in _taken(kept):
@@ -55,6 +56,7 @@ def restart_datagrams(relay: DatagramRelay) -> None:
                 for session in sessions:
                     record, fd, tail = datagram.freeze(session, choices)
                     _put(sending, record, tail, [fd])
+                    _end_watching(relay, fd)
                     session.leave()
                     receivers[session.key.hex()] = relay.services.receiver(inode)
             relay.loop.close_ended()
@@ -64,6 +66,12 @@ def restart_datagrams(relay: DatagramRelay) -> None:
                 assert receiver is not None
                 datagram.thaw(receiver, thawed, choices, fds[0], tail)
             relay.services.settle_sessions()
+
+
+def _end_watching(relay: Any, *fds: int) -> None:
+    """What the end of a process does, and `leave` leaves to it: the epoll set is gone, with all that was in it."""
+    for fd in fds:
+        relay.loop.selector.abandon(fd)
 
 
 def _due(relay: Any) -> bool:

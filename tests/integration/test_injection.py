@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from tests import installed
 from tests.integration.injecting import Victim, needs_strace
 
 #: One plausible error for every call that has one.
@@ -19,6 +22,12 @@ LIKELY = (
     ("epoll_ctl", "ENOMEM"),
     ("epoll_wait", "EINTR"),
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _installed() -> None:
+    """What is run here is made before the test counts descriptors."""
+    installed.environment()
 
 
 @needs_strace
