@@ -76,7 +76,16 @@ def install(box: Box, deb: Path) -> str:
 
 
 #: What systemd, dpkg, apt, man-db and the journal keep for themselves.
-_BOOKKEEPING = ("/run/systemd", "/run/private", "/run/log", "/var/lib/dpkg", "/var/lib/apt", "/var/log", "/var/cache")
+_BOOKKEEPING = (
+    "/run/systemd",
+    "/run/private",
+    "/run/log",
+    "/var/lib/dpkg",
+    "/var/lib/apt",
+    "/var/lib/PackageKit",
+    "/var/log",
+    "/var/cache",
+)
 
 
 def files(box: Box) -> set[str]:
