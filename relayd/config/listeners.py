@@ -18,6 +18,7 @@ from relayd.config.ports import BindEntry
 from relayd.config.positions import Path
 from relayd.config.problems import Problem, quote
 from relayd.spec import (
+    Balance,
     Bind,
     Binding,
     Datagram,
@@ -26,6 +27,7 @@ from relayd.spec import (
     OnChange,
     OnTargetError,
     SessionMode,
+    Share,
     SocketOptions,
     Stream,
     StreamTimeouts,
@@ -113,8 +115,9 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
     """
     problems = list(_required(block))
     binds, sources = _binds(block, inventory, problems)
-    goals, goal_sources = _targets(block, binds, problems)
+    goals, shares, goal_sources = _targets(block, binds, problems)
     keys = _effective(block, binds, goals, problems)
+    problems += _useless_weights(block, Balance(keys.balance))
     listener = Listener(
         name=block.name,
         binds=binds,
@@ -124,6 +127,8 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
         stream=_stream(keys) if block.serves("stream") else None,
         datagram=_datagram(keys) if block.serves("dgram") else None,
         on_change=OnChange(keys.on_change) if keys.on_change else None,
+        balance=Balance(keys.balance),
+        shares=shares,
     )
     return Built(block, listener, sources, goal_sources, problems)
 
@@ -179,18 +184,33 @@ def _two_sockets_of_a_path(block: Block, bind: Bind, index: int) -> Iterator[Pro
 
 def _targets(
     block: Block, binds: tuple[Bind, ...], problems: list[Problem]
-) -> tuple[tuple[Target, ...], tuple[int, ...]]:
-    """Every target whose port can follow the binds as it shall, and its index in the file."""
+) -> tuple[tuple[Target, ...], tuple[Share, ...], tuple[int, ...]]:
+    """Every target whose port can follow the binds as it shall, its share, and its index in the file."""
     known = "bind" not in block.wrong
-    found: list[tuple[Target, int]] = []
+    found: list[tuple[Target, Share, int]] = []
     for index, table in enumerate(block.table.targets or ()):
         entry = table.address
         reason, suggestion = targets.mismatch(entry, binds) if known else ("", "")
         if reason:
             problems.append(block.problem("targets", f"{quote(str(entry))}: {reason}", suggestion, index=index))
         else:
-            found.append((Target(entry.address, entry.rule, entry.offset), index))
-    return tuple(target for target, _ in found), tuple(index for _, index in found)
+            share = Share(table.weight, table.backup)
+            found.append((Target(entry.address, entry.rule, entry.offset), share, index))
+    if block.table.targets and all(table.backup for table in block.table.targets):
+        problems.append(block.problem("targets", "every target is a backup; one at least is not", index=0))
+    shares = tuple(share for _, share, _ in found)
+    return (
+        tuple(target for target, _, _ in found),
+        shares if any(share != Share() for share in shares) else (),
+        tuple(index for _, _, index in found),
+    )
+
+
+def _useless_weights(block: Block, balance: Balance) -> Iterator[Problem]:
+    for index, table in enumerate(block.table.targets or ()):
+        if balance is Balance.FIRST and table.weight != 1:
+            message = 'no weights with balance = "first": the first target that does not fail gets every client'
+            yield block.problem("targets", message, index=index)
 
 
 def _meant(block: Block, entry: BindEntry, family: Family | None, inventory: Inventory | None) -> list[Bind]:

@@ -14,6 +14,7 @@ from relayd.address import InetAddress, SocketAddress
 from relayd.config import values
 from relayd.config.ports import BindEntry, TargetEntry
 from relayd.config.units import DURATION_MAX_MS, DURATION_PATTERN, format_duration
+from relayd.spec import WEIGHT_MAX
 
 _OFF = {"const": "off"}
 _DURATION = {"type": "string", "pattern": DURATION_PATTERN}
@@ -163,6 +164,14 @@ class TargetTable(Table):
         description="host:port, [v6]:port, unix:/path or unix:@name. A range, host:first-last, goes with one "
         "in bind; host:+N is the port of the bind and N more; host alone is the port of the bind."
     )
+    weight: Annotated[int, Field(ge=1, le=WEIGHT_MAX)] = Field(
+        1,
+        description="Its part of the clients, beside the weights of the other targets. Not with balance = first.",
+    )
+    backup: bool = Field(
+        False,
+        description="Gets a client only once every target that is no backup has failed for it. Not for all targets.",
+    )
 
 
 Target: TypeAlias = Annotated[TargetTable, BeforeValidator(_target_form)]
@@ -209,6 +218,13 @@ class Shared(Table):
         None,
         description="Dials before a client is refused, each to the next target: one that is down is passed over before "
         "the client notices.",
+    )
+    balance: Literal["round_robin", "least_connections", "random", "source_hash", "first"] | None = Field(
+        None,
+        description="Which target gets the next client. Each worker decides by itself. round_robin: in turn. "
+        "least_connections: the one with the fewest connections and sessions of this worker. random: the less busy of "
+        "two drawn by chance. source_hash: the same for the same client address, whichever worker, process or machine "
+        "has the same file (Maglev). first: the first that does not fail.",
     )
     source: Source | None = Field(
         None,
@@ -276,6 +292,7 @@ BUILT_IN_TOML: dict[str, object] = {
     "defer_accept": "off",
     "mode": "0660",
     "dial_attempts": 3,
+    "balance": "round_robin",
     "connect_timeout": "5s",
     "idle_timeout": "1h",
     "half_close_timeout": "60s",
@@ -327,7 +344,7 @@ class ListenerTable(Shared):
             _one_or_more('address or `{ address = "..." }`', values.TARGETS_MAX),
         ]
         | None
-    ) = Field(None, description="Where clients are sent, in turn (round robin), in each worker by itself.")
+    ) = Field(None, description="Where clients are sent: balance says which of them gets the next one.")
 
 
 class DaemonTable(Table):

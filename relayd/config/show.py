@@ -10,7 +10,7 @@ from relayd.address import Family, InetAddress, SystemdAddress, UnixAddress
 from relayd.config.ports import target_text
 from relayd.config.problems import key_text, quote
 from relayd.config.units import format_duration
-from relayd.spec import Datagram, Listener, SessionMode, SocketOptions, Spec, Stream
+from relayd.spec import Datagram, Listener, SessionMode, Share, SocketOptions, Spec, Stream
 
 
 def to_toml(spec: Spec) -> str:
@@ -65,7 +65,7 @@ def _listener(listener: Listener) -> Iterator[str]:
     from_systemd = any(isinstance(address, SystemdAddress) for address in addresses)
     types = [quote(name) for name, how in (("stream", stream), ("dgram", datagram)) if how is not None]
     yield f"type = {types[0]}" if len(types) == 1 else f"type = [{', '.join(types)}]"
-    yield f"bind = {_array([str(bind) for bind in listener.binds])}"
+    yield f"bind = {_array([quote(str(bind)) for bind in listener.binds])}"
     if stream is not None:
         yield f"backlog = {binding.backlog}"
     if inet_binds:
@@ -86,7 +86,8 @@ def _listener(listener: Listener) -> Iterator[str]:
     if listener.on_change is not None:
         yield f"on_change = {quote(listener.on_change.value)}"
     ports = max(bind.ports for bind in listener.binds)
-    yield f"targets = {_array([target_text(target, ports) for target in listener.targets])}"
+    yield f"targets = {_array([_target(listener, index, ports) for index in range(len(listener.targets))])}"
+    yield f"balance = {quote(listener.balance.value)}"
     if isinstance(listener.source, InetAddress):
         yield f"source = {quote(str(listener.source).removesuffix(':0'))}"
     if stream is not None:
@@ -143,7 +144,17 @@ def _boolean(value: bool) -> str:  # noqa: FBT001  # a value to be written, not 
     return "true" if value else "false"
 
 
-def _array(texts: list[str]) -> str:
-    if len(texts) == 1:
-        return f"[{quote(texts[0])}]"
-    return "[\n" + "".join(f"    {quote(text)},\n" for text in texts) + "]"
+def _target(listener: Listener, index: int, ports: int) -> str:
+    """`listener.targets[index]`, of a listener with binds of `ports` ports."""
+    address, share = quote(target_text(listener.targets[index], ports)), listener.share(index)
+    if share == Share():
+        return address
+    weight = f", weight = {share.weight}" if share.weight != 1 else ""
+    backup = ", backup = true" if share.backup else ""
+    return f"{{ address = {address}{weight}{backup} }}"
+
+
+def _array(values: list[str]) -> str:
+    if len(values) == 1:
+        return f"[{values[0]}]"
+    return "[\n" + "".join(f"    {value},\n" for value in values) + "]"

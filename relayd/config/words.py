@@ -31,6 +31,7 @@ LISTENER_WORDS = _meant(
         "idle_timeout": "timeout timeouts proxy_timeout timeout_client timeout_server inactivity_timeout read_timeout",
         "connect_timeout": "timeout_connect proxy_connect_timeout dial_timeout",
         "type": "protocol proto kind network",
+        "balance": "balancing algorithm lb_policy lb_method method strategy policy scheduler load_balancing balancer",
         "dial_attempts": "retries attempts tries max_retries",
         "nodelay": "tcp_nodelay no_delay",
         "keepalive": "so_keepalive keep_alive tcp_keepalive",
@@ -55,6 +56,14 @@ _ADMIN_WORDS = _meant(
     {
         "listen": "bind listen_on address addr path socket socket_path port host url",
         "allow_remote": "remote remote_allowed insecure public expose",
+    }
+)
+#: Inside a table of `targets`.
+_TARGET_WORDS = _meant(
+    {
+        "address": "addr host server url endpoint target to",
+        "weight": "w share priority ratio",
+        "backup": "standby spare fallback secondary",
     }
 )
 #: At the top of the file: a table where listeners are meant, or a section by another name.
@@ -115,6 +124,8 @@ def _advice(model: type[Table], name: str) -> tuple[str, str]:
         return "unknown key", f"did you mean `{lower}`?"
     if issubclass(model, Shared) and lower in LISTENER_WORDS:
         return "unknown key", f"did you mean `{LISTENER_WORDS[lower]}`?"
+    if model is TargetTable and lower in _TARGET_WORDS:
+        return "unknown key", f"did you mean `{_TARGET_WORDS[lower]}`?"
     if model is AdminTable and lower in _ADMIN_WORDS:
         return "unknown key", f"did you mean `{_ADMIN_WORDS[lower]}`?"
     for section, other in _SECTION_OF:

@@ -12,7 +12,7 @@ from relayd.config.ports import target_text
 from relayd.config.show import daemon_keys, listener_keys
 from relayd.config.units import format_duration
 from relayd.control.verdict import NEEDS_RESTART, Change
-from relayd.spec import Listener, OnChange, Spec, Target
+from relayd.spec import Listener, OnChange, Share, Spec, Target
 from relayd.spec.plan import Postpone, effect, plan
 
 __all__ = ["changes_between"]
@@ -67,6 +67,11 @@ def _of_listener(old: Listener, new: Listener, live: "_Live", postponed: set[Pos
     for target in new.targets:
         if target not in old.targets:
             yield Change("~", new.name, f"target {target_text(target, ports)} added", "")
+    for index, target in enumerate(new.targets):
+        if target in old.targets:
+            before_share, share = old.share(old.targets.index(target)), new.share(index)
+            for text in _shares(before_share, share):
+                yield Change("~", new.name, f"target {target_text(target, ports)} {text}", "")
     if old.targets != new.targets and set(old.targets) == set(new.targets):
         yield Change("~", new.name, "targets in another order", "")
     before, after = listener_keys(old), listener_keys(new)
@@ -77,8 +82,17 @@ def _of_listener(old: Listener, new: Listener, live: "_Live", postponed: set[Pos
         if other_type and not (key in before and key in after):
             continue  # it comes or goes with its type
         late = Postpone(new.name, key) in postponed
-        yield Change("~", new.name, _differs(key, before.get(key), after.get(key)), NEEDS_RESTART if late else affected)
-        affected = affected if late else ""
+        unaffected = late or key == "balance"  # which is about those to come
+        fate = NEEDS_RESTART if late else "" if unaffected else affected
+        yield Change("~", new.name, _differs(key, before.get(key), after.get(key)), fate)
+        affected = affected if unaffected else ""
+
+
+def _shares(old: Share, new: Share) -> Iterator[str]:
+    if old.weight != new.weight:
+        yield f"weight {old.weight} -> {new.weight}"
+    if old.backup != new.backup:
+        yield "is a backup now" if new.backup else "is no backup any more"
 
 
 def _lists(what: str, old: Sequence[str], new: Sequence[str]) -> Iterator[str]:

@@ -37,15 +37,19 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An address as `bind` or `targets` has it, and the line that it comes from."""
+    """An address as `bind` or `targets` has it, and the line that it comes from. Targets have a share besides."""
 
     text: str
     line: int
+    weight: int = 1
+    backup: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One listener. `title` says what it is there, and stands above it; `types` are those of `type`, in its order."""
+    """One listener. `title` says what it is there, and stands above it; `types` are those of `type`, in its order.
+    `about_targets` is what is to be said beside them.
+    """
 
     name: str
     line: int
@@ -54,6 +58,7 @@ class Draft:
     binds: tuple[Place, ...]
     targets: tuple[Place, ...]
     settings: dict[str, Setting]
+    about_targets: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ class Notes:
             drafts=tuple(sorted(drafts, key=lambda draft: draft.line)),
             leftovers=tuple(sorted(self.leftovers, key=lambda one: one.line)),
             daemon=self.daemon,
-            covered=tuple(sorted(self.covered)),
+            covered=tuple(sorted(set(self.covered))),
         )
 
 

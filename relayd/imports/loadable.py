@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from relayd.config.problems import Problem, key_text
-from relayd.imports.draft import Draft, Imported, Leftover
+from relayd.imports.draft import Draft, Imported, Leftover, Place
 from relayd.imports.rendering import to_toml
 
 #: Rounds in which single addresses and keys are taken out. One error can hide another, but not often; after these,
@@ -12,6 +12,7 @@ from relayd.imports.rendering import to_toml
 FINE_ROUNDS = 4
 
 _NOT_TEXT = "is not UTF-8, and a relay.toml can hold nothing else"
+_NO_BACKUP_ANY_MORE = "carried over as no backup: every other target is left out"
 
 
 def loadable(imported: Imported, file: str, problems_of: Callable[[str], Sequence[Problem]]) -> Imported:
@@ -47,11 +48,19 @@ def _writable(imported: Imported) -> Imported:
         less = replace(
             draft,
             binds=tuple(place for place in draft.binds if place not in places),
-            targets=tuple(place for place in draft.targets if place not in places),
+            targets=_not_backups_alone([place for place in draft.targets if place not in places], leftovers),
             settings={key: one for key, one in draft.settings.items() if key not in odd},
         )
         drafts += [less] if less.binds and less.targets else []
     return replace(imported, drafts=tuple(drafts), leftovers=tuple(sorted(leftovers, key=lambda one: one.line)))
+
+
+def _not_backups_alone(targets: Sequence[Place], leftovers: list[Leftover]) -> tuple[Place, ...]:
+    """`targets`. Where only backups are left, which the loader refuses, they are none any more."""
+    if not all(place.backup for place in targets):
+        return tuple(targets)
+    leftovers += [Leftover(place.line, f"backup {place.text}", _NO_BACKUP_ANY_MORE) for place in targets]
+    return tuple(replace(place, backup=False) for place in targets)
 
 
 def _is_text(text: str) -> bool:
@@ -88,7 +97,7 @@ def _without(imported: Imported, problems: Sequence[Problem], *, fine: bool) -> 
         for problem in of.get(draft.name, ()):
             less = less and _less(less, draft, problem, leftovers, fine=fine)
         if less and less.binds and less.targets:
-            drafts.append(less)
+            drafts.append(replace(less, targets=_not_backups_alone(less.targets, leftovers)))
     told = sorted((*imported.leftovers, *dict.fromkeys(leftovers)), key=lambda one: one.line)
     return replace(imported, drafts=tuple(drafts), leftovers=tuple(told), daemon=daemon)
 

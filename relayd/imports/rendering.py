@@ -5,20 +5,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from relayd.config.problems import key_text, printable, quote
-from relayd.imports.draft import Draft, Imported, Leftover, Setting, Value
+from relayd.imports.draft import Draft, Imported, Leftover, Place, Setting, Value
 from relayd.imports.text import shown
 
 #: The order of keys in a listener: where it listens, where it forwards to, what ends a connection.
 _ORDER = (
     *("backlog", "interface", "ipv6_only", "freebind", "fast_open", "defer_accept", "mode", "user", "group"),
-    *("dial_attempts", "source", "connect_timeout", "idle_timeout", "half_close_timeout", "keepalive"),
+    *("balance", "dial_attempts", "source", "connect_timeout", "idle_timeout", "half_close_timeout", "keepalive"),
     *("tcp_user_timeout", "congestion", "nodelay", "session_timeout", "max_responses", "session"),
 )
 _BEFORE_TARGETS = _ORDER[:9]
 #: Keys that move into [defaults] when all listeners that they are about agree, and the types that they are about.
 _SHARED = {
-    **dict.fromkeys(("dial_attempts", "connect_timeout", "idle_timeout", "half_close_timeout", "keepalive"), "stream"),
-    "session_timeout": "dgram",
+    "balance": ("stream", "dgram"),
+    **dict.fromkeys(
+        ("dial_attempts", "connect_timeout", "idle_timeout", "half_close_timeout", "keepalive"), ("stream",)
+    ),
+    "session_timeout": ("dgram",),
 }
 _WIDTH = 110
 #: Of lines of one kind, those that are named.
@@ -71,7 +74,7 @@ def _with_defaults(drafts: tuple[Draft, ...]) -> tuple[dict[str, Setting], tuple
     """What all listeners agree on, and the listeners without it."""
     defaults: dict[str, Setting] = {}
     for key, about in _SHARED.items():
-        given = [draft.settings.get(key) for draft in drafts if about in draft.types]
+        given = [draft.settings.get(key) for draft in drafts if not set(about).isdisjoint(draft.types)]
         first = given[0] if len(given) > 1 else None
         if first is not None and all(one is not None and one.value == first.value for one in given):
             same_comment = all(one is not None and one.comment == first.comment for one in given)
@@ -91,22 +94,33 @@ def _listener(draft: Draft) -> Iterator[str]:
     binds = [quote(place.text) for place in draft.binds]
     yield f"bind = {binds[0] if len(binds) == 1 else _array(binds)}"
     yield from _settings(draft.settings, _BEFORE_TARGETS)
-    yield f"targets = {_array([quote(place.text) for place in draft.targets])}"
+    yield from _commented(f"targets = {_array([_target(place) for place in draft.targets])}", draft.about_targets)
     yield from _settings(draft.settings, tuple(key for key in _ORDER if key not in _BEFORE_TARGETS))
 
 
 def _settings(settings: dict[str, Setting], keys: tuple[str, ...]) -> Iterator[str]:
     for key in keys:
         setting = settings.get(key)
-        if setting is None:
-            continue
-        line = f"{key} = {_value(setting.value)}"
-        comment = printable(setting.comment)
-        if comment and len(line) + len(comment) + 3 > _WIDTH:
-            yield from _comment(comment)
-            yield line
-        else:
-            yield f"{line} # {comment}" if comment else line
+        if setting is not None:
+            yield from _commented(f"{key} = {_value(setting.value)}", setting.comment)
+
+
+def _commented(text: str, comment: str) -> Iterator[str]:
+    """`text` with `comment` behind it, or above it where that would be too long."""
+    comment = printable(comment)
+    if comment and ("\n" in text or len(text) + len(comment) + 3 > _WIDTH):
+        yield from _comment(comment)
+        yield text
+    else:
+        yield f"{text} # {comment}" if comment else text
+
+
+def _target(place: Place) -> str:
+    """A plain address, where that says it all."""
+    table: dict[str, str | int] = {"address": place.text}
+    table.update({"weight": place.weight} if place.weight != 1 else {})
+    table.update({"backup": True} if place.backup else {})
+    return _value(table) if len(table) > 1 else quote(place.text)
 
 
 def _value(value: Value) -> str:

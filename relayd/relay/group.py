@@ -1,16 +1,23 @@
-"""The targets that one listener chooses among, and the choice: plain round robin. Pure.
+"""The targets that one listener chooses among, and the choice, by its `balance`. Pure.
 
-Every address of a resolved name is a target of its own (T3); a name without an answer yet is none. A new answer begins
-no new round: however often a name resolves to something else, every target has its turn.
+Every address of a resolved name is a target of its own (T3), with the weight of its name; a name without an answer yet
+is none. A new answer begins no new round: however often a name resolves to something else, every target has its turn.
+Backups are chosen among in the same way, for clients for whom every other target has failed.
 """
 
+import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress
 from relayd.net.dialing import may_meet_itself
-from relayd.spec import PortRule, Target
+from relayd.relay.balance import Balancer, balancer
+from relayd.spec import Balance, PortRule, Share, Target
 from relayd.spec.sockets import Endpoint
+
+#: For RANDOM. Seeded by the system, so that workers do not draw the same.
+_RNG = random.Random()  # noqa: S311  # no secret
+_PLAIN = Share()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,29 +35,55 @@ class Choice:
     port: int
     #: Dialled on a port where nobody listens, a socket could connect to itself.
     may_meet_itself: bool
+    weight: int = 1
+    backup: bool = False
 
 
 class Group:
     """The choices of one listener, or of one of its ports. Not thread-safe; one per listener, or port, and worker."""
 
-    __slots__ = ("_choices", "_last", "_resolved", "_stale", "_targets", "bind_port", "index")
+    __slots__ = (
+        "_backups",
+        "_balance",
+        "_begun",
+        "_main",
+        "_resolved",
+        "_shares",
+        "_stale",
+        "_targets",
+        "bind_port",
+        "index",
+        "keyed",
+    )
 
-    def __init__(self, targets: Sequence[Target], bind_port: int = 0, index: int = 0) -> None:
-        """Choices for clients that come to `bind_port`, the port at position `index` of its bind."""
-        self._targets = tuple(targets)
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        bind_port: int = 0,
+        index: int = 0,
+        balance: Balance = Balance.ROUND_ROBIN,
+        shares: Sequence[Share] = (),
+    ) -> None:
+        """Choices for clients that come to `bind_port`, the port at position `index` of its bind. `shares` as of
+        `spec.Listener`.
+        """
+        self._targets, self._shares, self._balance = tuple(targets), tuple(shares), balance
         self.bind_port = bind_port
         self.index = index
+        #: `pick` wants to know the client.
+        self.keyed = balance is Balance.SOURCE_HASH
         self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
-        self._choices: list[Choice] = []
-        #: Index of the last choice picked; -1 before the first pick.
-        self._last = -1
-        #: `_choices` is still to be made, for the first client: of thousands of ports, most may never see one.
+        self._main: Balancer[Choice] = balancer(balance, _RNG)
+        self._backups: Balancer[Choice] | None = None
+        #: There was a pick: from then on turns go on.
+        self._begun = False
+        #: The choices are still to be made, for the first client: of thousands of ports, most may never see one.
         self._stale = True
 
     def __len__(self) -> int:
         if self._stale:
             self._rebuild()
-        return len(self._choices)
+        return len(self._choices())
 
     def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
         """From now on `name` means `addresses`. The same ones, in whatever order, change nothing."""
@@ -62,44 +95,87 @@ class Group:
             if not self._stale:
                 self._rebuild({self._on_port(target, address) for target in targets for address in addresses})
 
-    def retarget(self, targets: Sequence[Target]) -> None:
-        """From now on choose among `targets`. Those that stay keep their turn."""
-        self._targets = tuple(targets)
+    def retarget(
+        self, targets: Sequence[Target], balance: Balance = Balance.ROUND_ROBIN, shares: Sequence[Share] = ()
+    ) -> None:
+        """From now on choose among `targets`, in this way. Those that stay keep their turn, and what they have."""
+        self._targets, self._shares = tuple(targets), tuple(shares)
+        if balance is not self._balance:
+            self._balance, self.keyed = balance, balance is Balance.SOURCE_HASH
+            before, spare = self._main, self._backups
+            self._main = self._another()
+            self._main.change(before.order())
+            if spare is not None:
+                self._backups = self._another()
+                self._backups.change(spare.order())
         if not self._stale:
             self._rebuild()
 
     def has(self, choice: Choice) -> bool:
         """True while `choice`, the very object, is one of them."""
-        return any(each is choice for each in self._choices)
+        return any(each is choice for each in self._choices())
 
-    def pick(self, tried: Sequence[Choice] = ()) -> Choice | None:
-        """The next choice in turn that is not among `tried`; None when there is none."""
-        choices = self._choices
-        if choices and not tried:  # nearly always
-            self._last = at = self._last + 1 if self._last + 1 < len(choices) else 0
-            return choices[at]
+    def pick(self, tried: Sequence[Choice] = (), key: bytes = b"") -> Choice | None:
+        """The next choice that is not among `tried`; None when there is none. `key` is the client's address without its
+        port, and only wanted where the group is `keyed`.
+        """
         if self._stale:
             self._rebuild()
-            return self.pick(tried)
-        for _ in range(len(choices)):
-            self._last = at = self._last + 1 if self._last + 1 < len(choices) else 0
-            if choices[at] not in tried:
-                return choices[at]
-        return None
+        self._begun = True
+        excluded = [choice.label for choice in tried] if tried else ()
+        choice = self._main.pick(key, excluded)
+        if choice is None and self._backups is not None:
+            return self._backups.pick(key, excluded)
+        return choice
+
+    def begun(self, choice: Choice) -> None:
+        """A connection or session goes to `choice` from now on. Whatever it is, it is counted until it has `ended`."""
+        self._main.begun(choice.label)
+        if self._backups is not None:
+            self._backups.begun(choice.label)
+
+    def ended(self, choice: Choice) -> None:
+        """One that had begun goes there no more."""
+        self._main.ended(choice.label)
+        if self._backups is not None:
+            self._backups.ended(choice.label)
+
+    def _choices(self) -> list[Choice]:
+        return [*self._main.order(), *(self._backups.order() if self._backups is not None else ())]
 
     def _rebuild(self, answer: Collection[SocketAddress] = ()) -> None:
         self._stale = False
-        addresses: dict[SocketAddress, Target] = {}
-        for target in self._targets:
+        main: dict[SocketAddress, tuple[Target, Share]] = {}
+        backups: dict[SocketAddress, tuple[Target, Share]] = {}
+        for index, target in enumerate(self._targets):
+            share = self._shares[index] if self._shares else _PLAIN
             for address in self._addresses(target):
-                addresses.setdefault(address, target)
-        if self._last < 0:
-            # The first pick is the first of the file.
-            self._choices = [choice_of(address, target) for address, target in addresses.items()]
-            return
-        at = self._last + 1
-        self._choices = _requeued(self._choices[at:] + self._choices[:at], addresses, answer)
-        self._last = len(self._choices) - 1
+                if address not in main and address not in backups:
+                    (backups if share.backup else main)[address] = target, share
+        self._fill(self._main, main, answer)
+        if backups or self._backups is not None:
+            self._backups = self._backups or self._another()
+            self._fill(self._backups, backups, answer)
+
+    def _fill(
+        self,
+        balancer: Balancer[Choice],
+        addresses: Mapping[SocketAddress, tuple[Target, Share]],
+        answer: Collection[SocketAddress],
+    ) -> None:
+        if not self._begun or self._balance is Balance.FIRST:  # in the order of the file
+            known = {choice.address: choice for choice in balancer.order()}
+            balancer.change([_made(known.get(address), address, *of) for address, of in addresses.items()])
+        else:
+            balancer.change(_requeued(balancer.order(), addresses, answer))
+
+    def _another(self) -> Balancer[Choice]:
+        """A new one, without choices, which knows what has begun."""
+        made: Balancer[Choice] = balancer(self._balance, _RNG)
+        for label, count in self._main.counts().items():
+            for _ in range(count):
+                made.begun(label)
+        return made
 
     def _addresses(self, target: Target) -> Iterator[SocketAddress]:
         """What `target` stands for now."""
@@ -123,17 +199,22 @@ class Groups:
     bind, one for each port.
     """
 
-    def __init__(self, targets: Sequence[Target]) -> None:
-        self._targets = tuple(targets)
+    def __init__(
+        self, targets: Sequence[Target], balance: Balance = Balance.ROUND_ROBIN, shares: Sequence[Share] = ()
+    ) -> None:
+        """See `Group`."""
+        self._targets, self._balance, self._shares = tuple(targets), balance, tuple(shares)
         self._each_port = any(target.rule is not PortRule.FIXED for target in targets)
         self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
         self._groups: dict[tuple[int, int], Group] = {}
 
-    def retarget(self, targets: Sequence[Target]) -> None:
-        """From now on choose among `targets`. A group stays the same object, unless all ports have shared it, or will:
-        `at` has to be asked again.
+    def retarget(
+        self, targets: Sequence[Target], balance: Balance = Balance.ROUND_ROBIN, shares: Sequence[Share] = ()
+    ) -> None:
+        """From now on choose among `targets`, in this way. A group stays the same object, unless all ports have shared
+        it, or will: `at` has to be asked again.
         """
-        self._targets = tuple(targets)
+        self._targets, self._balance, self._shares = tuple(targets), balance, tuple(shares)
         each_port = any(target.rule is not PortRule.FIXED for target in targets)
         if each_port is not self._each_port:
             self._each_port = each_port
@@ -141,7 +222,7 @@ class Groups:
         names = {target.address for target in targets}
         self._resolved = {name: addresses for name, addresses in self._resolved.items() if name in names}
         for group in self._groups.values():
-            group.retarget(targets)
+            group.retarget(targets, balance, shares)
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups.values())
@@ -156,7 +237,7 @@ class Groups:
         key = (bind_port, index) if self._each_port else (0, 0)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(self._targets, *key)
+            group = self._groups[key] = Group(self._targets, *key, self._balance, self._shares)
             for name, addresses in self._resolved.items():
                 group.resolved(name, addresses)
         return group
@@ -170,7 +251,9 @@ class Groups:
 
 
 def _requeued(
-    queue: Sequence[Choice], addresses: Mapping[SocketAddress, Target], answer: Collection[SocketAddress]
+    queue: Sequence[Choice],
+    addresses: Mapping[SocketAddress, tuple[Target, Share]],
+    answer: Collection[SocketAddress],
 ) -> list[Choice]:
     """`queue`, in the order of turns, with all of `addresses` and no others, now that a name means `answer`.
 
@@ -178,10 +261,11 @@ def _requeued(
     each time has its turns too. Of more places than addresses a name keeps the first; more addresses go to the end.
     """
     known = {choice.address for choice in queue}
-    new = iter([choice_of(address, target) for address, target in addresses.items() if address not in known])
+    new = iter([_made(None, address, *of) for address, of in addresses.items() if address not in known])
     places = [at for at, choice in enumerate(queue) if choice.address in answer or choice.address not in addresses]
     filled = [
-        _kept(choice, addresses[choice.address]) if choice.address in addresses else next(new, None) for choice in queue
+        _made(choice, choice.address, *addresses[choice.address]) if choice.address in addresses else next(new, None)
+        for choice in queue
     ]
     stay = iter([filled[at] for at in places if filled[at] is not None])
     for at in places:
@@ -189,14 +273,38 @@ def _requeued(
     return [*(choice for choice in filled if choice is not None), *new]
 
 
-def _kept(choice: Choice, target: Target) -> Choice:
-    """The very same, where it still stands for the same target."""
-    return choice if choice.target == target else replace(choice, target=target)
+def _made(known: Choice | None, address: SocketAddress, target: Target, share: Share) -> Choice:
+    """The choice of `address`: `known`, the very same, where it stands for the same already."""
+    if known is None:
+        return choice_of(address, target, share)
+    if (known.target, known.weight, known.backup) == (target, share.weight, share.backup):
+        return known
+    return replace(known, target=target, weight=share.weight, backup=share.backup)
 
 
-def choice_of(address: SocketAddress, target: Target) -> Choice:
+def client_key(sockaddr: object) -> bytes:
+    """What `Group.pick` is to know of the client at `sockaddr`, as the socket module has it: its address, IPv4 as such
+    where it comes in IPv6. Clients of Unix sockets have none, and are all alike.
+    """
+    if not isinstance(sockaddr, tuple):
+        return b""
+    host = str(sockaddr[0])
+    return host.removeprefix("::ffff:").encode() if "." in host else host.partition("%")[0].encode()
+
+
+def choice_of(address: SocketAddress, target: Target, share: Share = _PLAIN) -> Choice:
     """The choice of `address`, one of those that `target` stands for."""
     scoped = isinstance(address, InetAddress) and address.scope
     sockaddr = None if scoped else address.sockaddr
     port = address.port if isinstance(address, InetAddress) else 0
-    return Choice(target, address, address.family.af, sockaddr, str(address), port, may_meet_itself(address))
+    return Choice(
+        target,
+        address,
+        address.family.af,
+        sockaddr,
+        str(address),
+        port,
+        may_meet_itself(address),
+        share.weight,
+        share.backup,
+    )

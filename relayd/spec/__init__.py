@@ -185,12 +185,37 @@ class OnChange(enum.Enum):
     CLOSE = "close"
 
 
+class Balance(enum.Enum):
+    """Which target gets the next client (T1), in each worker by itself: `relay.balance` has one class each."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_CONNECTIONS = "least_connections"
+    RANDOM = "random"
+    SOURCE_HASH = "source_hash"
+    FIRST = "first"
+
+
+#: The heaviest target, as in HAProxy. What is worth a rarer share than 1 in 256 is worth none.
+WEIGHT_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a target gets of the clients: `weight`, 1 to WEIGHT_MAX, beside those of the others. A `backup` gets none as
+    long as there is another target to try.
+    """
+
+    weight: int = 1
+    backup: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """One `[listeners.NAME]` block. `binds` are distinct and in the order of the file.
 
     `stream` is None where it serves no streams, `datagram` where it serves no datagrams; never both. `on_change` None
-    leaves it to the change: `spec.plan.effect`.
+    leaves it to the change: `spec.plan.effect`. `shares` are those of `targets`, in the same order; empty where all are
+    alike.
     """
 
     name: str
@@ -201,6 +226,12 @@ class Listener:
     stream: Stream | None
     datagram: Datagram | None
     on_change: OnChange | None = None
+    balance: Balance = Balance.ROUND_ROBIN
+    shares: tuple[Share, ...] = ()
+
+    def share(self, index: int) -> Share:
+        """That of `targets[index]`."""
+        return self.shares[index] if self.shares else Share()
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +286,9 @@ class Spec:
 
 __all__ = [
     "ADMIN_SOCKET",
+    "WEIGHT_MAX",
     "Admin",
+    "Balance",
     "Bind",
     "Binding",
     "Datagram",
@@ -268,6 +301,7 @@ __all__ = [
     "Passed",
     "PortRule",
     "SessionMode",
+    "Share",
     "SocketOptions",
     "Spec",
     "Stream",

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from relayd.address import Family, SystemdAddress
 from relayd.errors import RelaydError
-from relayd.spec import Listener, OnChange, Spec, Target
+from relayd.spec import Balance, Listener, OnChange, Spec, Target
 from relayd.spec.sockets import Endpoint, SocketKey, endpoints
 
 __all__ = ["Adjust", "Close", "NotWithoutRestart", "Open", "Plan", "Postpone", "Serve", "Step", "effect", "plan"]
@@ -169,7 +169,12 @@ def effect(old: Listener, new: Listener | None, target: Target | None) -> OnChan
     policy = (old if new is None else new).on_change
     if new is not None and policy is None and not gone:
         return OnChange.KEEP
-    changed = new is None or replace(old, targets=(), on_change=None) != replace(new, targets=(), on_change=None)
+    changed = new is None or _alone(old) != _alone(new)
     if not (gone or changed):
         return OnChange.KEEP
     return policy or OnChange.DRAIN
+
+
+def _alone(listener: Listener) -> Listener:
+    """Without what concerns its other targets only."""
+    return replace(listener, targets=(), on_change=None, balance=Balance.ROUND_ROBIN, shares=())

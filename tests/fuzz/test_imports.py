@@ -31,6 +31,7 @@ defaults tcp
     timeout connect 0
     clitcpka-idle 30
     default-server check inter 1s weight 5
+    option allbackups
 frontend a from tcp
     bind :80,[::]:81 v6only interface eth0 backlog 5
     bind unix@a.sock mode 660 group root
@@ -45,8 +46,11 @@ backend b
     source 10.0.0.9:0 usesrc clientip
     server x 10.0.0.1:+5 source 10.0.0.2
     server y [2001:db8::1]:-5 backup send-proxy
+    server w 10.0.0.1 weight 9 id 7 no-backup
     server z /run/b.sock ssl verify none
 listen c 127.0.0.1:5
+    balance first
+    no option allbackups
 .if x
     server e f:1
 .endif
@@ -59,11 +63,13 @@ http { server { listen 80; } }
 stream {
     proxy_timeout 1h 30m;
     upstream a { hash $remote_addr; zone a 64k; server b:1 weight=5 max_fails=3; server unix:/run/a backup; }
+    upstream c { random two least_conn; server b:1 weight=999; server b:2 down; server b:3 weight=2 backup; }
     server {
         listen 53 udp reuseport; listen 53 so_keepalive=30m::10 backlog=5; listen [::]:53 ipv6only=off;
         listen unix:/run/b.sock; listen 1000-1010; listen 443 ssl;
         proxy_pass a; proxy_responses 1; proxy_bind 10.0.0.9; allow 10.0.0.0/8; deny all;
     }
+    server { listen 10.0.0.1:81; proxy_pass c; }
     server { listen 10.0.0.1:80; proxy_pass "10.0.0.2:$server_port"; include 'x y'; proxy_next_upstream_tries 2; }
 }
 """,

@@ -63,13 +63,12 @@ _REASONS = {
     "rate-limit": "relayd has no limit of new connections in this version",
     "stick-table": "relayd has no stick tables",
     "stick": "relayd has no stick tables",
-    "hash-type": "relayd has round robin only, in this version",
+    "hash-type": "relayd's source_hash is one hash, and consistent: most clients stay when targets come or go",
     "dispatch": "carried over as nothing: write a server line with this address",
     "filter": "relayd reads nothing of what it relays",
     "option transparent": "relayd has no such target: write one",
     "option nolinger": "relayd resets a connection that does not end in order, and no other",
     "option dontlog-normal": "relayd logs each ended connection; [log] access = false turns that off for all",
-    "option allbackups": "relayd has no backup targets in this version",
     "option persist": "a target that cannot be dialled is passed over",
     "option abortonclose": "a client that has closed its side still gets its answer",
 }
@@ -77,7 +76,9 @@ _REASONS = {
 
 @dataclass(slots=True)
 class Proxy:
-    """What one section says. `values` has the lines of `_KEPT`, by their first word."""
+    """What one section says. `values` has the lines of `_KEPT` by their first word, and `option allbackups` by its
+    second.
+    """
 
     section: Section
     values: dict[str, Line] = field(default_factory=dict)
@@ -131,6 +132,10 @@ def proxy(section: Section, notes: Notes) -> Proxy:
         key = " ".join(line.words[:2]) if word in ("option", "timeout") else word
         if line.words[:3] == ("no", "option", "redispatch"):
             notes.leave(line.number, line.text, "relayd tries another target each time; dial_attempts = 1 tries one")
+        elif line.words in (("option", "allbackups"), ("no", "option", "allbackups")):
+            found.values["allbackups"] = line
+            if word != "no":
+                notes.cover(line.number, key)
         elif word in _KEPT:
             found.values[word] = line
         elif word == "timeout" and len(line.words) > 1 and line.words[1] in _TIMEOUTS:

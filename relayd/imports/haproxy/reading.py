@@ -7,19 +7,17 @@ from functools import partial
 from relayd.config.units import format_duration
 from relayd.imports.binds import Group, grouped
 from relayd.imports.draft import Draft, Imported, Names, Notes, Place, Setting
-from relayd.imports.haproxy import timeouts
+from relayd.imports.haproxy import balancing, timeouts
 from relayd.imports.haproxy.binds import UnixDefaults, bind_lines, unix_defaults
 from relayd.imports.haproxy.proxies import NO_CONDITIONS, Proxy, mode_of, parents, proxy
 from relayd.imports.haproxy.servers import Server, carried, servers, source, source_of
 from relayd.imports.haproxy.syntax import Line, Section, sections
+from relayd.imports.shares import ATTEMPTS_MAX, dialled
 from relayd.imports.text import joined, number
 
 _FRONT_KINDS = ("frontend", "listen")
 _BACK_KINDS = ("backend", "listen")
 _NOT_TCP = 'mode {}: relayd reads nothing of what it relays. To relay bytes as they are, write "mode tcp"'
-#: Algorithms of `balance` that are what relayd does.
-_ROUND_ROBIN = frozenset(("roundrobin", "static-rr"))
-_ATTEMPTS_MAX = 100
 _WORKERS_MAX = 256
 #: Words of the global section that need nothing here, or begin so: a service manager sees to it, relayd does it by
 #: itself, or it is about HTTP, TLS and how HAProxy works inside.
@@ -41,6 +39,15 @@ _GLOBAL_COVERED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Goals:
+    """Where the clients of a proxy go to, the keys about that, and what is to be said of it."""
+
+    servers: list[Server]
+    settings: dict[str, Setting]
+    comment: str
+
+
 @dataclass(slots=True)
 class _File:
     """The proxies of a file, as they are needed: a backend that nobody comes to is not read."""
@@ -49,7 +56,7 @@ class _File:
     backs: dict[str, Section]
     notes: Notes
     read: dict[int, Proxy]
-    targets: dict[int, tuple[list[Server], Setting | None]]
+    goals: dict[int, _Goals]
 
     def proxy(self, section: Section) -> Proxy:
         """`section` over its defaults. What both say is noted once, however many come to it."""
@@ -64,14 +71,12 @@ class _File:
         below = self.below.get(section.number)
         return mode_of(section, mode_of(below, "tcp") if below else "tcp")
 
-    def carried(self, back: Proxy) -> tuple[list[Server], Setting | None]:
-        """The targets of `back`, and the address that they are dialled from."""
+    def goals_of(self, back: Proxy) -> _Goals:
+        """Those of `back`, whose leftovers are told once."""
         at = back.section.number
-        if at not in self.targets:
-            kept = carried(servers(back.servers, self.notes), self.notes)
-            self.targets[at] = (kept, _source(back, kept, self.notes))
-            _balance(back, kept, self.notes)
-        return self.targets[at]
+        if at not in self.goals:
+            self.goals[at] = _goals(back, self.notes)
+        return self.goals[at]
 
 
 def parse(text: str) -> Imported:
@@ -108,24 +113,22 @@ def _front(section: Section, file: _File, names: Names, unix: UnixDefaults) -> l
     back = _back_of(front, file)
     if back is None:
         return []
-    kept, dialled_from = file.carried(back)
+    goals = file.goals_of(back)
     binds = [one for line in front.binds for one in bind_lines(line, file.notes, unix)]
-    if not binds or not kept:
-        leave(f"no {'bind' if kept else 'server'} is left, so that there is no listener")
+    if not binds or not goals.servers:
+        leave(f"no {'bind' if goals.servers else 'server'} is left, so that there is no listener")
         return []
-    settings = _settings(front, back, file.notes)
-    if dialled_from:
-        settings["source"] = dialled_from
+    settings = {**_settings(front, back, goals.servers, file.notes), **goals.settings}
     backlog = front.values.get("backlog")
     groups = grouped(binds)
     title = section.text if back.section is section else f"{section.text}, {back.section.text}"
-    return [_draft(group, title, kept, settings, backlog, section, names, file.notes) for group in groups]
+    return [_draft(group, title, goals, settings, backlog, section, names, file.notes) for group in groups]
 
 
 def _draft(
     group: Group,
     title: str,
-    kept: Sequence[Server],
+    goals: _Goals,
     settings: dict[str, Setting],
     backlog: Line | None,
     section: Section,
@@ -136,16 +139,18 @@ def _draft(
         text.rpartition(":")[2] for place in group.places for text in (place.text,) if not text.startswith("unix:")
     ]
     targets: list[Place] = []
-    for server in kept:
+    for server in goals.servers:
         try:
-            targets.append(Place(server.text(ports), server.line.number))
+            targets.append(Place(server.text(ports), server.line.number, server.weight, server.backup))
         except ValueError as error:
             notes.leave(server.line.number, server.line.text, str(error))
     own = dict(settings)
     if backlog and (value := number(joined(backlog.words[1:]), 1, 65_535)):
         own["backlog"] = Setting(value, backlog.number)
     own.update(group.settings)
-    return Draft(names.take(section.name), section.number, title, group.types, tuple(group.places), tuple(targets), own)
+    name = names.take(section.name)
+    places = tuple(group.places)
+    return Draft(name, section.number, title, group.types, places, tuple(targets), own, goals.comment)
 
 
 def _back_of(front: Proxy, file: _File) -> Proxy | None:
@@ -173,21 +178,37 @@ def _back_of(front: Proxy, file: _File) -> Proxy | None:
     return file.proxy(section)
 
 
-def _settings(front: Proxy, back: Proxy, notes: Notes) -> dict[str, Setting]:
+def _goals(back: Proxy, notes: Notes) -> _Goals:
+    line, backups = back.values.get("balance"), back.values.get("allbackups")
+    all_backups, first = backups is not None and backups.words[0] != "no", balancing.is_first(line)
+    found = servers(back.servers, notes)
+    kept = carried(balancing.ordered(found) if first else found, notes, all_backups=all_backups)
+    keys = {"balance": balancing.balance(line, kept, notes), "source": _source(back, kept, notes)}
+    return _Goals(
+        servers=balancing.shared(kept, notes, weighted=not first),
+        settings={key: setting for key, setting in keys.items() if setting},
+        comment=balancing.about(kept, all_backups=all_backups),
+    )
+
+
+def _settings(front: Proxy, back: Proxy, kept: Sequence[Server], notes: Notes) -> dict[str, Setting]:
     found = timeouts.settings(front.timeouts, back.timeouts, notes)
-    retries = back.values.get("retries")
-    if retries:
-        value = number(joined(retries.words[1:]), 0, 1_000_000)
-        if value is None:
-            notes.leave(retries.number, retries.text, "not understood: retries NUMBER")
-        else:
-            attempts = min(value + 1, _ATTEMPTS_MAX)
-            why = f"retries {value}, and the first; each dial goes to the next target"
-            found["dial_attempts"] = Setting(attempts, retries.number, why)
-    keepalive = _keepalive(front, back, notes)
-    if keepalive:
-        found["keepalive"] = keepalive
+    keys = {"dial_attempts": dialled(_attempts(back, notes), kept), "keepalive": _keepalive(front, back, notes)}
+    found.update({key: setting for key, setting in keys.items() if setting})
     return found
+
+
+def _attempts(back: Proxy, notes: Notes) -> Setting | None:
+    """`retries`."""
+    line = back.values.get("retries")
+    if line is None:
+        return None
+    value = number(joined(line.words[1:]), 0, 1_000_000)
+    if value is None:
+        notes.leave(line.number, line.text, "not understood: retries NUMBER")
+        return None
+    why = f"retries {value}, and the first; each dial goes to the next target"
+    return Setting(min(value + 1, ATTEMPTS_MAX), line.number, why)
 
 
 def _keepalive(front: Proxy, back: Proxy, notes: Notes) -> Setting | None:
@@ -224,12 +245,6 @@ def _source(back: Proxy, kept: Sequence[Server], notes: Notes) -> Setting | None
         return None
     address = source(line.words[1:], partial(notes.leave, line.number, line.text))
     return Setting(address, line.number) if address else None
-
-
-def _balance(back: Proxy, kept: Sequence[Server], notes: Notes) -> None:
-    line = back.values.get("balance")
-    if line and line.words[1:2] and line.words[1] not in _ROUND_ROBIN and len(kept) > 1:
-        notes.leave(line.number, line.text, "targets take turns (round robin): relayd has no other way in this version")
 
 
 def _unused_backs(found: Sequence[Section], file: _File, notes: Notes) -> None:

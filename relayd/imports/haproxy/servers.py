@@ -10,10 +10,8 @@ from relayd.imports.haproxy.syntax import Line
 from relayd.imports.text import host_and_port, joined, number
 
 NO_CHECKS = "no health checks in this version: a target that cannot be dialled is passed over"
-_NO_BACKUP = "no backup targets in this version: left out, so that it gets no clients while others are up"
 _NO_TLS = "relayd does not speak TLS to a target, and would send plain text: left out"
 _NO_HEADER = "relayd sends no PROXY header in this version: carried over without it; let the target expect none"
-_NO_WEIGHTS = "no weights in this version: targets take turns alike"
 _DOWN = "out of service there: left out"
 
 #: Options of a server about health, and the number of words behind each.
@@ -33,17 +31,17 @@ _UNUSED = {
     **dict.fromkeys(("tcp-ut",), (1, "relayd has it for a whole listener, and both sides: tcp_user_timeout")),
     **dict.fromkeys(("tfo",), (0, "fast open is for the listening side only, here")),
     **dict.fromkeys(("cookie", "redir", "proto", "alpn"), (1, "is about HTTP or TLS")),
+    **dict.fromkeys(("hash-key",), (1, "relayd's source_hash goes by the address of a target")),
 }
-_SILENT = {
-    **dict.fromkeys(("id", "init-addr", "pool-low-conn", "pool-purge-delay", "guid"), 1),
-    "enabled": 0,
-    "stick": 0,
-}
+_SILENT = {**dict.fromkeys(("init-addr", "pool-low-conn", "pool-purge-delay", "guid"), 1), "stick": 0}
 _PROXY_HEADERS = {
     **dict.fromkeys(("send-proxy", "send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"), 0),
     "proxy-v2-options": 1,
 }
-_TLS = frozenset(("ssl", "verify", "ca-file", "crt", "sni", "verifyhost", "ciphers", "ciphersuites"))
+_SWITCHES = frozenset(("backup", "no-backup", "disabled", "no-disabled", "enabled", "ssl", "no-ssl"))
+_TLS = frozenset(("verify", "ca-file", "crt", "sni", "verifyhost", "ciphers", "ciphersuites"))
+#: An option that is not known ends before any of these.
+_KNOWN = frozenset(("weight", "id", "source", *_HEALTH, *_UNUSED, *_SILENT, *_PROXY_HEADERS, *_SWITCHES, *_TLS))
 _ADDRESS = re.compile(r"(?:(unix|uxst|abns|abnsz|ipv4|ipv6|tcp|tcp4|tcp6|mptcp|mptcp4|mptcp6)@)?(.*)\Z", re.DOTALL)
 _SERVICE = re.compile(r"_[A-Za-z0-9-]+\._(tcp|udp)\.", re.IGNORECASE)
 _PORT = re.compile(r"(\+|-|)([0-9]{1,5})\Z")
@@ -52,7 +50,7 @@ _PORT = re.compile(r"(\+|-|)([0-9]{1,5})\Z")
 @dataclass(frozen=True, slots=True)
 class Server:
     """One `server`. `port` is "" for that of the bind, "+N" or "-N" for one that far from it, or a number; None for a
-    Unix socket, where `host` is `unix:…`. `source` is the address to dial from.
+    Unix socket, where `host` is `unix:…`. `source` is the address to dial from, `id` 0 where it has none.
     """
 
     line: Line
@@ -63,6 +61,7 @@ class Server:
     down: bool = False
     tls: bool = False
     source: str = ""
+    id: int = 0
 
     def text(self, bind_ports: Sequence[str]) -> str:
         """As a target has it. `bind_ports` are the ports, and ranges, that it is reached by. ValueError when there is
@@ -92,6 +91,7 @@ class _Options:
     down: bool = False
     tls: bool = False
     source: str = ""
+    id: int = 0
     health: list[str] = field(default_factory=list)
 
 
@@ -109,8 +109,11 @@ def servers(lines: Sequence[Line], notes: Notes) -> list[Server]:
     return found
 
 
-def carried(found: Sequence[Server], notes: Notes) -> list[Server]:
-    """Those of `found` that are to be targets; the others are leftovers."""
+def carried(found: Sequence[Server], notes: Notes, *, all_backups: bool) -> list[Server]:
+    """Those of `found` that are to be targets; the others are leftovers.
+
+    Where all are backups, those that get clients are none: the first, or with `all_backups` all of them.
+    """
     usable: list[Server] = []
     for server in found:
         if server.tls:
@@ -119,16 +122,9 @@ def carried(found: Sequence[Server], notes: Notes) -> list[Server]:
             notes.leave(server.line.number, server.line.text, _DOWN)
         else:
             usable.append(server)
-    active = [server for server in usable if not server.backup]
-    kept = active or usable[:1]
-    for server in usable:
-        if server.backup and server is not kept[0]:
-            notes.leave(server.line.number, server.line.text, _NO_BACKUP)
-    if len({server.weight for server in kept}) > 1:
-        for server in kept:
-            if server.weight != 1:
-                notes.leave(server.line.number, f"weight {server.weight}", _NO_WEIGHTS)
-    return kept
+    if all(server.backup for server in usable):
+        return [replace(server, backup=index > 0 and not all_backups) for index, server in enumerate(usable)]
+    return usable
 
 
 def source_of(kept: Sequence[Server], notes: Notes) -> Setting | None:
@@ -163,12 +159,24 @@ def _server(line: Line, default: _Options, notes: Notes) -> list[Server]:
     template = line.words[0] == "server-template"
     leave = partial(notes.leave, line.number, line.text)
     address, rest = line.words[2 + template], line.words[3 + template :]
-    options = _options(line, rest, replace(default, health=[]), notes)
+    options = _options(line, rest, replace(default, id=0, health=[]), notes)
     place = _address(address, leave)
     if place is None:
         return []
     host, port = place
-    return [Server(line, host, port, options.weight, options.backup, options.down, options.tls, options.source)]
+    return [
+        Server(
+            line,
+            host,
+            port,
+            weight=options.weight,
+            backup=options.backup,
+            down=options.down,
+            tls=options.tls,
+            source=options.source,
+            id=options.id,
+        )
+    ]
 
 
 def _address(text: str, leave: Callable[[str], None]) -> tuple[str, str | None] | None:
@@ -215,19 +223,22 @@ def _options(line: Line, words: Sequence[str], options: _Options, notes: Notes) 
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        count = {"weight": 1, "source": 1}.get(word) or _HEALTH.get(word) or _SILENT.get(word) or 0
+        count = {"weight": 1, "source": 1, "id": 1}.get(word) or _HEALTH.get(word) or _SILENT.get(word) or 0
         count = count or _PROXY_HEADERS.get(word, 0) or _UNUSED.get(word, (0, ""))[0]
         values, rest = rest[:count], rest[count:]
         text = joined([word, *values])
         if word == "weight" and number(text[7:], 0, 256) is not None:
             options.weight = int(text[7:])
-        elif word in ("backup", "disabled", "enabled"):
-            options.backup = options.backup or word == "backup"
-            options.down = options.down or word == "disabled"
+        elif word == "id":
+            options.id = number(text[3:], 1, 999_999_999) or 0
+        elif word in ("backup", "no-backup"):
+            options.backup = word == "backup"
+        elif word in ("disabled", "no-disabled", "enabled"):
+            options.down = word == "disabled"
+        elif word in ("ssl", "no-ssl"):
+            options.tls = word == "ssl"
         elif word in _TLS:
-            options.tls = options.tls or word == "ssl"
-            if word != "ssl" and rest:
-                rest.pop(0)
+            rest = rest[1:]
         elif word == "source":
             extra, rest = _source_words(rest)
             options.source = source([*values, *extra], partial(notes.leave, line.number, text))
@@ -239,8 +250,9 @@ def _options(line: Line, words: Sequence[str], options: _Options, notes: Notes) 
         elif word in _UNUSED:
             notes.leave(line.number, text, _UNUSED[word][1])
         elif word not in _SILENT:
-            notes.leave(line.number, joined([word, *values, *rest]), "relayd has no such option of a target")
-            break
+            end = next((index for index, one in enumerate(rest) if one in _KNOWN), len(rest))
+            notes.leave(line.number, joined([word, *values, *rest[:end]]), "relayd has no such option of a target")
+            rest = rest[end:]
     if options.health and options.health != ["no-check"]:
         notes.leave(line.number, joined(options.health), NO_CHECKS)
     return options

@@ -11,12 +11,11 @@ from relayd.imports.nginx import upstreams
 from relayd.imports.nginx.listens import listen
 from relayd.imports.nginx.syntax import Directive, directives
 from relayd.imports.nginx.times import milliseconds
+from relayd.imports.nginx.upstreams import Goals
+from relayd.imports.shares import ATTEMPTS, ATTEMPTS_MAX, dialled
 from relayd.imports.text import joined, number
 
 _WORKERS_MAX = 256
-_ATTEMPTS_MAX = 100
-#: What a connection of relayd tries at most without being told otherwise.
-_ATTEMPTS = 3
 #: proxy_timeout where nothing says otherwise.
 _TIMEOUT_MS = 600_000
 
@@ -74,13 +73,13 @@ class _Stream:
     servers: list[Directive] = field(default_factory=list)
     upstreams: dict[str, Directive] = field(default_factory=dict)
     inherited: dict[str, Directive] = field(default_factory=dict)
-    targets: dict[str, tuple[Place, ...]] = field(default_factory=dict)
+    goals: dict[str, Goals] = field(default_factory=dict)
 
-    def targets_of(self, name: str) -> tuple[Place, ...]:
-        """Of the upstream `name`, whose leftovers are told once."""
-        if name not in self.targets:
-            self.targets[name] = upstreams.targets(self.upstreams[name], self.notes)
-        return self.targets[name]
+    def goals_of(self, name: str) -> Goals:
+        """Those of the upstream `name`, whose leftovers are told once."""
+        if name not in self.goals:
+            self.goals[name] = upstreams.goals(self.upstreams[name], self.notes)
+        return self.goals[name]
 
 
 def parse(text: str) -> Imported:
@@ -99,7 +98,7 @@ def parse(text: str) -> Imported:
         _top([one for one in found if one not in contents], notes)
     drafts = [draft for server in stream.servers for draft in _server(server, stream)]
     for name, upstream in stream.upstreams.items():
-        if name not in stream.targets:
+        if name not in stream.goals:
             notes.leave(upstream.line, upstream.text, "nothing that is carried over leads to it")
     return notes.imported(drafts)
 
@@ -183,17 +182,17 @@ def _server(server: Directive, stream: _Stream) -> list[Draft]:
     if tls and tls.args == ("on",):
         notes.leave(tls.line, tls.text, _NO_TLS)
         return []
-    targets, name = _goal(passes, stream)
-    if not targets or not listens:
-        leave(f"no {'listen' if targets else 'target'} is left, so that there is no listener")
+    goals, name = _goals(passes, stream)
+    if not goals.targets or not listens:
+        leave(f"no {'listen' if goals.targets else 'target'} is left, so that there is no listener")
         return []
-    return [_draft(group, server, targets, name, keys, stream) for group in grouped(listens)]
+    return [_draft(group, server, goals, name, keys, stream) for group in grouped(listens)]
 
 
 def _draft(
     group: Group,
     server: Directive,
-    targets: tuple[Place, ...],
+    goals: Goals,
     name: str,
     keys: dict[str, Directive],
     stream: _Stream,
@@ -202,36 +201,37 @@ def _draft(
     port = first.rpartition(":")[2] if not first.startswith("unix:") else first.rpartition("/")[2].partition(".")[0]
     kind = "udp" if group.types == (DGRAM,) else "tcp"
     wanted = [f"{name}-{kind}" if kind == "udp" else f"{name}-{port}", f"{name}-{kind}-{port}"] if name else []
-    goal = f"to {name}" if name else f"to {targets[0].text}"
+    goal = f"to {name}" if name else f"to {goals.targets[0].text}"
     return Draft(
         name=stream.names.take(*([name, *wanted] if name else [f"{kind}-{port}"])),
         line=server.line,
         title=f"server {goal}",
         types=group.types,
         binds=tuple(group.places),
-        targets=targets,
-        settings={**_settings(group.types, keys, len(targets), stream.notes), **group.settings},
+        targets=goals.targets,
+        settings={**_settings(group.types, keys, goals, stream.notes), **group.settings},
+        about_targets=goals.comment,
     )
 
 
-def _goal(passes: Sequence[Directive], stream: _Stream) -> tuple[tuple[Place, ...], str]:
+def _goals(passes: Sequence[Directive], stream: _Stream) -> tuple[Goals, str]:
     """Where a server sends its clients, and the name of the upstream, "" where it has none."""
     if not passes:
-        return (), ""
+        return Goals(()), ""
     one = passes[-1]
     value = joined(one.args)
     if value in stream.upstreams:
-        return stream.targets_of(value), value
+        return stream.goals_of(value), value
     text = upstreams.address(value)
     if text is None:
         variable = "depends on what a client says: relayd has fixed targets" if "$" in value else ""
         stream.notes.leave(one.line, one.text, variable or "there is no upstream of this name, and it is no HOST:PORT")
-        return (), ""
-    return (Place(text, one.line),), ""
+        return Goals(()), ""
+    return Goals((Place(text, one.line),)), ""
 
 
-def _settings(types: tuple[str, ...], keys: dict[str, Directive], targets: int, notes: Notes) -> dict[str, Setting]:
-    found: dict[str, Setting] = {}
+def _settings(types: tuple[str, ...], keys: dict[str, Directive], goals: Goals, notes: Notes) -> dict[str, Setting]:
+    found: dict[str, Setting] = {"balance": goals.balance} if goals.balance else {}
     silence = _time("proxy_timeout", keys, notes) or Setting(
         format_duration(_TIMEOUT_MS), 0, "nginx's own proxy_timeout"
     )
@@ -239,7 +239,8 @@ def _settings(types: tuple[str, ...], keys: dict[str, Directive], targets: int, 
     if STREAM in types:
         found["idle_timeout"] = silence
         found.update({"connect_timeout": connect} if connect else {})
-        found.update(_attempts(keys, targets, notes))
+        attempts = dialled(_attempts(keys, len(goals.targets), notes), goals.targets)
+        found.update({"dial_attempts": attempts} if attempts else {})
         nodelay = keys.get("tcp_nodelay")
         if nodelay and nodelay.args == ("off",):
             found["nodelay"] = Setting(False, nodelay.line)
@@ -273,19 +274,19 @@ def _time(name: str, keys: dict[str, Directive], notes: Notes) -> Setting | None
     return Setting(format_duration(ms), one.line)
 
 
-def _attempts(keys: dict[str, Directive], targets: int, notes: Notes) -> dict[str, Setting]:
+def _attempts(keys: dict[str, Directive], targets: int, notes: Notes) -> Setting | None:
     """nginx tries every server, or as many as proxy_next_upstream_tries says; relayd three."""
     off, tries = keys.get("proxy_next_upstream"), keys.get("proxy_next_upstream_tries")
     if off and off.args == ("off",):
-        return {"dial_attempts": Setting(1, off.line, "proxy_next_upstream off")}
+        return Setting(1, off.line, "proxy_next_upstream off")
     value = number(joined(tries.args), 0, 1_000_000) if tries else 0
     if tries and value is None:
         notes.leave_once(tries.line, tries.text, "not understood: a number")
     if tries and value:
-        return {"dial_attempts": Setting(min(value, _ATTEMPTS_MAX), tries.line, "proxy_next_upstream_tries")}
-    if targets > _ATTEMPTS:
-        return {"dial_attempts": Setting(min(targets, _ATTEMPTS_MAX), 0, "as nginx: every target")}
-    return {}
+        return Setting(min(value, ATTEMPTS_MAX), tries.line, "proxy_next_upstream_tries")
+    if targets > ATTEMPTS:
+        return Setting(min(targets, ATTEMPTS_MAX), 0, "as nginx: every target")
+    return None
 
 
 def _responses(keys: dict[str, Directive], notes: Notes) -> dict[str, Setting]:

@@ -1,20 +1,23 @@
-"""`upstream` of nginx's stream module as targets (ngx_stream_upstream_module). Pure."""
+"""`upstream` of nginx's stream module as targets, and the choice among them (ngx_stream_upstream_module). Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from relayd.imports.draft import Notes, Place
+from relayd.imports.draft import Notes, Place, Setting
 from relayd.imports.nginx.syntax import Directive
+from relayd.imports.shares import is_name, several, source_hash, weights
 from relayd.imports.text import host_and_port, number
+from relayd.spec import WEIGHT_MAX
 
 NO_CHECKS = "no health checks in this version: a target that cannot be dialled is passed over"
-NO_BALANCE = "targets take turns (round robin): relayd has no other way in this version"
-_NO_BACKUP = "no backup targets in this version: left out, so that it gets no clients while others are up"
-_NO_WEIGHTS = "no weights in this version: targets take turns alike"
+_NO_TIMES = "relayd measures no answers: targets take turns"
+_OTHER_HASH = "relayd's source_hash is of the client's address alone: targets take turns"
+_LAST_COUNTS = "a later line of this upstream says otherwise, and counts"
 
 _BALANCE = frozenset(("least_conn", "least_time", "hash", "ip_hash", "random"))
+_CLIENT = frozenset(("$remote_addr", "${remote_addr}", "$binary_remote_addr", "${binary_remote_addr}"))
 _REASONS = {
-    "zone": "the workers of relayd take turns each by itself",
+    "zone": "each worker of relayd chooses by itself",
     "resolver": "the system's resolver is asked",
     "resolver_timeout": "the system's resolver is asked",
     "keepalive": "is about HTTP",
@@ -35,23 +38,57 @@ class Server:
     down: bool = False
 
 
-def targets(upstream: Directive, notes: Notes) -> tuple[Place, ...]:
-    """Where the clients of `upstream` go to; what else it says is a leftover."""
+@dataclass(frozen=True, slots=True)
+class Goals:
+    """Where the clients of a server go to, how they are spread, and what is to be said of that."""
+
+    targets: tuple[Place, ...]
+    balance: Setting | None = None
+    comment: str = ""
+
+
+def goals(upstream: Directive, notes: Notes) -> Goals:
+    """Those of `upstream`; what else it says is a leftover."""
     found: list[Server] = []
-    balance: list[Directive] = []
+    methods: list[Directive] = []
     for directive in upstream.block or ():
         if directive.name == "server":
             server = _server(directive, notes)
             found += [server] if server else []
         elif directive.name in _BALANCE:
-            balance.append(directive)
+            methods.append(directive)
         else:
             notes.leave(directive.line, directive.text, _REASONS.get(directive.name, "relayd has nothing like it"))
     kept = _carried(found, notes)
-    if len(kept) > 1:
-        for directive in balance:
-            notes.leave(directive.line, directive.text, NO_BALANCE)
-    return tuple(Place(server.text, server.directive.line) for server in kept)
+    for directive in methods[:-1]:
+        notes.leave(directive.line, directive.text, _LAST_COUNTS)
+    matters = methods and (several(kept) or any(is_name(server.text) for server in kept))
+    shares = zip(kept, weights(kept), strict=True)
+    return Goals(
+        targets=tuple(Place(one.text, one.directive.line, weight, one.backup) for one, weight in shares),
+        balance=_balance(methods[-1], notes) if matters else None,
+        comment=_about(kept),
+    )
+
+
+def _balance(method: Directive, notes: Notes) -> Setting | None:
+    """The key of that name; None, and a leftover, where there is none like it."""
+    if method.name == "least_conn":
+        return Setting("least_connections", method.line)
+    if method.name == "random":
+        by_connections = method.args in (("two",), ("two", "least_conn"))
+        taken = "the faster" if method.args[:1] == ("two",) else "one at random"
+        return Setting("random", method.line, "" if by_connections else f"the less busy of two; {taken} in nginx")
+    if method.name == "ip_hash" or (method.name == "hash" and method.args and method.args[0] in _CLIENT):
+        return source_hash(method.line, "nginx's")
+    notes.leave(method.line, method.text, _NO_TIMES if method.name == "least_time" else _OTHER_HASH)
+    return None
+
+
+def _about(kept: Sequence[Server]) -> str:
+    """What is to be said beside targets whose weights are too large."""
+    divided = [one.weight for one, weight in zip(kept, weights(kept), strict=True) if weight not in (1, one.weight)]
+    return f"weights of up to {max(divided)} divided: relayd has up to {WEIGHT_MAX}" if divided else ""
 
 
 def address(text: str) -> str | None:
@@ -75,7 +112,7 @@ def _server(directive: Directive, notes: Notes) -> Server | None:
     checks: list[str] = []
     for word in directive.args[1:]:
         name, _, value = word.partition("=")
-        if name == "weight" and number(value, 1, 1_000_000):
+        if name == "weight" and number(value, 1, 999_999_999):
             weight = int(value)
         elif word in ("backup", "down"):
             backup, down = backup or word == "backup", down or word == "down"
@@ -91,17 +128,11 @@ def _server(directive: Directive, notes: Notes) -> Server | None:
 
 
 def _carried(found: Sequence[Server], notes: Notes) -> list[Server]:
-    """Those of `found` that are to be targets; the others are leftovers."""
-    usable = [server for server in found if not server.down]
-    only_backups = all(server.backup for server in usable)
-    kept = [server for server in usable if only_backups or not server.backup]
+    """Those of `found` that are to be targets; the others are leftovers. Where all are backups, none is one."""
     for server in found:
         if server.down:
             notes.leave(server.directive.line, server.directive.text, "out of service there: left out")
-        elif server.backup and not only_backups:
-            notes.leave(server.directive.line, server.directive.text, _NO_BACKUP)
-    if len({server.weight for server in kept}) > 1:
-        for server in kept:
-            if server.weight != 1:
-                notes.leave(server.directive.line, f"weight={server.weight}", _NO_WEIGHTS)
-    return kept
+    usable = [server for server in found if not server.down]
+    if all(server.backup for server in usable):
+        return [replace(server, backup=False) for server in usable]
+    return usable

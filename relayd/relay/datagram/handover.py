@@ -106,9 +106,9 @@ def thaw(receiver: Reception, record: SessionRecord, choices: Sequence[Choice], 
         sock = socket.SocketType(choice.af, _DGRAM, 0, fd)
         sock.setblocking(False)
         session._loop.selector.register(sock, IN, session.on_event)
-        session._take(sock, choice)
         session.reply_to = receiver.outbox.reply_to(session.key)
         session.number = record.conn_id
+        session._take(sock, choice)
     except BaseException:
         receiver.service.loop.selector.abandon(fd)
         if sock is not None:

@@ -97,7 +97,7 @@ class DatagramServices:
             self._end_service(service)
             service = None
         if service is None:
-            self._groups[name] = Groups(listener.targets)
+            self._groups[name] = Groups(listener.targets, listener.balance, listener.shares)
             self.services[name] = DatagramService(
                 loop=self._loop,
                 spec=listener,
@@ -113,7 +113,7 @@ class DatagramServices:
         before = service.spec
         service.change(listener, datagram, limit)
         if before != listener:
-            self._groups[name].retarget(listener.targets)
+            self._groups[name].retarget(listener.targets, listener.balance, listener.shares)
             if departures is not None:
                 departures.consider(service.table, before, listener, datagram=True)
 

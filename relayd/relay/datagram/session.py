@@ -39,7 +39,7 @@ from relayd.relay.datagram.reception import Reception
 from relayd.relay.datagram.record import session_record
 from relayd.relay.datagram.service import LiveSession
 from relayd.relay.datagram.waiting import LateAnswers, Waiting
-from relayd.relay.group import Choice
+from relayd.relay.group import Choice, Group, client_key
 from relayd.spec import OnTargetError, Target
 
 #: Answers between two looks whether more wait than one: a look that finds nothing costs a system call.
@@ -82,6 +82,7 @@ class Session(LiveSession):
 
     __slots__ = (
         "_careful",
+        "_group",
         "_gso_in",
         "_joined",
         "_late",
@@ -124,6 +125,7 @@ class Session(LiveSession):
     reply_to: bytes
     _sock: socket.SocketType
     choice: Choice
+    _group: Group  # that counts this session among those of its choice
     _recv_into: Callable[[memoryview], int]
 
     def __init__(self, receiver: Reception, key: bytes) -> None:
@@ -161,7 +163,9 @@ class Session(LiveSession):
         """
         service = self.service
         move = service.datagram.on_target_error is OnTargetError.MOVE
-        while (choice := self.receiver.group.pick(self._tried)) is not None:
+        group = self.receiver.group
+        key = client_key(self.receiver.layout.client(self.key)) if group.keyed else b""
+        while (choice := group.pick(self._tried, key)) is not None:
             try:
                 sock = self._open(choice)
             except OSError as error:
@@ -224,6 +228,8 @@ class Session(LiveSession):
         self._joined = False
         self._read_most = 1
         self._watch()
+        self._group = self.receiver.group
+        self._group.begun(choice)
 
     def _failed(self, choice: Choice) -> None:
         """`choice` is not to be had. Those that failed before the last answer came may have recovered since."""
@@ -539,7 +545,8 @@ class Session(LiveSession):
                 self._watched = wanted
 
     def _let_go(self) -> None:
-        """Forget the socket in the loop, which closes it when its turn ends."""
+        """Forget the socket in the loop, which closes it when its turn ends. Once for each `_take`."""
+        self._group.ended(self.choice)
         self._loop.selector.forget(self._sock.fileno())
         self._loop.closing.append(self._sock)
 
@@ -582,14 +589,11 @@ class Session(LiveSession):
             self.send = self._sock.send  # not a method of ours: nobody goes round in circles
 
     def leave(self) -> None:
-        """CLOSED, here: another process has its socket now, and goes on with it (`handover`). It stays in the epoll set
-        of this one, which is about to end.
-        """
+        """CLOSED, here: another process has its socket, and goes on with it (`handover`). It stays in our epoll set."""
         self._enter(_CLOSED)
         if self._late is not None:
             self._late.cancel()
         self._waiting = self._late = None
         self.service.left(self)
-        self._loop.selector.forget(self._sock.fileno())
-        self._loop.closing.append(self._sock)
+        self._let_go()
         self.send = self._sock.send

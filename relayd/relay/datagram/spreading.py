@@ -1,4 +1,4 @@
-"""session = "datagram" (D7): each datagram to the next target in turn. No sessions, and no way back.
+"""session = "datagram" (D7): each datagram to the next target. No sessions, and no way back.
 
 There is one connected socket per target, opened with the first datagram to it. A target that cannot be reached is told
 by ICMP, after the fact: the last datagram to it then goes to another one (`on_target_error = "move"`).
@@ -14,7 +14,7 @@ from relayd.net.poller import IN
 from relayd.outcomes import Drop
 from relayd.relay.datagram.listener import Receiver
 from relayd.relay.datagram.service import DatagramService
-from relayd.relay.group import Choice, Group
+from relayd.relay.group import Choice, Group, client_key
 from relayd.spec import OnTargetError
 
 _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})
@@ -26,14 +26,15 @@ LAST_BATCHES = 64
 class Way:
     """A socket to one target. Owns it."""
 
-    __slots__ = ("_spreader", "choice", "kept", "kept_tried", "sock")
+    __slots__ = ("_spreader", "choice", "kept", "kept_key", "kept_tried", "sock")
 
     def __init__(self, spreader: "Spreader", choice: Choice, sock: socket.SocketType) -> None:
         self._spreader = spreader
         self.choice = choice
         self.sock = sock
-        #: The last datagram that went this way, which an error is about, and where else it has been in vain.
+        #: The last datagram that went this way, which an error is about, whose it is, and where it has been in vain.
         self.kept: bytes | None = None
+        self.kept_key = b""
         self.kept_tried: tuple[Choice, ...] = ()
 
     def on_event(self, mask: int) -> None:  # noqa: ARG002  # a handler takes the event bits
@@ -75,12 +76,14 @@ class Spreader:
     def _moves(self) -> bool:
         return self.service.datagram.on_target_error is OnTargetError.MOVE
 
-    def send(self, data: memoryview | bytes, tried: tuple[Choice, ...] = ()) -> None:
-        """Send `data` to the next target in turn, but for those `tried`; counted by reason when none takes it."""
+    def send(self, data: memoryview | bytes, key: bytes, tried: tuple[Choice, ...] = ()) -> None:
+        """Send `data` to the next target, but for those `tried`; counted by reason when none takes it. `key` as of
+        `Group.pick`.
+        """
         reason = Drop.TARGET_FAILED if tried else Drop.NO_TARGET
-        while (choice := self._group.pick(tried)) is not None:
+        while (choice := self._group.pick(tried, key)) is not None:
             tried = (*tried, choice)
-            number = self._send_to(choice, data, tried)
+            number = self._send_to(choice, data, key, tried)
             if not number:
                 return
             if number in _FULL:
@@ -89,7 +92,7 @@ class Spreader:
                 reason = Drop.TOO_LARGE if number == errno.EMSGSIZE else Drop.TARGET_FAILED
         self.service.drop(reason)
 
-    def _send_to(self, choice: Choice, data: memoryview | bytes, tried: tuple[Choice, ...]) -> int:
+    def _send_to(self, choice: Choice, data: memoryview | bytes, key: bytes, tried: tuple[Choice, ...]) -> int:
         """The errno of sending `data` to `choice`, 0 when it is sent. The first error may be about an earlier one."""
         number = errno.EIO
         for _ in range(2):
@@ -108,7 +111,7 @@ class Spreader:
                     self.failed(way)
             else:
                 if self._moves and choice.af != socket.AF_UNIX:
-                    way.kept, way.kept_tried = bytes(data), tried
+                    way.kept, way.kept_key, way.kept_tried = bytes(data), key, tried
                 return 0
         return number
 
@@ -122,7 +125,7 @@ class Spreader:
         forget_errors(way.sock)
         kept, way.kept = way.kept, None
         if kept is not None:
-            self.send(kept, way.kept_tried)
+            self.send(kept, way.kept_key, way.kept_tried)
         elif not self._moves:
             self.service.drop(Drop.TARGET_FAILED)
 
@@ -165,15 +168,16 @@ class SpreadingReceiver(Receiver):
         self.spreader = spreader
 
     def _take(self, inbox: Inbox, count: int) -> None:
-        send = self.spreader.send
+        send, keyed, client = self.spreader.send, self.reception.group.keyed, self.reception.layout.client
         for at in range(count):
+            key = client_key(client(inbox.keys[at])) if keyed else b""
             data = inbox.views[at][: inbox.sizes[at]]
             segment = inbox.segments.get(at)
             if segment is None:
-                send(data)
+                send(data, key)
                 continue
             for start in range(0, len(data), segment):
-                send(data[start : start + segment])
+                send(data[start : start + segment], key)
 
     def finish(self) -> None:
         """Pass on what has arrived already, and close: nobody waits for an answer."""

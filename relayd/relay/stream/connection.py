@@ -29,7 +29,7 @@ from relayd.net.options import apply_keepalive
 from relayd.net.poller import ENDING, ERR, HUP, IN, OUT
 from relayd.net.tcp import path_info, reset_at_close, unacknowledged
 from relayd.outcomes import Outcome, Side
-from relayd.relay.group import Choice, Group
+from relayd.relay.group import Choice, Group, client_key
 from relayd.relay.loop import Actor
 from relayd.relay.stream.pump import Flow, Pump
 from relayd.relay.stream.service import StreamService
@@ -95,6 +95,7 @@ class Connection:
         "_client_fd",
         "_client_sockaddr",
         "_connected_at",
+        "_counted",
         "_deadline",
         "_early",
         "_errno",
@@ -138,6 +139,8 @@ class Connection:
         self._target: socket.SocketType | None = None
         self._target_fd = -1
         self._choice: Choice | None = None
+        #: The choice while it counts this connection; what it was stays in `_choice`.
+        self._counted: Choice | None = None
         #: Both between DIALING and CLOSED, and neither else.
         self._pump_in: Pump | None = None
         self._pump_out: Pump | None = None
@@ -177,15 +180,27 @@ class Connection:
         """Dial the next target in turn, until one is under way or none is left."""
         stream = self._service.stream
         while self._attempts < stream.dial_attempts:
-            choice = self._arrival.group.pick(self._tried)
+            group = self._arrival.group
+            choice = group.pick(self._tried, client_key(self._client_sockaddr) if group.keyed else b"")
             if choice is None:
                 break
-            self._choice = choice
+            self._count(choice)
             self._attempts += 1
             self._deadline = self.loop.now + stream.timeouts.connect_s
             if self._dial(choice):
                 return
         self._close(self._outcome or Outcome.NO_TARGET, self._errno)
+
+    def _count(self, choice: Choice) -> None:
+        """It is the choice of this connection from now on, and has one more, until `_uncount`."""
+        self._choice = self._counted = choice
+        self._arrival.group.begun(choice)
+
+    def _uncount(self) -> None:
+        """The choice has one less. Idempotent."""
+        if self._counted is not None:
+            self._arrival.group.ended(self._counted)
+            self._counted = None
 
     def _dial(self, choice: Choice) -> bool:
         """Begin to connect to `choice`; False when that has failed for good, with `outcome` and `errno` set."""
@@ -238,6 +253,7 @@ class Connection:
             self._outcome = Outcome.TARGET_UNREACHABLE
         if self._choice is not None:
             self._tried = (*self._tried, self._choice)
+            self._uncount()
 
     def _dial_again(self, number: int) -> None:
         """The attempt under way has failed with errno `number`: forget its socket and go on with the next target."""
@@ -482,6 +498,7 @@ class Connection:
             return
         self.phase = _CLOSED
         self._timer.discard(self)
+        self._uncount()
         service, pump_in, pump_out = self._service, self._pump_in, self._pump_out
         bytes_in = bytes_out = 0
         if pump_in is not None and pump_out is not None:
@@ -519,6 +536,7 @@ class Connection:
             return
         self.phase = _CLOSED
         self._timer.discard(self)
+        self._uncount()
         self._service.left(self)
         for pump in (self._pump_in, self._pump_out):
             if pump is not None:

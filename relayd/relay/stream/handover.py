@@ -236,7 +236,7 @@ def _socket(af: int, fds: list[int]) -> socket.SocketType:
 
 def _remember(connection: Connection, record: StreamRecord, choices: Sequence[Choice]) -> None:
     if record.choice >= 0:
-        connection._choice = choices[record.choice]
+        connection._count(choices[record.choice])
     connection._tried = tuple(choices[at] for at in record.tried)
     connection._early = record.early
     connection._attempts = record.attempts

@@ -56,12 +56,12 @@ class StreamServices:
             raise ValueError(f"{listener.name} serves no streams")
         service = self.services.get(listener.name)
         if service is None:
-            self._groups[listener.name] = Groups(listener.targets)
+            self._groups[listener.name] = Groups(listener.targets, listener.balance, listener.shares)
             self.services[listener.name] = self._make(listener, stream, id_prefix)
             return
         before = service.spec
         if before != listener:
-            self._groups[listener.name].retarget(listener.targets)
+            self._groups[listener.name].retarget(listener.targets, listener.balance, listener.shares)
             service.change(listener, stream)
             departures.consider(service.connections, before, listener, datagram=False)
 
@@ -143,7 +143,7 @@ class StreamServices:
         else:
             service = self._make(listener, listener.stream, "")
             self._removed.append(service)
-        return service, Groups(listener.targets).at(bind_port, bind_index)
+        return service, Groups(listener.targets, listener.balance, listener.shares).at(bind_port, bind_index)
 
     def closed(self, name: str) -> defaultdict[Outcome, int]:
         """The counts of how connections of the listener `name` have ended."""

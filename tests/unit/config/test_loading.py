@@ -241,18 +241,34 @@ TARGETS = [
     ("[5]", 12, "targets[0]", "must be a string or a table", ""),
     ("[{}]", 12, "targets[0].address", "is missing", ""),
     ('[{address = "2001:db8::1"}]', 23, "targets[0].address", "in brackets", 'did you mean "[2001:db8::1]:80"?'),
-    ('[{address = "x:1", weight = 2}]', 30, "targets[0].weight", "unknown key", ""),
+    ('[{address = "x:1", wieght = 2}]', 30, "targets[0].wieght", "unknown key", "did you mean `weight`?"),
+    ('[{server = "x:1", address = "y:1"}]', 13, "targets[0].server", "unknown key", "did you mean `address`?"),
+    ('[{address = "x:1", weight = 0}]', 39, "targets[0].weight", "must be at least 1", None),
+    ('[{address = "x:1", weight = 257}]', 39, "targets[0].weight", "must be at most 256", None),
+    ('[{address = "x:1", backup = 1}]', 39, "targets[0].backup", "must be true or false", None),
+    ('[{address = "x:1", backup = true}]', 12, "targets[0]", "every target is a backup", ""),
     ("{address = 5}", 11, "targets.address", "must be a string", ""),
 ]
 
 
 @pytest.mark.parametrize(("value", "column", "key", "message", "suggestion"), TARGETS)
-def test_wrong_targets(problems: Problems, value: str, column: int, key: str, message: str, suggestion: str) -> None:
+def test_wrong_targets(
+    problems: Problems, value: str, column: int, key: str, message: str, suggestion: str | None
+) -> None:
     (problem,) = problems(f'[listeners.web]\nbind = "127.0.0.1:1"\ntargets = {value}')
     assert (problem.line, problem.key) == (3, f"listeners.web.{key}")
     assert problem.column == column or "{address = 5}" in value
     assert message in problem.message
-    assert problem.suggestion == suggestion
+    assert suggestion is None or problem.suggestion == suggestion
+
+
+def test_weights_are_nothing_to_the_first_that_does_not_fail(problems: Problems) -> None:
+    (problem,) = problems(
+        '[listeners.web]\nbind = "127.0.0.1:1"\nbalance = "first"\n'
+        'targets = ["10.0.0.1:1", { address = "10.0.0.2:1", weight = 2 }]'
+    )
+    assert (problem.line, problem.key) == (4, "listeners.web.targets[1]")
+    assert "no weights" in problem.message
 
 
 @pytest.mark.parametrize(

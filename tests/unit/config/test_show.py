@@ -24,6 +24,7 @@ from relayd.spec import (
     Passed,
     PortRule,
     SessionMode,
+    Share,
     SocketOptions,
     Spec,
     Stream,
@@ -188,7 +189,7 @@ def test_what_it_looks_like(tmp_path: Path) -> None:
         '[admin]\nlisten = ["unix:/run/relayd/admin.sock"]\nallow_remote = false\n\n'
         '[listeners."a.b"]\ntype = "stream"\nbind = [\n    "127.0.0.1:1",\n    "unix:/nonexistent/x",\n]\n'
         'backlog = 4096\nfreebind = false\nfast_open = false\ndefer_accept = "off"\nmode = "0660"\n'
-        'targets = ["10.0.0.1:1"]\ndial_attempts = 3\n'
+        'targets = ["10.0.0.1:1"]\nbalance = "round_robin"\ndial_attempts = 3\n'
         'connect_timeout = "5s"\nidle_timeout = "1h"\nhalf_close_timeout = "1m"\nmax_lifetime = "off"\n'
         'keepalive = { idle = "1m", interval = "10s", probes = 6 }\ntcp_user_timeout = "off"\nnodelay = true\n'
     )
@@ -205,13 +206,38 @@ def test_types_and_ranges(tmp_path: Path) -> None:
     assert game == (
         '[listeners.game]\ntype = "dgram"\nbind = ["127.0.0.1:27000-27099"]\nfreebind = false\n'
         'targets = [\n    "10.0.0.1:1-100",\n    "10.0.0.2:+1",\n    "[2001:db8::1]",\n    "a.example.com",\n]\n'
-        'session_timeout = "1m"\nmax_sessions = 7\nsession = "client"\non_target_error = "move"'
+        'balance = "round_robin"\nsession_timeout = "1m"\nmax_sessions = 7\nsession = "client"\n'
+        'on_target_error = "move"'
     )
     assert log == (
         '[listeners.log]\ntype = ["stream", "dgram"]\nbind = ["unix:@log"]\nbacklog = 4096\n'
-        'targets = ["unix:@to"]\ndial_attempts = 3\nconnect_timeout = "5s"\nidle_timeout = "1h"\n'
+        'targets = ["unix:@to"]\nbalance = "round_robin"\n'
+        'dial_attempts = 3\nconnect_timeout = "5s"\nidle_timeout = "1h"\n'
         'half_close_timeout = "1m"\nmax_lifetime = "off"\nsession = "datagram"\non_target_error = "move"\n'
     )
+
+
+def test_shares(tmp_path: Path) -> None:
+    path = tmp_path / "relay.toml"
+    path.write_text(
+        '[listeners.web]\nbind = "127.0.0.1:1"\nbalance = "least_connections"\ntargets = ["10.0.0.1:1", '
+        '{ address = "10.0.0.2:1", weight = 256 }, { address = "10.0.0.3:1", backup = true, weight = 1 }]\n'
+    )
+    spec = load(path).spec
+    assert spec.listeners[0].shares == (Share(), Share(256), Share(1, backup=True))
+    shown = to_toml(spec)
+    assert (
+        'targets = [\n    "10.0.0.1:1",\n    { address = "10.0.0.2:1", weight = 256 },\n'
+        '    { address = "10.0.0.3:1", backup = true },\n]\nbalance = "least_connections"\n'
+    ) in shown
+    path.write_text(shown)
+    assert load(path).spec == spec
+
+
+def test_shares_that_are_alike_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "relay.toml"
+    path.write_text('[listeners.web]\nbind = "127.0.0.1:1"\ntargets = [{ address = "10.0.0.2:1", weight = 1 }]')
+    assert load(path).spec.listeners[0].shares == ()
 
 
 def test_sockets_of_systemd(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ STREAM_KEYS = {
     "user": ('"0"', '"1"'),
     "group": ('"0"', '"1"'),
     "dial_attempts": ("1", "2"),
+    "balance": ('"first"', '"random"'),
     "source": ('"10.0.0.5"', '"10.0.0.6"'),
     "connect_timeout": ('"1s"', '"2s"'),
     "idle_timeout": ('"1s"', '"off"'),

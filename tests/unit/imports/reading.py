@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from relayd.config import ConfigError, Problem, load
-from relayd.imports.draft import Draft, Imported, Leftover
+from relayd.imports.draft import Draft, Imported, Leftover, Place
 from relayd.imports.rendering import to_toml
 
 Parse = Callable[[str], Imported]
@@ -36,11 +36,17 @@ def only(imported: Imported) -> Draft:
     return imported.drafts[0]
 
 
+def target(place: Place) -> str:
+    """An address, and what there is of its share."""
+    weight = f" weight {place.weight}" if place.weight != 1 else ""
+    return place.text + weight + " backup" * place.backup
+
+
 def keys(draft: Draft) -> dict[str, object]:
     """Everything that stands in its table."""
     found: dict[str, object] = {
         "bind": [place.text for place in draft.binds],
-        "targets": [place.text for place in draft.targets],
+        "targets": [target(place) for place in draft.targets],
     }
     if draft.types != ("stream",):
         found["type"] = list(draft.types)

@@ -1,5 +1,6 @@
 """What the loader refuses is taken out, and told with its line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from relayd.config.problems import Problem
 from relayd.imports.draft import Draft, Imported, Place, Setting
 from relayd.imports.loadable import loadable
-from tests.unit.imports.reading import problems_in, told, toml
+from tests.unit.imports.reading import problems_in, target, told, toml
 
 
 def draft(name: str, bind: tuple[str, ...], targets: tuple[str, ...] = ("10.0.0.1:80",), **settings: Setting) -> Draft:
@@ -71,6 +72,33 @@ def test_what_all_share(tmp_path: Path) -> None:
     )
     assert told(found) == [(7, "idle_timeout = 999d")]
     assert [one.settings for one in found.drafts] == [{}, {}]
+
+
+@pytest.mark.parametrize("bad", ["0.0.0.0:1", "\udcfc:1"])
+def test_where_backups_are_left_alone_they_are_none(tmp_path: Path, bad: str) -> None:
+    one = draft("a", ("127.0.0.1:1",))
+    places = (Place(bad, 20), Place("10.0.0.1:80", 21, backup=True), Place("10.0.0.2:80", 22, 5, backup=True))
+    found = what_is_left(tmp_path, replace(one, targets=places))
+    assert [target(place) for place in found.drafts[0].targets] == ["10.0.0.1:80", "10.0.0.2:80 weight 5"]
+    assert [(line, text) for line, text in told(found) if line > 20] == [
+        (21, "backup 10.0.0.1:80"),
+        (22, "backup 10.0.0.2:80"),
+    ]
+    assert len(found.leftovers) == 3
+
+
+def test_a_target_with_a_share_that_is_refused(tmp_path: Path) -> None:
+    one = draft("a", ("127.0.0.1:1",))
+    places = (Place("10.0.0.1:80", 20), Place("0.0.0.0:1", 21, 2), Place("10.0.0.2:80", 22, 257))
+    found = what_is_left(tmp_path, replace(one, targets=places))
+    assert [target(place) for place in found.drafts[0].targets] == ["10.0.0.1:80"]
+    assert told(found) == [(21, "target 0.0.0.0:1"), (22, "target 10.0.0.2:80")]
+
+
+def test_a_balance_that_is_refused(tmp_path: Path) -> None:
+    found = what_is_left(tmp_path, draft("a", ("127.0.0.1:1",), balance=Setting("nosuch", 7)))
+    assert told(found) == [(7, "balance = nosuch")]
+    assert [one.settings for one in found.drafts] == [{}]
 
 
 def test_the_daemon(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import tomli
 
 from relayd.imports.draft import Draft, Imported, Leftover, Place, Setting
@@ -93,6 +94,43 @@ def test_many_targets_stand_one_below_the_other() -> None:
     text = to_toml(imported(dataclasses.replace(draft(), targets=many)), "x")
     assert '\ntargets = [\n    "10.0.0.1:80",\n' in text
     assert tomli.loads(text)["listeners"]["web"]["targets"] == [place.text for place in many]
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        (Place("a:1", 5), '"a:1"'),
+        (Place("a:1", 5, weight=2), '{ address = "a:1", weight = 2 }'),
+        (Place("a:1", 5, backup=True), '{ address = "a:1", backup = true }'),
+        (Place("a:1", 5, 2, backup=True), '{ address = "a:1", weight = 2, backup = true }'),
+    ],
+)
+def test_a_target_with_a_share_is_a_table(place: Place, expected: str) -> None:
+    one = dataclasses.replace(draft(), targets=(Place("b:1", 5), place))
+    assert f'\ntargets = ["b:1", {expected}]\n' in to_toml(imported(one), "x")
+
+
+def test_balance_stands_after_targets() -> None:
+    text = to_toml(imported(draft(dial_attempts=Setting(3, 1), balance=Setting("first", 1, "why"))), "x")
+    assert text.endswith('targets = ["10.0.0.1:80"]\nbalance = "first" # why\ndial_attempts = 3\n')
+
+
+def test_balance_is_a_default_of_both_types() -> None:
+    same = {"balance": Setting("random", 1)}
+    found = imported(draft("a", same), draft("b", same, ("dgram",)))
+    assert tomli.loads(to_toml(found, "x"))["defaults"] == {"balance": "random"}
+    assert "defaults" not in tomli.loads(to_toml(imported(draft("a", same), draft("b", None, ("dgram",))), "x"))
+
+
+def test_what_is_said_of_targets() -> None:
+    short = dataclasses.replace(draft(), about_targets="why")
+    assert '\ntargets = ["10.0.0.1:80"] # why\n' in to_toml(imported(short), "x")
+    long = dataclasses.replace(draft(), about_targets="because " * 20)
+    assert "\n# because because" in to_toml(imported(long), "x")
+    many = dataclasses.replace(short, targets=tuple(Place(f"10.0.0.{number}:80", 5) for number in range(20)))
+    text = to_toml(imported(many), "x")
+    assert "\n# why\ntargets = [\n" in text
+    assert len(tomli.loads(text)["listeners"]["web"]["targets"]) == 20
 
 
 def test_remarks() -> None:

@@ -22,7 +22,9 @@ def accepted(table: str, key: str, value: str) -> bool:
     """Whether a file may say so."""
     where = {
         "Above all tables": f"{key} = {value}",
-        "A target as a table": f"[listeners.x]\ntargets = {{ {key} = {value} }}",
+        "A target as a table": "[listeners.x]\ntargets = { "
+        + ", ".join({"address": 'address = "x:1"', key: f"{key} = {value}"}.values())
+        + " }",
         "keepalive as a table": f"[defaults]\nkeepalive = {{ {key} = {value} }}",
         "[listeners.NAME]": f"[listeners.x]\n{key} = {value}",
         "[listeners.NAME] and [defaults]": f"[defaults]\n{key} = {value}",

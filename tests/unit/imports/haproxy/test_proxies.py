@@ -19,6 +19,7 @@ def read(*lines: str) -> tuple[Proxy, Notes]:
         *("log global", "option tcplog", "option redispatch", "option tcpka", "option splice-auto", "no option x"),
         *("option httplog", "option forwardfor", "http-request deny", "errorfile 400 /a", "timeout http-request 5s"),
         *("timeout queue 5s", "description a", "option dontlognull", "stats enable", "enabled", "cookie a insert"),
+        "option allbackups",
     ],
 )
 def test_what_needs_no_line(line: str) -> None:
@@ -36,6 +37,7 @@ def test_what_needs_no_line(line: str) -> None:
         ("option tcp-check", "no health checks"),
         ("tcp-check connect", "no health checks"),
         ("http-check send", "no health checks"),
+        ("hash-type consistent", "one hash, and consistent"),
         ("stick-table type ip size 5", "no stick tables"),
         ("tcp-request inspect-delay 5s", "reads nothing"),
         ("timeout nosuch 5s", "nothing like it"),
@@ -68,6 +70,21 @@ def test_what_is_kept_for_later() -> None:
         "balance": "balance source",
         "retries": "retries 3",
     }
+    assert not notes.leftovers
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept", "covered"),
+    [
+        (["option allbackups"], "option allbackups", [(2, "option allbackups")]),
+        (["no option allbackups"], "no option allbackups", []),
+        (["option allbackups", "no option allbackups"], "no option allbackups", [(2, "option allbackups")]),
+    ],
+)
+def test_whether_all_backups_count(lines: list[str], kept: str, covered: list[tuple[int, str]]) -> None:
+    found, notes = read(*lines)
+    assert found.values["allbackups"].text == kept
+    assert notes.covered == covered
     assert not notes.leftovers
 
 

@@ -7,6 +7,7 @@ import pytest
 from relayd.imports.haproxy.reading import parse
 from tests.unit.imports.reading import keys, only, opening, problems_in, reason, told, toml
 
+FOR_BACKUPS = "so that a backup is dialled when every other target has failed"
 DEFAULTS = "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n"
 
 
@@ -50,7 +51,8 @@ def test_a_backend_of_two_frontends_is_told_once() -> None:
     )
     found = parse(text)
     assert [draft.name for draft in found.drafts] == ["a", "b"]
-    assert told(found) == [(13, "balance source"), (14, "check")]
+    assert [keys(draft)["balance"] for draft in found.drafts] == ["source_hash", "source_hash"]
+    assert told(found) == [(14, "check")]
 
 
 @pytest.mark.parametrize(
@@ -94,10 +96,69 @@ def test_one_keepalive_for_both_sides() -> None:
     assert told(found) == [(10, "srvtcpka-idle 60")]
 
 
-def test_balance_matters_with_several_targets_only() -> None:
-    assert told(parse(listen("balance source"))) == []
-    assert told(parse(listen("balance roundrobin", "server b b:1"))) == []
-    assert told(parse(listen("balance leastconn", "server b b:1"))) == [(9, "balance leastconn")]
+@pytest.mark.parametrize(
+    ("lines", "targets", "balance", "left"),
+    [
+        (["balance leastconn", "server b 10.0.0.2:1"], ["10.0.0.2:1"], "least_connections", []),
+        (["balance uri", "server b 10.0.0.2:1"], ["10.0.0.2:1"], None, ["balance uri"]),
+        (["balance roundrobin", "server b b:1 weight 5"], ["b:1 weight 5"], None, []),
+        (["balance leastconn", "server b 10.0.0.2:1 weight 5 backup"], ["10.0.0.2:1 backup"], None, []),
+        (
+            ["balance first", "server b 10.0.0.2:1 weight 5"],
+            ["10.0.0.2:1"],
+            "first",
+            ["balance first", "weight 5"],
+        ),
+        (["server b b:1 weight 0"], [], None, ["server b b:1 weight 0"]),
+    ],
+)
+def test_how_clients_are_spread(lines: list[str], targets: list[str], balance: str | None, left: list[str]) -> None:
+    found = parse(listen(*lines))
+    assert keys(only(found))["targets"] == ["10.0.0.1:80", *targets]
+    assert keys(only(found)).get("balance") == balance
+    assert [one.text for one in found.leftovers] == left
+
+
+@pytest.mark.parametrize(
+    ("lines", "attempts", "comment"),
+    [
+        (["server b b:1 backup"], None, ""),
+        (["server b b:1", "server c c:1 backup"], None, ""),
+        (
+            ["server b b:1", "server c c:1", "server d d:1 backup"],
+            4,
+            FOR_BACKUPS,
+        ),
+        (
+            ["retries 0", "server b b:1 backup"],
+            2,
+            f"raised, {FOR_BACKUPS}",
+        ),
+        (["retries 1", "server b b:1 backup"], 2, "retries 1, and the first; each dial goes to the next target"),
+    ],
+)
+def test_a_backup_has_its_dial(lines: list[str], attempts: int | None, comment: str) -> None:
+    setting = only(parse(listen(*lines))).settings.get("dial_attempts")
+    assert (setting.value if setting else None, setting.comment if setting else "") == (attempts, comment)
+
+
+def test_one_backup_or_all() -> None:
+    backups = ["server b b:1 backup", "server c c:1 backup"]
+    assert only(parse(listen(*backups[:1]))).about_targets == ""
+    assert "the first that is up" in only(parse(listen(*backups))).about_targets
+    assert "the first that is up" in only(parse(listen(*backups, "no option allbackups"))).about_targets
+    found = parse(listen(*backups, "option allbackups"))
+    assert only(found).about_targets == ""
+    assert (11, "option allbackups") in found.covered
+
+
+def test_what_defaults_say_of_balance_is_told_once() -> None:
+    text = "defaults\n balance uri\n option allbackups\n" + "".join(
+        f"listen {name}\n bind :{port}\n server a a:1\n server b b:1\n" for name, port in (("a", 1), ("b", 2))
+    )
+    found = parse(text)
+    assert [one for one in told(found) if one[0] < 4] == [(2, "balance uri")]
+    assert found.covered == ((3, "option allbackups"),)
 
 
 def test_binds_whose_options_differ_are_listeners_of_their_own() -> None:
@@ -164,4 +225,12 @@ def test_rules_of_access_open_it() -> None:
 
 def test_it_loads(tmp_path: Path) -> None:
     text = listen("bind [::]:80", "server b [2001:db8::1]", "server c c.example.com:+5", "retries 2", "clitcpka-idle 5")
+    assert problems_in(tmp_path)(toml(parse(text))) == ()
+
+
+@pytest.mark.parametrize("how", ["roundrobin", "leastconn", "random(3)", "source", "first", "uri"])
+def test_every_way_to_balance_loads(tmp_path: Path, how: str) -> None:
+    text = listen(
+        f"balance {how}", "server b b:1 weight 256 id 2", "server c c:1 backup weight 2", "server d d:1 backup"
+    )
     assert problems_in(tmp_path)(toml(parse(text))) == ()

@@ -83,10 +83,14 @@ def test_a_template_is_its_name() -> None:
         ("send-proxy-v2 proxy-v2-options ssl", ["send-proxy-v2"]),
         ("resolvers a resolve-prefer ipv4 init-addr none", ["resolvers a", "resolve-prefer ipv4"]),
         ("id 5 enabled verify none", []),
+        ("id x weight 256 backup", []),
         ("no-check", []),
         ("weight 5", []),
         ("nosuch a b", ["nosuch a b"]),
+        ("nosuch a weight 5 odd backup", ["nosuch a", "odd"]),
+        ("hash-key addr", ["hash-key addr"]),
         ("weight x", ["weight x"]),
+        ("weight 257", ["weight 257"]),
         ("source 10.0.0.9 usesrc clientip", ["source 10.0.0.9"]),
         ("tcp-ut 5s tfo", ["tcp-ut 5s", "tfo"]),
     ],
@@ -100,21 +104,50 @@ def test_options_that_are_told(options: str, left: list[str]) -> None:
 @pytest.mark.parametrize(
     ("lines", "kept", "left"),
     [
-        (["a:1", "b:1 backup"], ["a:1"], 1),
-        (["a:1 backup", "b:1 backup"], ["a:1"], 1),
-        (["a:1 disabled", "b:1"], ["b:1"], 1),
-        (["a:1 weight 0", "b:1"], ["b:1"], 1),
-        (["a:1 ssl verify none", "b:1"], ["b:1"], 1),
-        (["a:1 weight 5", "b:1 weight 5"], ["a:1", "b:1"], 0),
-        (["a:1 weight 5", "b:1"], ["a:1", "b:1"], 1),
-        (["a:1 weight 5", "b:1 weight 6"], ["a:1", "b:1"], 2),
-        ([], [], 0),
+        (["a:1", "b:1 backup"], [("a:1", False), ("b:1", True)], []),
+        (["a:1 backup", "b:1"], [("a:1", True), ("b:1", False)], []),
+        (["a:1 backup", "b:1 backup", "c:1 backup"], [("a:1", False), ("b:1", True), ("c:1", True)], []),
+        (["a:1 disabled", "b:1"], [("b:1", False)], [1]),
+        (["a:1 disabled", "b:1 backup"], [("b:1", False)], [1]),
+        (["a:1 weight 0", "b:1"], [("b:1", False)], [1]),
+        (["a:1 ssl verify none", "b:1"], [("b:1", False)], [1]),
+        ([], [], []),
     ],
 )
-def test_which_are_carried(lines: list[str], kept: list[str], left: int) -> None:
+def test_which_are_carried(lines: list[str], kept: list[tuple[str, bool]], left: list[int]) -> None:
     found, notes = read(*(f"server s {line}" for line in lines))
-    assert [one.text(["9"]) for one in carried(found, notes)] == kept
-    assert len(notes.leftovers) == left
+    assert [(one.text(["9"]), one.backup) for one in carried(found, notes, all_backups=False)] == kept
+    assert [one.line for one in notes.leftovers] == left
+
+
+@pytest.mark.parametrize(
+    ("lines", "kept"),
+    [
+        (["a:1", "b:1 backup", "c:1 backup"], [False, True, True]),
+        (["a:1 backup", "b:1 backup"], [False, False]),
+    ],
+)
+def test_all_backups(lines: list[str], kept: list[bool]) -> None:
+    found, notes = read(*(f"server s {line}" for line in lines))
+    assert [one.backup for one in carried(found, notes, all_backups=True)] == kept
+    assert not notes.leftovers
+
+
+@pytest.mark.parametrize(
+    ("default", "own", "expected"),
+    [
+        ("backup", "no-backup", (False, False, False)),
+        ("", "backup", (True, False, False)),
+        ("disabled", "enabled", (False, False, False)),
+        ("disabled", "no-disabled", (False, False, False)),
+        ("ssl verify none", "no-ssl", (False, False, False)),
+        ("backup disabled ssl", "", (True, True, True)),
+    ],
+)
+def test_what_a_server_turns_off_again(default: str, own: str, expected: tuple[bool, bool, bool]) -> None:
+    found, notes = read(f"default-server {default}", f"server a a:1 {own}")
+    assert [(one.backup, one.down, one.tls) for one in found] == [expected]
+    assert not notes.leftovers
 
 
 def test_default_server_is_for_those_after_it() -> None:

@@ -84,6 +84,42 @@ def test_every_target_is_tried() -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "attempts", "comment"),
+    [
+        ("", None, ""),
+        ("server d:1;", 4, "as nginx: every target"),
+        ("proxy_next_upstream_tries 1;", 3, "raised, so that a backup is dialled when every other target has failed"),
+        ("proxy_next_upstream off;", 3, "raised, so that a backup is dialled when every other target has failed"),
+        ("proxy_next_upstream_tries 5;", 5, "proxy_next_upstream_tries"),
+    ],
+)
+def test_a_backup_has_its_dial(lines: str, attempts: int | None, comment: str) -> None:
+    more, rest = (lines, "") if lines.startswith("server") else ("", lines)
+    servers = f"server a:1; server b:1; server c:1 backup; {more}"
+    found = parse(f"upstream x {{ {servers} }} server {{ listen 80; proxy_pass x; {rest} }}")
+    setting = only(found).settings.get("dial_attempts")
+    assert (setting.value if setting else None, setting.comment if setting else "") == (attempts, comment)
+    datagrams = parse(f"upstream x {{ {servers} }} server {{ listen 80 udp; proxy_pass x; {rest} }}")
+    assert "dial_attempts" not in keys(only(datagrams))
+
+
+@pytest.mark.parametrize("listen", ["listen 80;", "listen 80 udp;", "listen 80; listen 80 udp;"])
+def test_how_clients_are_spread(listen: str) -> None:
+    text = "upstream x { least_conn; server a:1 weight=600; server b:1 weight=300; server c:1 backup; }"
+    found = parse(f"{text} server {{ {listen} proxy_pass x; }}")
+    assert keys(only(found))["targets"] == ["a:1 weight 2", "b:1", "c:1 backup"]
+    assert keys(only(found))["balance"] == "least_connections"
+    assert "up to 600" in only(found).about_targets
+    assert not found.leftovers
+
+
+def test_what_an_upstream_of_two_servers_says_is_told_once() -> None:
+    text = "upstream x { least_time connect; server a:1; }\n"
+    found = parse(text + "server { listen 1; proxy_pass x; }\nserver { listen 2; proxy_pass x; }\n")
+    assert told(found) == [(1, "least_time connect")]
+
+
+@pytest.mark.parametrize(
     ("line", "why"),
     [
         ("proxy_protocol on", "PROXY header"),
@@ -164,6 +200,13 @@ def test_what_stands_around_the_stream_block() -> None:
 def test_rules_of_access_open_it() -> None:
     found = parse(server("allow 10.0.0.0/8;", "allow all;", "deny all;"))
     assert [one.text for one in opening(found)] == ["allow 10.0.0.0/8", "deny all"]
+
+
+@pytest.mark.parametrize("method", ["least_conn", "ip_hash", "hash $remote_addr consistent", "random", "hash $x"])
+def test_every_way_to_choose_loads(tmp_path: Path, method: str) -> None:
+    servers = "server a:1 weight=1000; server b:1; server c:1 backup weight=9; server d:1 backup;"
+    text = f"upstream x {{ {method}; {servers} }}\nserver {{ listen 53; listen 53 udp; proxy_pass x; }}\n"
+    assert problems_in(tmp_path)(toml(parse(text))) == ()
 
 
 def test_it_loads(tmp_path: Path) -> None:

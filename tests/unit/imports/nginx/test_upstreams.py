@@ -4,13 +4,15 @@ import pytest
 
 from relayd.imports.draft import Notes
 from relayd.imports.nginx.syntax import directives
-from relayd.imports.nginx.upstreams import address, targets
+from relayd.imports.nginx.upstreams import Goals, address, goals
+from tests.unit.imports.reading import target
+
+TWO = "server 10.0.0.1:1; server 10.0.0.2:1;"
 
 
-def read(text: str) -> tuple[list[str], list[str]]:
+def read(text: str) -> tuple[Goals, Notes]:
     notes = Notes()
-    found = targets(directives(f"upstream x {{ {text} }}", notes)[0], notes)
-    return [place.text for place in found], [one.text for one in notes.leftovers]
+    return goals(directives(f"upstream x {{ {text} }}", notes)[0], notes), notes
 
 
 @pytest.mark.parametrize(
@@ -40,19 +42,117 @@ def test_address(text: str, expected: str | None) -> None:
     ("text", "kept", "left"),
     [
         ("server a:1; server b:1;", ["a:1", "b:1"], []),
-        ("server a:1; server b:1 backup;", ["a:1"], ["server b:1 backup"]),
+        ("server a:1; server b:1 backup;", ["a:1", "b:1 backup"], []),
         ("server a:1 backup; server b:1 backup;", ["a:1", "b:1"], []),
+        ("server a:1 down; server b:1 backup;", ["b:1"], ["server a:1 down"]),
         ("server a:1 down; server b:1;", ["b:1"], ["server a:1 down"]),
-        ("server a:1 weight=5; server b:1;", ["a:1", "b:1"], ["weight=5"]),
+        ("server a:1 weight=5; server b:1;", ["a:1 weight 5", "b:1"], []),
         ("server a:1 weight=5; server b:1 weight=5;", ["a:1", "b:1"], []),
+        (
+            "server a:1; server b:1 backup weight=2; server c:1 backup;",
+            ["a:1", "b:1 weight 2 backup", "c:1 backup"],
+            [],
+        ),
+        ("server a:1 weight=0; server b:1 weight=x;", ["a:1", "b:1"], ["weight=0", "weight=x"]),
         ("server a:1 max_fails=3 fail_timeout=5s resolve;", ["a:1"], ["max_fails=3 fail_timeout=5s"]),
         ("server a:1 max_conns=3 nosuch;", ["a:1"], ["max_conns=3", "nosuch"]),
-        ("server a:1; least_conn;", ["a:1"], []),
-        ("hash $remote_addr; server a:1; server b:1;", ["a:1", "b:1"], ["hash $remote_addr"]),
         ("zone x 64k; include y; nosuch; server a:1;", ["a:1"], ["zone x 64k", "include y", "nosuch"]),
         ("server; server a;", [], ["server", "server a"]),
         ("", [], []),
     ],
 )
 def test_targets(text: str, kept: list[str], left: list[str]) -> None:
-    assert read(text) == (kept, left)
+    found, notes = read(text)
+    assert [target(place) for place in found.targets] == kept
+    assert [one.text for one in notes.leftovers] == left
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected", "comment"),
+    [
+        (["256", "1"], ["256", "1"], ""),
+        (["1000", "500"], ["2", "1"], "weights of up to 1000 divided: relayd has up to 256"),
+        (["1000", "999", "1"], ["256", "256", "1"], "weights of up to 1000 divided: relayd has up to 256"),
+        (["1000", "1000"], ["1", "1"], ""),
+        (["999999999", "1"], ["256", "1"], "weights of up to 999999999 divided: relayd has up to 256"),
+    ],
+)
+def test_weights_that_are_too_large(weights: list[str], expected: list[str], comment: str) -> None:
+    found, notes = read("".join(f"server a{number}:1 weight={weight};" for number, weight in enumerate(weights)))
+    assert [str(place.weight) for place in found.targets] == expected
+    assert found.comment == comment
+    assert not notes.leftovers
+
+
+def test_weights_of_one_kind_that_are_too_large() -> None:
+    found, _ = read("server a:1; server b:1 weight=3; server c:1 weight=400 backup; server d:1 weight=200 backup;")
+    assert [place.weight for place in found.targets] == [1, 3, 2, 1]
+    assert "up to 400" in found.comment
+
+
+HASH = "another hash than nginx's: clients go to other targets than they did"
+
+
+@pytest.mark.parametrize(
+    ("method", "expected", "comment"),
+    [
+        ("least_conn", "least_connections", ""),
+        ("ip_hash", "source_hash", HASH),
+        ("hash $remote_addr", "source_hash", HASH),
+        ("hash $remote_addr consistent", "source_hash", HASH),
+        ("hash ${remote_addr}", "source_hash", HASH),
+        ("hash $binary_remote_addr consistent", "source_hash", HASH),
+        ("random", "random", "the less busy of two; one at random in nginx"),
+        ("random two", "random", ""),
+        ("random two least_conn", "random", ""),
+        ("random two least_time=connect", "random", "the less busy of two; the faster in nginx"),
+    ],
+)
+def test_what_relayd_has(method: str, expected: str, comment: str) -> None:
+    found, notes = read(f"{method}; {TWO}")
+    assert found.balance
+    assert (found.balance.value, found.balance.line, found.balance.comment) == (expected, 1, comment)
+    assert not notes.leftovers
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("least_time connect", "measures no answers"),
+        ("hash $remote_addr$remote_port", "the client's address alone"),
+        ("hash $ssl_preread_server_name consistent", "the client's address alone"),
+        ("hash", "the client's address alone"),
+    ],
+)
+def test_what_relayd_has_not(method: str, why: str) -> None:
+    found, notes = read(f"{method}; {TWO}")
+    assert found.balance is None
+    assert [one.text for one in notes.leftovers] == [method]
+    assert why in notes.leftovers[0].reason
+    assert "targets take turns" in notes.leftovers[0].reason
+
+
+def test_the_last_method_counts() -> None:
+    found, notes = read(f"hash $remote_addr; least_conn; {TWO}")
+    assert found.balance
+    assert found.balance.value == "least_connections"
+    assert [one.text for one in notes.leftovers] == ["hash $remote_addr"]
+
+
+@pytest.mark.parametrize(
+    ("servers", "matters"),
+    [
+        ("", False),
+        ("server 10.0.0.1:1;", False),
+        ("server 10.0.0.1:1; server 10.0.0.2:1 backup;", False),
+        ("server 10.0.0.1:1; server 10.0.0.2:1 down;", False),
+        ("server unix:/run/a;", False),
+        ("server a.example.com:1;", True),
+        ("server 10.0.0.1:1; server 10.0.0.2:1 backup; server 10.0.0.3:1 backup;", True),
+    ],
+)
+@pytest.mark.parametrize("method", ["least_conn", "least_time connect"])
+def test_it_matters_where_there_is_a_choice(servers: str, method: str, matters: bool) -> None:
+    found, notes = read(f"{method}; {servers}")
+    told = [one for one in notes.leftovers if one.text == method]
+    assert (found.balance is not None or bool(told)) is matters

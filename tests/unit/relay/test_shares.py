@@ -1,0 +1,133 @@
+"""Weights, backups and ways to balance, as a listener has them (T1)."""
+
+from collections import Counter
+
+import pytest
+
+from relayd.address import Family, InetAddress, NameAddress
+from relayd.relay.group import Choice, Group, Groups, client_key
+from relayd.spec import Balance, PortRule, Share, Target
+
+NAME = NameAddress("app.example.com", 80)
+
+
+def inet(number: int) -> InetAddress:
+    return InetAddress(Family.INET, f"192.0.2.{number}", 80)
+
+
+def group(*shares: Share, balance: Balance = Balance.ROUND_ROBIN) -> Group:
+    """Of the targets 1, 2, 3 and so on."""
+    return Group([Target(inet(number)) for number, _ in enumerate(shares, 1)], 0, 0, balance, shares)
+
+
+def number_of(choice: Choice | None) -> int:
+    assert isinstance(choice, Choice)
+    assert isinstance(choice.address, InetAddress)
+    return int(choice.address.host.rpartition(".")[2])
+
+
+def numbers(chooser: Group, count: int) -> list[int]:
+    return [number_of(chooser.pick()) for _ in range(count)]
+
+
+def test_weights_are_exact() -> None:
+    chooser = group(Share(5), Share(), Share(2))
+    for _ in range(20):
+        assert Counter(numbers(chooser, 8)) == {1: 5, 2: 1, 3: 2}
+
+
+def test_every_address_of_a_name_has_its_weight() -> None:
+    chooser = Group([Target(NAME), Target(inet(9))], 0, 0, Balance.ROUND_ROBIN, (Share(2), Share()))
+    chooser.resolved(NAME, (inet(1), inet(2)))
+    assert Counter(numbers(chooser, 5)) == {1: 2, 2: 2, 9: 1}
+    chooser.resolved(NAME, (inet(2), inet(3)))
+    assert Counter(numbers(chooser, 50)) == {2: 20, 3: 20, 9: 10}
+
+
+@pytest.mark.parametrize("balance", list(Balance))
+def test_backups_are_for_those_for_whom_all_others_have_failed(balance: Balance) -> None:
+    chooser = group(Share(backup=True), Share(), Share(), Share(backup=True), balance=balance)
+    assert set(numbers(chooser, 50)) <= {2, 3}
+    tried: list[Choice] = []
+    while (choice := chooser.pick(tried, b"192.0.2.200")) is not None:
+        tried.append(choice)
+    assert {number_of(choice) for choice in tried[:2]} == {2, 3}
+    assert {number_of(choice) for choice in tried[2:]} == {1, 4}
+    assert len(chooser) == 4
+
+
+def test_a_backup_that_is_none_any_more() -> None:
+    chooser = group(Share(), Share(backup=True), balance=Balance.LEAST_CONNECTIONS)
+    (first,) = (chooser.pick(),)
+    assert first is not None
+    backup = chooser.pick([first])
+    assert backup is not None
+    for choice in (first, first, backup):
+        chooser.begun(choice)
+    targets = [Target(inet(1)), Target(inet(2))]
+    chooser.retarget(targets, Balance.LEAST_CONNECTIONS, ())
+    assert numbers(chooser, 1) == [2]  # it has one, and the other two
+    chooser.retarget(targets, Balance.LEAST_CONNECTIONS, (Share(backup=True), Share()))
+    assert numbers(chooser, 3) == [2, 2, 2]
+    for choice in (first, first, backup):
+        chooser.ended(choice)
+
+
+def test_what_has_begun_is_known_to_another_balance() -> None:
+    chooser = group(Share(), Share(), Share())
+    begun = [choice for _ in range(2) if (choice := chooser.pick()) is not None]
+    for choice in begun:
+        chooser.begun(choice)
+    targets = [Target(inet(number)) for number in (1, 2, 3)]
+    chooser.retarget(targets, Balance.LEAST_CONNECTIONS)
+    assert numbers(chooser, 1) == [3]
+    for choice in begun:
+        chooser.ended(choice)
+    with pytest.raises(RuntimeError):
+        chooser.ended(begun[0])
+
+
+def test_the_first_that_does_not_fail_is_that_of_the_file_whatever_a_name_resolves_to() -> None:
+    chooser = Group([Target(NAME), Target(inet(9))], 0, 0, Balance.FIRST)
+    assert numbers(chooser, 2) == [9, 9]
+    chooser.resolved(NAME, (inet(1),))
+    assert numbers(chooser, 2) == [1, 1]
+    chooser.resolved(NAME, (inet(2),))
+    assert numbers(chooser, 2) == [2, 2]
+
+
+def test_a_client_has_its_target() -> None:
+    one, other = (Groups([Target(inet(n)) for n in range(1, 6)], Balance.SOURCE_HASH).at(80, 0) for _ in range(2))
+    assert one.keyed
+    seen: Counter[int] = Counter()
+    for number in range(500):
+        key = f"198.51.100.{number}".encode()
+        choice = number_of(one.pick(key=key))
+        assert choice == number_of(one.pick(key=key)) == number_of(other.pick(key=key))
+        seen[choice] += 1
+    assert len(seen) == 5
+
+
+def test_each_port_has_its_shares() -> None:
+    targets = [Target(InetAddress(Family.INET, f"192.0.2.{n}", 0), PortRule.OFFSET, 1) for n in (1, 2)]
+    groups = Groups(targets, Balance.ROUND_ROBIN, (Share(3), Share()))
+    for port in (5000, 5001):
+        assert Counter(numbers(groups.at(port, 0), 4)) == {1: 3, 2: 1}
+    groups.retarget(targets, Balance.ROUND_ROBIN, ())
+    assert Counter(numbers(groups.at(5000, 0), 4)) == {1: 2, 2: 2}
+
+
+@pytest.mark.parametrize(
+    ("sockaddr", "key"),
+    [
+        (("192.0.2.1", 4000), b"192.0.2.1"),
+        (("::ffff:192.0.2.1", 4000, 0, 0), b"192.0.2.1"),
+        (("2001:db8::1", 4000, 0, 0), b"2001:db8::1"),
+        (("fe80::1%eth0", 4000, 0, 2), b"fe80::1"),
+        ("/run/client.sock", b""),
+        (b"\0name", b""),
+        ("", b""),
+    ],
+)
+def test_who_a_client_is(sockaddr: object, key: bytes) -> None:
+    assert client_key(sockaddr) == key
