@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests import installed
+from tests.systemd import box as boxes
+from tests.systemd import package
 from tests.systemd.box import Box, Service, echo_target, missing_capability
 
 #: Where the tests' target listens, in the network of the box.
@@ -43,3 +45,12 @@ def service(box: Box) -> Iterator[Service]:
     with echo_target(box, TARGET_PORT):
         yield service
         service.clean_up()
+
+
+@pytest.fixture(scope="session")
+def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package of this checkout."""
+    missing = boxes.missing_capability() or package.missing_capability()
+    if missing:
+        pytest.skip(f"no package: missing {missing}")
+    return package.build("deb", tmp_path_factory.mktemp("deb"))

@@ -13,20 +13,11 @@ import pytest
 
 from relayd.address import Family, InetAddress
 from tests.soak.storm import Storm, Targets
-from tests.systemd import box as boxes
 from tests.systemd import package
 from tests.systemd.box import Box, Service, echo_target
 from tests.systemd.conftest import TARGET_PORT
 
 WEB = f'include = ["conf.d/*.toml"]\n[listeners.web]\nbind = "0.0.0.0:80"\ntargets = ["127.0.0.1:{TARGET_PORT}"]\n'
-
-
-@pytest.fixture(scope="module")
-def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    missing = boxes.missing_capability() or package.missing_capability()
-    if missing:
-        pytest.skip(f"no package: missing {missing}")
-    return package.build("deb", tmp_path_factory.mktemp("deb"))
 
 
 @pytest.fixture(scope="module")
