@@ -216,7 +216,8 @@ class Session(LiveSession):
         return sock
 
     def _take(self, sock: socket.SocketType, choice: Choice) -> None:
-        self._sock, self.choice = sock, choice
+        self._sock, self.choice, self._group = sock, choice, self.receiver.group
+        self._group.begun(choice)
         self._watched = IN
         self.attempts += 1
         self.send = sock.send
@@ -228,8 +229,6 @@ class Session(LiveSession):
         self._joined = False
         self._read_most = 1
         self._watch()
-        self._group = self.receiver.group
-        self._group.begun(choice)
 
     def _failed(self, choice: Choice) -> None:
         """`choice` is not to be had. Those that failed before the last answer came may have recovered since."""
@@ -487,8 +486,10 @@ class Session(LiveSession):
     def _move(self, moving: list[bytes], unsent: bytes | memoryview | None) -> bool:
         """To the next target that takes all of `moving`, then `unsent`."""
         going = moving if unsent is None else [*moving, unsent]
-        while self.dial() is None:
-            self._waiting = None
+        while True:
+            self._waiting = None  # or the new socket would be watched for more than it was opened with, in vain perhaps
+            if self.dial() is not None:
+                return False
             try:
                 for data in going:
                     self._send_first(data)
@@ -499,7 +500,6 @@ class Session(LiveSession):
             self.errno = 0
             self._watch()
             return True
-        return False
 
     def _send_first(self, data: bytes | memoryview) -> None:
         """Send to a new target. Raises OSError where that is the target's fault."""
