@@ -45,9 +45,11 @@ M = TypeVar("M", bound=Member)
 class Balancer(abc.ABC, Generic[M]):
     """The members of one set, and whose turn it is. Not thread-safe. Empty until the first `change`."""
 
-    __slots__ = ("_active",)
+    __slots__ = ("_active", "size")
 
     def __init__(self) -> None:
+        #: How many members there are.
+        self.size = 0
         #: Connections and sessions of each label that has any, whether it is a member or has been one.
         self._active: dict[str, int] = {}
 
@@ -62,6 +64,7 @@ class Balancer(abc.ABC, Generic[M]):
         if not all(1 <= member.weight <= WEIGHT_MAX for member in members):
             raise ValueError(f"a weight is not in 1..{WEIGHT_MAX}")
         self._change(list(members))
+        self.size = len(members)
 
     @abc.abstractmethod
     def _change(self, members: list[M]) -> None:

@@ -83,7 +83,13 @@ class Group:
     def __len__(self) -> int:
         if self._stale:
             self._rebuild()
-        return len(self._choices())
+        return self._main.size + (self._backups.size if self._backups is not None else 0)
+
+    def __iter__(self) -> Iterator[Choice]:
+        """The choices that there are now: the very objects that `pick` gives, until something changes."""
+        yield from self._main.order()
+        if self._backups is not None:
+            yield from self._backups.order()
 
     def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
         """From now on `name` means `addresses`. The same ones, in whatever order, change nothing."""
@@ -111,10 +117,6 @@ class Group:
         if not self._stale:
             self._rebuild()
 
-    def has(self, choice: Choice) -> bool:
-        """True while `choice`, the very object, is one of them."""
-        return any(each is choice for each in self._choices())
-
     def pick(self, tried: Sequence[Choice] = (), key: bytes = b"") -> Choice | None:
         """The next choice that is not among `tried`; None when there is none. `key` is the client's address without its
         port, and only wanted where the group is `keyed`.
@@ -122,7 +124,7 @@ class Group:
         if self._stale:
             self._rebuild()
         self._begun = True
-        excluded = [choice.label for choice in tried] if tried else ()
+        excluded = {choice.label for choice in tried} if tried else ()
         choice = self._main.pick(key, excluded)
         if choice is None and self._backups is not None:
             return self._backups.pick(key, excluded)
@@ -139,9 +141,6 @@ class Group:
         self._main.ended(choice.label)
         if self._backups is not None:
             self._backups.ended(choice.label)
-
-    def _choices(self) -> list[Choice]:
-        return [*self._main.order(), *(self._backups.order() if self._backups is not None else ())]
 
     def _rebuild(self, answer: Collection[SocketAddress] = ()) -> None:
         self._stale = False

@@ -131,8 +131,9 @@ class Spreader:
 
     def prune(self) -> None:
         """The targets of the group have changed: close the ways to those that are gone."""
-        for way in list(self._ways.values()):
-            if not self._group.has(way.choice):
+        if self._ways:
+            there = {id(choice) for choice in self._group}
+            for way in [way for number, way in self._ways.items() if number not in there]:
                 self.close_way(way)
 
     def close_way(self, way: Way) -> None:

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from relayd.address import Family, InetAddress, NameAddress
+from relayd.relay.balance import RoundRobin
 from relayd.relay.group import Choice, Group, Groups, client_key
 from relayd.spec import Balance, PortRule, Share, Target
 
@@ -94,6 +95,18 @@ def test_the_first_that_does_not_fail_is_that_of_the_file_whatever_a_name_resolv
     assert numbers(chooser, 2) == [1, 1]
     chooser.resolved(NAME, (inet(2),))
     assert numbers(chooser, 2) == [2, 2]
+
+
+def test_no_look_at_every_target_to_know_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every new session asks.
+    chooser = group(Share(), Share(2), Share(backup=True))
+    chooser.pick()
+
+    def looked(_: object) -> list[Choice]:
+        raise AssertionError("that is O(n)")
+
+    monkeypatch.setattr(RoundRobin, "order", looked)
+    assert len(chooser) == 3
 
 
 def test_a_client_has_its_target() -> None:
