@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from itertools import accumulate
 from typing import Generic, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from relayd.spec import WEIGHT_MAX, Balance
 
@@ -33,6 +34,10 @@ class Member(Protocol):
     @property
     def label(self) -> str:
         """Its address as text: who it is, within one set and across changes."""
+
+    @property
+    def origin(self) -> str:
+        """Who it is for SOURCE_HASH, within one set: `label`, or what is alike in sets that shall choose alike."""
 
     @property
     def weight(self) -> int:
@@ -412,14 +417,17 @@ _TABLES = ((20, 4093), (163, 32749), (655, 131071))
 #: Beyond, shares are coarser, down to 10 entries for each of so many members; for more there is one size more.
 _MEMBERS_MANY = 13107
 _TABLE_LARGEST = 1048573
+#: Every table that a set has, by origins and weights: the ports of a range, which choose alike, have one together. So
+#: many ports cost neither the memory nor the time of as many tables.
+_tables: "WeakValueDictionary[tuple[tuple[str, int], ...], array[int]]" = WeakValueDictionary()
 
 
 class SourceHash(Balancer[M]):
     """The same client to the same member, while it is there: by a table, Maglev's (Eisenbud et al., NSDI 2016, section
-    3.4). Stateless: for the same labels and weights the same choice in every worker, machine and version of Python, in
-    whatever order they were given.
+    3.4). Stateless: for the same origins and weights the same choice in every set, worker, machine and version of
+    Python, in whatever order they were given.
 
-    Each member has a permutation of all entries by its label, and in turn they claim the first of it that is free.
+    Each member has a permutation of all entries by its origin, and in turn they claim the first of it that is free.
     Turns are by weight: in r rounds one of weight w has r * w / heaviest, rounded, and one at least, so that nobody is
     without an entry. A client goes where the hash of its address points, O(1). If that is excluded, it goes on by equal
     steps, which are from its hash as well, to the first entry that is not: so all agree on the second choice, too, and
@@ -428,7 +436,7 @@ class SourceHash(Balancer[M]):
 
     A table is made for the first client after a change: measured on CPython 3.11, in 1.4, 1.9, 24 and 99 ms for 2, 10,
     100 and 1,000 equal members, and in 1.5, 19, 118 and 107 ms with weights from 1 to 256. An entry takes two bytes. A
-    change that keeps labels and weights keeps the table.
+    change that keeps origins and weights keeps the table, and sets of the same have one together.
     """
 
     __slots__ = ("_indexes", "_members", "_sorted", "_table")
@@ -436,18 +444,18 @@ class SourceHash(Balancer[M]):
     def __init__(self) -> None:
         super().__init__()
         self._members: list[M] = []
-        #: By label, and where each label is there.
+        #: By origin, and where each label is there.
         self._sorted: list[M] = []
         self._indexes: dict[str, int] = {}
         #: Indexes into `_sorted`. Empty: still to be made.
         self._table: array[int] = array("H")
 
     def _change(self, members: list[M]) -> None:
-        before = [(member.label, member.weight) for member in self._sorted]
-        self._members, self._sorted = members, sorted(members, key=lambda member: member.label)
-        now = [(member.label, member.weight) for member in self._sorted]
-        if before != now:
-            self._indexes = {label: index for index, (label, _) in enumerate(now)}
+        before = _known(self._sorted)
+        self._members = members
+        self._sorted = sorted(members, key=lambda member: (member.origin, member.label))
+        self._indexes = {member.label: index for index, member in enumerate(self._sorted)}
+        if before != _known(self._sorted):
             self._table = array("H")
 
     def order(self) -> list[M]:
@@ -458,7 +466,7 @@ class SourceHash(Balancer[M]):
         if not table:
             if not self._sorted:
                 return None
-            table = self._table = _maglev(self._sorted)
+            table = self._table = _table(self._sorted)
         hashed = int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
         at = hashed % len(table)
         member = self._sorted[table[at]]
@@ -475,6 +483,20 @@ class SourceHash(Balancer[M]):
         return self._sorted[table[at]]
 
 
+def _known(members: Iterable[Member]) -> tuple[tuple[str, int], ...]:
+    """All that a table says of sorted `members`."""
+    return tuple((member.origin, member.weight) for member in members)
+
+
+def _table(members: Sequence[Member]) -> "array[int]":
+    """Of sorted `members`. Never to be changed: others have the same."""
+    known = _known(members)
+    table = _tables.get(known)
+    if table is None:
+        table = _tables[known] = _maglev(members)
+    return table
+
+
 def table_size(weights: Sequence[int]) -> int:
     """How many entries a table for members of these weights has: a prime, see _TABLES."""
     shares = sum(weights) / min(weights)
@@ -487,8 +509,8 @@ def _maglev(members: Sequence[Member]) -> "array[int]":
     """The table: of each entry, the index of its member. `members` are sorted, and fewer than entries."""
     weights = [member.weight for member in members]
     heaviest, size = max(weights), table_size(weights)
-    places = [_hash(member.label, b"offset") % size for member in members]
-    skips = [_hash(member.label, b"skip") % (size - 1) + 1 for member in members]
+    places = [_hash(member.origin, b"offset") % size for member in members]
+    skips = [_hash(member.origin, b"skip") % (size - 1) + 1 for member in members]
     # Another turn from r * w / heaviest = turns + 1/2 on; both sides times 2 * heaviest.
     turn_at = [heaviest] * len(members)
     free = bytearray(b"\1") * size
@@ -514,9 +536,9 @@ def _maglev(members: Sequence[Member]) -> "array[int]":
                 return table
 
 
-def _hash(label: str, which: bytes) -> int:
+def _hash(origin: str, which: bytes) -> int:
     """64 bits, one of two independent functions."""
-    return int.from_bytes(blake2b(label.encode(errors="surrogatepass"), digest_size=8, person=which).digest(), "big")
+    return int.from_bytes(blake2b(origin.encode(errors="surrogatepass"), digest_size=8, person=which).digest(), "big")
 
 
 class First(Balancer[M]):

@@ -29,6 +29,11 @@ class Node:
     label: str
     weight: int
 
+    @property
+    def origin(self) -> str:
+        """Itself."""
+        return self.label
+
 
 class LeastLoaded:
     """The rule of LEAST_CONNECTIONS by looking at everyone: a queue of members, and counts."""

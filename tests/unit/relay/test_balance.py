@@ -33,6 +33,11 @@ class Node:
     label: str
     weight: int = 1
 
+    @property
+    def origin(self) -> str:
+        """Itself."""
+        return self.label
+
 
 def nodes(weights: Iterable[int], first: int = 0) -> list[Node]:
     return [Node(str(number), weight) for number, weight in enumerate(weights, first)]
@@ -633,6 +638,17 @@ def test_a_table_is_made_for_the_first_client_and_kept_while_it_is_right(monkeyp
     chooser.change([*BACKENDS[:2], Node(BACKENDS[2].label, 9)])
     labels(chooser, 2)
     assert made == [3, 3]
+
+
+def test_sets_of_the_same_members_have_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = of(Balance.SOURCE_HASH, BACKENDS), of(Balance.SOURCE_HASH, BACKENDS[::-1])
+    labels(one, 1)
+    monkeypatch.setattr(balance, "_maglev", None)
+    labels(other, 1)
+    tables = len(balance._tables)
+    assert tables > 0
+    del one, other
+    assert len(balance._tables) == tables - 1
 
 
 # First.

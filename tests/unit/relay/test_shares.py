@@ -130,6 +130,34 @@ def test_each_port_has_its_shares() -> None:
     assert Counter(numbers(groups.at(5000, 0), 4)) == {1: 2, 2: 2}
 
 
+def following(rule: PortRule, offset: int, port: int) -> list[Target]:
+    hosts = [Target(InetAddress(Family.INET, f"192.0.2.{number}", port), rule, offset) for number in (1, 2, 3)]
+    return [Target(NameAddress("app.example.com", port), rule, offset), *hosts]
+
+
+@pytest.mark.parametrize(("rule", "offset", "port"), [(PortRule.OFFSET, 7, 0), (PortRule.INDEX, 0, 9000)])
+def test_the_ports_of_a_range_send_a_client_to_the_same_host_by_one_table(
+    rule: PortRule, offset: int, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 10,000 tables would be up to gigabytes, and each takes time that the loop does not have.
+    targets = following(rule, offset, port)
+    groups = Groups(targets, Balance.SOURCE_HASH)
+    groups.resolved(NameAddress("app.example.com", port), (InetAddress(Family.INET, "192.0.2.9", port),))
+    clients = [f"198.51.100.{number}".encode() for number in range(200)]
+    first = [number_of(groups.at(5000, 0).pick(key=key)) for key in clients]
+    assert set(first) == {1, 2, 3, 9}
+    monkeypatch.setattr("relayd.relay.balance._maglev", None)
+    for index in (1, 2, 500):
+        assert [number_of(groups.at(5000 + index, index).pick(key=key)) for key in clients] == first
+
+
+def test_two_rules_for_one_host_are_two() -> None:
+    host = InetAddress(Family.INET, "192.0.2.1", 0)
+    targets = [Target(host, PortRule.OFFSET, 7), Target(host, PortRule.OFFSET, 8), Target(inet(1))]
+    chooser = Groups(targets, Balance.SOURCE_HASH).at(5000, 0)
+    assert len({choice.port for choice in (chooser.pick(key=str(n).encode()) for n in range(50)) if choice}) == 3
+
+
 @pytest.mark.parametrize(
     ("sockaddr", "key"),
     [
