@@ -298,8 +298,8 @@ def client_key(sockaddr: object) -> bytes:
     """
     if not isinstance(sockaddr, tuple):
         return b""
-    host = str(sockaddr[0])
-    return host.removeprefix("::ffff:").encode() if "." in host else host.partition("%")[0].encode()
+    host = str(sockaddr[0]).partition("%")[0]  # the name of an interface may have a dot
+    return (host.removeprefix("::ffff:") if "." in host else host).encode()
 
 
 def choice_of(address: SocketAddress, target: Target, share: Share = _PLAIN) -> Choice:
