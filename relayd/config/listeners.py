@@ -118,6 +118,7 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
     goals, shares, goal_sources = _targets(block, binds, problems)
     keys = _effective(block, binds, goals, problems)
     problems += _useless_weights(block, Balance(keys.balance))
+    problems += _two_shares(block)
     listener = Listener(
         name=block.name,
         binds=binds,
@@ -210,6 +211,18 @@ def _useless_weights(block: Block, balance: Balance) -> Iterator[Problem]:
     for index, table in enumerate(block.table.targets or ()):
         if balance is Balance.FIRST and table.weight != 1:
             message = 'no weights with balance = "first": the first target that does not fail gets every client'
+            yield block.problem("targets", message, index=index)
+
+
+def _two_shares(block: Block) -> Iterator[Problem]:
+    """A target that is there twice is one: what the second says beside its address would count for nothing."""
+    first: dict[str, Share] = {}
+    for index, table in enumerate(block.table.targets or ()):
+        name, share = str(table.address), Share(table.weight, table.backup)
+        if first.setdefault(name, share) != share:
+            message = (
+                f"{quote(name)} is there already, with another weight or backup; a target is one, with one of each"
+            )
             yield block.problem("targets", message, index=index)
 
 

@@ -247,6 +247,8 @@ TARGETS = [
     ('[{address = "x:1", weight = 257}]', 39, "targets[0].weight", "must be at most 256", None),
     ('[{address = "x:1", backup = 1}]', 39, "targets[0].backup", "must be true or false", None),
     ('[{address = "x:1", backup = true}]', 12, "targets[0]", "every target is a backup", ""),
+    ('["x:1", {address = "x:1", weight = 2}]', 19, "targets[1]", '"x:1" is there already, with another weight', ""),
+    ('["x:1", {address = "x:1", backup = true}]', 19, "targets[1]", '"x:1" is there already, with another weight', ""),
     ("{address = 5}", 11, "targets.address", "must be a string", ""),
 ]
 
