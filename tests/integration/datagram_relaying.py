@@ -218,6 +218,7 @@ class DatagramRelay(LoopThread):
         counters, records = self.counters, self.log.records
         assert counters.active == self.services.active == 0
         assert not self.service.table
+        assert not any(group._main.counts() for group in self.services._groups["web"])
         assert counters.accepted == sum(counters.closed.values()) == len(records)
         bugs = [event for event in self.log.events if event[0] is Event.INTERNAL_ERROR]
         assert not bugs, bugs[0][2]["traceback"]

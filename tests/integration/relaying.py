@@ -222,6 +222,7 @@ class Relay(LoopThread):
         assert counters.active == 0
         assert self.service.admission.active == 0
         assert not self.service.connections
+        assert self.group._main.counts() == {}
         assert counters.accepted == sum(counters.closed.values()) == len(self.log.records) + self.unlogged
         if not self.unlogged:
             assert counters.bytes_in == sum(record.bytes_in for record in self.log.records)

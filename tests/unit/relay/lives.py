@@ -145,6 +145,8 @@ class Life:
         close_all(self._clients)
         if raised[0] is None:
             assert self.pipes.lent == self.streams.active == self.datagrams.active == 0
+            groups = [*self.streams._groups.values(), *self.datagrams._groups.values()]
+            assert not any(group._main.counts() for each in groups for group in each), "somebody is counted still"
             bugs = [event for event in self.log.events if event[0] is Event.INTERNAL_ERROR]
             assert not bugs, bugs[0][2]["traceback"]
 
