@@ -37,7 +37,7 @@ ADVICE = {
         "Relaying goes on. If it lasts, systemd does not know the state of the service: see `systemctl status relayd`."
     ),
     Event.ADMIN_UNAVAILABLE: (
-        "Relaying goes on. `relayd check` says whether the address of [admin] is the reason; a library that "
+        "`relayd check` says whether the address of [admin] is the reason; a library that "
         "cannot be imported means that the package is not complete: install it again."
     ),
     Event.WORKER_EXITED: (
@@ -51,7 +51,8 @@ ADVICE = {
     ),
     Event.WORKER_BACKOFF: (
         "Something ends it again and again: the lines of the kind worker_exited say what. Others relay meanwhile, "
-        "if there are any."
+        "if there are any. Where the line names another version, an upgrade has put its files in place and not "
+        "restarted relayd: `systemctl restart relayd`."
     ),
     Event.CONTROL_LOST: (
         "systemd starts relayd again at once (Restart=on-failure) with the same listening sockets. Why the "
@@ -66,12 +67,10 @@ ADVICE = {
         "is no other answer."
     ),
     Event.DATAGRAMS_DROPPED: (
-        "The reasons are in docs/reference.md. For target_failed look at the target; for a full queue raise "
-        "net.core.rmem_max, or spread clients over more workers."
+        "The reasons are in docs/reference.md (/usr/share/doc/relayd). For target_failed look at the target; for a "
+        "full queue raise net.core.rmem_max, or spread clients over more workers."
     ),
-    Event.INTERNAL_ERROR: (
-        "A bug in relayd: please report it with the traceback. At most the connection that met it has ended."
-    ),
+    Event.INTERNAL_ERROR: "Please report it with the traceback.",
     Event.LINES_LOST: (
         "Whoever reads the log is too slow, or not there: look at journald, or at what standard error leads to. "
         "Relaying has not waited for it."

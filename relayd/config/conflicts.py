@@ -285,7 +285,13 @@ def _conflict_problem(bound: Bound, rival: Bound, shared: Span) -> Problem:
     if not same and bound.bind.ports + rival.bind.ports > 2:
         first, last = shared
         suggestion = f"help: both have port {first}" if first == last else f"help: both have ports {first} to {last}"
+    elif {_family(bound), _family(rival)} == {Family.INET, Family.INET6}:
+        suggestion = "help: [::] takes IPv4 as well; ipv6_only = true leaves that to others"
     return bound.built.block.problem("bind", message, suggestion, index=bound.index)
+
+
+def _family(bound: Bound) -> Family | None:
+    return bound.bind.address.family if isinstance(bound.bind.address, InetAddress) else None
 
 
 def _systemd_problem(bound: Bound, name: str, one: Passed) -> Problem:

@@ -38,6 +38,7 @@ from relayd.channel.messages import (
     Stop,
 )
 from relayd.channel.parcel import CONNECTIONS_AT_LEAST
+from relayd.control import upgrade
 from relayd.control.backoff import Backoff
 from relayd.control.heartbeat import START_TICKS, TICK_S, Heartbeat
 from relayd.control.spawning import WORKER_COMMAND, Nursery
@@ -457,9 +458,11 @@ class Supervisor:
         slot.backoff = slot.backoff.after_end(slot.started, clock.monotonic())
         delay = slot.backoff.delay_s
         if delay:
+            other = upgrade.other_version()
             self._say(
                 Event.WORKER_BACKOFF,
-                f"worker {slot.number} has ended {slot.backoff.ends} times in a row: next start in {delay:g} s",
+                f"worker {slot.number} has ended {slot.backoff.ends} times in a row: next start in {delay:g} s"
+                + (f"; workers are of version {other}, which is installed now: restart relayd" if other else ""),
                 worker=slot.number,
                 ends=slot.backoff.ends,
                 delay_s=delay,

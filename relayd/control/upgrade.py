@@ -6,14 +6,16 @@ They are passed as systemd passes them (sd_listen_fds(3)), so that there is one 
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import relayd
 from relayd.sd.activation import Inherited
 
-__all__ = ["execute", "problem"]
+__all__ = ["execute", "other_version", "problem"]
 
 #: SD_LISTEN_FDS_START.
 _FIRST_FD = 3
@@ -34,6 +36,17 @@ def problem(file: Path) -> str:
         return ""
     said = done.stderr.decode(errors="backslashreplace").strip()
     return said or f"relayd check exited with code {done.returncode}"
+
+
+def other_version(package: Path = Path(relayd.__file__)) -> str:
+    """The version in the file `package` when that is another one than runs, else "". Between the two, files of the new
+    one are in place and this process is of the old one; workers that are started then need not understand it.
+    """
+    try:
+        found = re.findall(r'^__version__ = "(.+)"$', package.read_text(), re.MULTILINE)
+    except (OSError, ValueError):  # just being replaced
+        return ""
+    return found[-1] if found and found[-1] != relayd.__version__ else ""
 
 
 def execute(passed: Sequence[Inherited]) -> tuple[OSError, list[Inherited]]:

@@ -1,5 +1,6 @@
 """The rpm: unpacked onto a system without relayd, and run there. No test installs it: Debian has no rpm database."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -20,7 +21,11 @@ def rpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     missing = boxes.missing_capability() or next((each for each in ("rpm2cpio", "cpio") if not shutil.which(each)), "")
     if missing:
         pytest.skip(f"no rpm: missing {missing}")
-    return package.build("rpm", tmp_path_factory.mktemp("rpm"))
+    umask = os.umask(0o077)  # of a builder who keeps things to himself
+    try:
+        return package.build("rpm", tmp_path_factory.mktemp("rpm"))
+    finally:
+        os.umask(umask)
 
 
 @pytest.fixture
@@ -38,6 +43,11 @@ def test_it_says_what_it_needs_and_which_file_is_the_operators(rpm: Path) -> Non
     assert {"python(abi) = 3.11", "python3-systemd", "systemd"} <= set(asked(rpm, "--requires"))
     assert asked(rpm, "--configfiles") == ["/etc/relayd/relay.toml"]
     assert {"/etc/relayd/conf.d", "/usr/share/zsh/site-functions/_relayd"} <= set(asked(rpm, "--list"))
+
+
+def test_everybody_may_read_it(rpm: Path) -> None:
+    modes = set(asked(rpm, "--queryformat", "[%{FILEMODES:perms}\n]"))
+    assert modes == {"drwxr-xr-x", "-rw-r--r--", "-rwxr-xr-x"}
 
 
 def test_unpacked_it_runs(rpm: Path, bare: Box) -> None:

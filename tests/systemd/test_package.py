@@ -142,6 +142,23 @@ def test_a_file_that_the_new_version_refuses_leaves_the_old_one_running(bare: Bo
     assert package.LATER in bare.run("relayd", "status")
 
 
+def test_the_file_of_a_drop_in_is_the_one_that_is_asked_for(bare: Box, deb: Path, later: Path) -> None:
+    package.install(bare, deb)
+    (bare.root / "etc/relayd/relay.toml").rename(bare.root / "etc/relayd/my own.toml")
+    drop_ins = bare.root / "etc/systemd/system/relayd.service.d"
+    drop_ins.mkdir()
+    (drop_ins / "file.conf").write_text(
+        '[Service]\nExecStart=\nExecStart=/usr/bin/relayd run -c "/etc/relayd/my own.toml"\n'
+    )
+    bare.run("systemctl", "daemon-reload")
+    bare.run("systemctl", "restart", "relayd")
+    said = package.install(bare, later)
+    assert "refuses" not in said
+    status = bare.run("relayd", "status")
+    assert package.LATER in status
+    assert "/etc/relayd/my own.toml" in status
+
+
 def test_stopped_it_stays_stopped_over_an_upgrade(bare: Box, deb: Path, later: Path) -> None:
     package.install(bare, deb)
     bare.run("systemctl", "stop", "relayd")
@@ -162,6 +179,11 @@ def test_removed_and_purged_it_leaves_nothing(bare: Box, deb: Path) -> None:
     assert service.show("LoadState") == "not-found"
     kept = {path for path in package.files(bare) - before if path.startswith(("/etc/relayd", "/run", "/usr"))}
     assert kept == {"/etc/relayd", "/etc/relayd/relay.toml"}
+    # With what was kept it is there again.
+    package.install(bare, deb)
+    assert service.show("ActiveState") == "active"
+    assert "web" in bare.run("relayd", "status")
+    bare.run("dpkg", "--remove", "relayd")
     bare.run("dpkg", "--purge", "relayd")
     assert package.files(bare) - before == set()
     assert before - package.files(bare) == set()

@@ -37,6 +37,20 @@ def test_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded.warnings == ()
 
 
+def test_examples_that_are_commented_out_only_want_the_hash_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "has_directory", lambda _: True)
+    text = (ROOT / "packaging/etc/relay.toml").read_text()
+    examples = re.findall(r"^# (\[listeners\..+\n(?:# .+\n)+)", text, re.MULTILINE)
+    assert len(examples) >= 3
+    path = tmp_path / "relay.toml"
+    path.write_text(text + "\n".join(example.replace("\n# ", "\n") for example in examples))
+    loaded = load(path)
+    assert len(loaded.spec.listeners) == 1 + len(examples)
+    assert loaded.warnings == ()
+
+
 @pytest.mark.parametrize("block", RIGHT, ids=place)
 def test_block(tmp_path: Path, block: Block) -> None:
     """A block without a listener is a part of a file: it is completed, and nothing else may be wrong with it."""

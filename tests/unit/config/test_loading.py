@@ -212,6 +212,13 @@ BINDS = [
     ('["127.0.0.1:1", 2]', 24, "bind[1]", "must be a string", ""),
     ('["127.0.0.1:1", "127.0.0.1:1"]', 24, "bind[1]", "stands twice: ", ""),
     ('["0.0.0.0:1", "127.0.0.1:1"]', 22, "bind[1]", "cannot both be bound", ""),
+    (
+        '["0.0.0.0:1", "[::]:1"]',
+        22,
+        "bind[1]",
+        "cannot both be bound",
+        "help: [::] takes IPv4 as well; ipv6_only = true leaves that to others",
+    ),
     ('"systemd:"', 8, "bind", "the name is missing", 'did you mean "systemd:web"?'),
     ('"systemd:web:80"', 8, "bind", "its FileDescriptorName= alone", 'did you mean "systemd:web"?'),
     ('"systemd:relayd-web"', 8, "bind", "names that begin with relayd- are relayd's own", ""),

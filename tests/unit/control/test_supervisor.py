@@ -166,6 +166,19 @@ def test_a_crash_loop_slows_down_and_says_so() -> None:
     assert [fields["delay_s"] for fields in bench.all(Event.WORKER_BACKOFF)] == [0.1, 0.2, 0.4]
 
 
+def test_a_crash_loop_after_an_upgrade_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relayd.control.upgrade.other_version", lambda: "99.0")
+
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.boot()
+        bench.supervisor._command = (*bench.supervisor._command[:-1], "crashes")
+        os.kill(bench.pids()[0], signal.SIGKILL)
+        await bench.wait_for(Event.WORKER_BACKOFF, 1)
+
+    bench = supervised("none", scenario)
+    assert "of version 99.0, which is installed now: restart relayd" in bench.all(Event.WORKER_BACKOFF)[0]["message"]
+
+
 def test_a_silent_worker_is_killed_and_replaced() -> None:
     async def scenario(bench: Bench) -> None:
         await bench.supervisor.boot()

@@ -44,6 +44,14 @@ def test_a_file_that_is_refused_is_the_problem(file: Path) -> None:
     assert "steam" in problem
 
 
+def test_another_version_in_its_place_is_noticed(tmp_path: Path) -> None:
+    assert upgrade.other_version() == ""
+    package = tmp_path / "__init__.py"
+    assert upgrade.other_version(package) == ""
+    package.write_text('"""relayd."""\n\n__version__ = "99.0"\n')
+    assert upgrade.other_version(package) == "99.0"
+
+
 def test_a_script_is_started_as_it_was(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "relayd"
     script.write_text("import sys; print(sys.argv, file=sys.stderr); sys.exit(3)")
