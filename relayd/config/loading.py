@@ -234,7 +234,7 @@ def _warnings(merged: _Merge, built: list[Built]) -> list[Problem]:
         (part.document, ("defaults",), part.model.defaults) for part in merged.parts if part.model.defaults
     ]
     tables += [(one.block.document, one.block.path, one.block.table) for one in built]
-    return _in_order([*warning.of_keys(tables), *warning.of_binds(built)], merged.parts)
+    return _in_order([*warning.of_keys(tables), *warning.of_binds(built), *warning.of_backups(built)], merged.parts)
 
 
 def _in_order(problems: list[Problem], parts: list[_Part]) -> list[Problem]:

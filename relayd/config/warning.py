@@ -1,7 +1,8 @@
 """What will not stop a configuration from loading, and may not be what was meant: what it names and this machine does
-not have now. Each at its key, in the form of an error.
+not have now, and what will have no effect. Each at its key, in the form of an error.
 
-It may be there by the time it is needed: an interface, an address, a directory that systemd makes at the start.
+What is not there may be by the time it is needed: an interface, an address, a directory that systemd makes at the
+start.
 """
 
 import functools
@@ -55,6 +56,19 @@ def of_binds(listeners: Sequence[Built]) -> Iterator[Problem]:
             if directory not in looked_at and machine.has_directory(directory) is False:
                 yield built.block.problem("bind", f"there is no directory {directory} now", _advice(directory), index)
             looked_at.add(directory)
+
+
+def of_backups(listeners: Sequence[Built]) -> Iterator[Problem]:
+    """Warnings about backups that no connection reaches, for its dials are used up before."""
+    for built in listeners:
+        listener = built.listener
+        backups = [at for at, share in enumerate(listener.shares) if share.backup]
+        others = len(listener.targets) - len(backups)
+        if listener.stream is not None and backups and listener.stream.dial_attempts <= others:
+            attempts = listener.stream.dial_attempts
+            message = f"no connection comes to this backup: dial_attempts is {attempts}, and {others} go before it"
+            help_text = f"help: set dial_attempts = {others + 1}"
+            yield built.block.problem("targets", message, help_text, built.target_sources[backups[0]])
 
 
 def _host(address: InetAddress) -> str:

@@ -1,4 +1,4 @@
-"""What a configuration names and this machine does not have: a warning at its key, and no error."""
+"""What a configuration names and this machine does not have, or what has no effect: a warning at its key."""
 
 import os
 from collections.abc import Callable
@@ -121,3 +121,22 @@ def test_addresses_of_this_machine() -> None:
     assert machine.has_address(Family.INET, "0.0.0.0", "")
     assert not machine.has_address(Family.INET, "192.0.2.77", "")
     assert not machine.has_address(Family.INET6, "fe80::1", "nosuchif0")
+
+
+@pytest.mark.parametrize(("attempts", "warned"), [(1, True), (2, True), (3, False)])
+def test_a_backup_that_no_connection_comes_to(loaded: Load, attempts: int, warned: bool) -> None:
+    found = loaded(
+        f'[listeners.web]\nbind = "127.0.0.1:0"\ndial_attempts = {attempts}\n'
+        'targets = ["127.0.0.1:1", { address = "127.0.0.1:2", backup = true }, "127.0.0.1:3"]'
+    )
+    assert [(problem.line, problem.key, problem.suggestion) for problem in found.warnings] == (
+        [(4, "listeners.web.targets[1]", "help: set dial_attempts = 3")] if warned else []
+    )
+
+
+def test_a_session_comes_to_every_backup(loaded: Load) -> None:
+    text = (
+        '[listeners.dns]\ntype = "dgram"\nbind = "127.0.0.1:0"\n'
+        'targets = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", { address = "127.0.0.1:4", backup = true }]'
+    )
+    assert loaded(text).warnings == ()
