@@ -23,6 +23,7 @@ from tests.systemd.test_package import (
     test_lintian_finds_no_error,
     test_removed_and_purged_it_leaves_nothing,
     test_stopped_it_stays_stopped_over_an_upgrade,
+    test_the_file_of_a_drop_in_is_the_one_that_is_asked_for,
 )
 
 pytestmark = pytest.mark.soak
@@ -34,6 +35,7 @@ __all__ = [
     "test_lintian_finds_no_error",
     "test_removed_and_purged_it_leaves_nothing",
     "test_stopped_it_stays_stopped_over_an_upgrade",
+    "test_the_file_of_a_drop_in_is_the_one_that_is_asked_for",
 ]
 
 SUITES = ("bookworm", "trixie")

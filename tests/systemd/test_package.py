@@ -142,6 +142,7 @@ def test_a_file_that_the_new_version_refuses_leaves_the_old_one_running(bare: Bo
     assert package.LATER in bare.run("relayd", "status")
 
 
+@pytest.mark.soak  # with those of tests/soak, to keep the usual run short
 def test_the_file_of_a_drop_in_is_the_one_that_is_asked_for(bare: Box, deb: Path, later: Path) -> None:
     package.install(bare, deb)
     (bare.root / "etc/relayd/relay.toml").rename(bare.root / "etc/relayd/my own.toml")
@@ -159,6 +160,7 @@ def test_the_file_of_a_drop_in_is_the_one_that_is_asked_for(bare: Box, deb: Path
     assert "/etc/relayd/my own.toml" in status
 
 
+@pytest.mark.soak  # with those of tests/soak, to keep the usual run short
 def test_stopped_it_stays_stopped_over_an_upgrade(bare: Box, deb: Path, later: Path) -> None:
     package.install(bare, deb)
     bare.run("systemctl", "stop", "relayd")
