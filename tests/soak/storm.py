@@ -60,6 +60,22 @@ class _Datagrams(asyncio.DatagramProtocol):
         cast(asyncio.DatagramTransport, self._transport).sendto(data, addr)  # is none by inheritance
 
 
+def listeners(targets: Targets) -> str:
+    """What a storm on 127.0.0.1:80, :81 and :53 goes through, as relay.toml has it."""
+    return f"""
+        [listeners.web]
+        bind = "127.0.0.1:80"
+        targets = ["127.0.0.1:{targets.tcp}"]
+        [listeners.half]
+        bind = "127.0.0.1:81"
+        targets = ["127.0.0.1:{targets.sink}"]
+        [listeners.dns]
+        type = "dgram"
+        bind = "127.0.0.1:53"
+        targets = ["127.0.0.1:{targets.udp}"]
+    """
+
+
 class Storm:
     """Clients of a daemon. Each raises when anything is wrong with what it gets."""
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from relayd.address import Family, InetAddress
-from tests.soak.storm import Storm, Targets
+from tests.soak.storm import Storm, Targets, listeners
 from tests.systemd.box import Box, Service
 from tests.systemd.conftest import box, service
 
@@ -39,23 +39,7 @@ def test_twenty_restarts_break_nothing(box: Box, service: Service) -> None:
     async def scenario() -> None:
         async with Targets() as targets:
             service.configure(
-                f"""
-                [daemon]
-                workers = 2
-                drain_timeout = "1s"
-                [log]
-                access = false
-                [listeners.web]
-                bind = "127.0.0.1:80"
-                targets = ["127.0.0.1:{targets.tcp}"]
-                [listeners.half]
-                bind = "127.0.0.1:81"
-                targets = ["127.0.0.1:{targets.sink}"]
-                [listeners.dns]
-                type = "dgram"
-                bind = "127.0.0.1:53"
-                targets = ["127.0.0.1:{targets.udp}"]
-                """
+                f'[daemon]\nworkers = 2\ndrain_timeout = "1s"\n[log]\naccess = false\n{listeners(targets)}'
             )
             await asyncio.to_thread(service.start)
             storm = Storm(targets, at(80), at(81), at(53))

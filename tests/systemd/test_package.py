@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relayd.address import Family, InetAddress
-from tests.soak.storm import Storm, Targets
+from tests.soak.storm import Storm, Targets, listeners
 from tests.systemd import package
 from tests.systemd.box import Box, Service, echo_target
 from tests.systemd.conftest import TARGET_PORT
@@ -91,21 +91,7 @@ def test_an_upgrade_under_load_breaks_nothing(bare: Box, deb: Path, later: Path)
 
     async def scenario() -> None:
         async with Targets() as targets:
-            configured(
-                bare,
-                f"""
-                [listeners.web]
-                bind = "127.0.0.1:80"
-                targets = ["127.0.0.1:{targets.tcp}"]
-                [listeners.half]
-                bind = "127.0.0.1:81"
-                targets = ["127.0.0.1:{targets.sink}"]
-                [listeners.dns]
-                type = "dgram"
-                bind = "127.0.0.1:53"
-                targets = ["127.0.0.1:{targets.udp}"]
-                """,
-            )
+            configured(bare, listeners(targets))
             await asyncio.to_thread(bare.run, "systemctl", "reload", "relayd")
             storm = Storm(targets, at(80), at(81), at(53))
             await storm.begin()
