@@ -88,7 +88,7 @@ def test_for_what_it_is() -> None:
 def test_addresses_are_where_they_may_be(text: str, bind: str, target: str, meaning: str) -> None:
     def may(parse: object) -> bool:
         try:
-            parse(text.replace("NAME", "web"))  # type: ignore[operator]
+            parse(text.replace("NAME", "web"))  # type: ignore[operator]  # a parser, which `object` hides
         except AddressError:
             return False
         return True
