@@ -9,7 +9,7 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress, UnixAddress
+from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress
 from relayd.net.dialing import may_meet_itself
 from relayd.relay.balance import Balancer, balancer
 from relayd.spec import Balance, PortRule, Share, Target
@@ -43,11 +43,7 @@ class Choice:
         """As of `balance.Member`. Where the port follows the bind it is the same for all ports: by SOURCE_HASH a client
         goes to one host by all of them.
         """
-        address, target = self.address, self.target
-        if target.rule is PortRule.FIXED or not isinstance(address, InetAddress):
-            return self.label
-        base = 0 if isinstance(target.address, UnixAddress) else target.address.port
-        return f"{replace(address, port=base)} {target.rule.value} {target.offset}"
+        return self.target.origin(self.address)
 
 
 class Group:

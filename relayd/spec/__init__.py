@@ -6,7 +6,7 @@ bytes. Every field is what is in force: nothing is left for a reader to fill in.
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relayd.address import (
     Address,
@@ -18,6 +18,7 @@ from relayd.address import (
     SystemdAddress,
     UnixAddress,
 )
+from relayd.spec.health import UNCHECKED, Check, CheckKind, Health, Ordered, TargetState
 from relayd.spec.passed import Passed
 
 
@@ -140,6 +141,15 @@ class Target:
             return NameAddress(address.host, port)
         return InetAddress(address.family, address.host, port, address.scope)
 
+    def origin(self, address: SocketAddress) -> str:
+        """What `address`, one of those that this stands for, is called by all ports of a bind alike: its text; where
+        the port follows that of the bind, that of its host and of the rule.
+        """
+        if self.rule is PortRule.FIXED or not isinstance(address, InetAddress):
+            return str(address)
+        base = 0 if isinstance(self.address, UnixAddress) else self.address.port
+        return f"{replace(address, port=base)} {self.rule.value} {self.offset}"
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
@@ -202,11 +212,13 @@ WEIGHT_MAX = 256
 @dataclass(frozen=True, slots=True)
 class Share:
     """What a target gets of the clients: `weight`, 1 to WEIGHT_MAX, beside those of the others. A `backup` gets none as
-    long as there is another target to try.
+    long as there is another target to try. `max_connections` counts connections and sessions of all workers together;
+    None is no limit.
     """
 
     weight: int = 1
     backup: bool = False
+    max_connections: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +240,12 @@ class Listener:
     on_change: OnChange | None = None
     balance: Balance = Balance.ROUND_ROBIN
     shares: tuple[Share, ...] = ()
+    health: Health = UNCHECKED
+
+    @property
+    def pool_name(self) -> str:
+        """Whose the targets are: what their states are known by."""
+        return self.name
 
     def share(self, index: int) -> Share:
         """That of `targets[index]`."""
@@ -286,18 +304,23 @@ class Spec:
 
 __all__ = [
     "ADMIN_SOCKET",
+    "UNCHECKED",
     "WEIGHT_MAX",
     "Admin",
     "Balance",
     "Bind",
     "Binding",
+    "Check",
+    "CheckKind",
     "Datagram",
     "Family",
+    "Health",
     "Keepalive",
     "Listener",
     "Log",
     "OnChange",
     "OnTargetError",
+    "Ordered",
     "Passed",
     "PortRule",
     "SessionMode",
@@ -307,4 +330,5 @@ __all__ = [
     "Stream",
     "StreamTimeouts",
     "Target",
+    "TargetState",
 ]
