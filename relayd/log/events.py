@@ -103,6 +103,10 @@ class Event(enum.Enum):
     TARGET_RESOLVED = ("target_resolved", Level.INFO, "d7cf105c00adfe65d4b4955cd0ce8af5")
     #: A host name of a target does not resolve, and what is dialled instead.
     TARGET_UNRESOLVED = ("target_unresolved", Level.WARNING, "c0875c1f626f5e92388fe8c8ec62873b")
+    #: A client has met a target that fails: its worker passes it over for a while.
+    TARGET_SUSPECT = ("target_suspect", Level.WARNING, "33551ae050684c7b83669b32d571a47f")
+    #: A client has met a target that works, and was passed over.
+    TARGET_TRUSTED = ("target_trusted", Level.INFO, "4cd0863ed1264b2cbb5823328e2b6e52")
     #: Datagrams were not passed on: how many, and by which reason.
     DATAGRAMS_DROPPED = ("datagrams_dropped", Level.WARNING, "ef47ae9fabb14a8ab504d85261ab08ed")
     #: An access line: a connection has ended.
