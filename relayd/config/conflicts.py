@@ -23,7 +23,7 @@ from relayd.config import machine
 from relayd.config.bound import Bound, Reach, Span, bound_by, kind_of, kinds, reach_of, reach_to
 from relayd.config.listeners import Built
 from relayd.config.ports import spans_dialled, target_text
-from relayd.config.problems import Problem, quote
+from relayd.config.problems import Problem, key_text, quote
 from relayd.spec import Listener, Target
 from relayd.spec.passed import Inventory, Passed
 
@@ -238,10 +238,11 @@ def loops(listeners: Sequence[Built], bindings: Bindings) -> Iterator[Problem]:
         ports = max((bind.ports for bind in built.listener.binds), default=1)
         target = quote(target_text(built.listener.targets[number], ports))
         if len(chain) == 1:
-            message = f"{target} is this listener: it would forward to itself"
+            own = "this listener" if built.block.pool is None else f"{key_text(built.block.path)}, which shares it"
+            message = f"{target} is {own}: it would forward to itself"
         else:
             message = f"{target} leads back here: {' → '.join((*chain, chain[0]))}"
-        yield built.block.problem("targets", message, index=built.target_sources[number])
+        yield built.block.home.problem("targets", message, index=built.target_sources[number])
 
 
 def _cycles(edges: dict[Node, list[tuple[Node, int]]]) -> Iterator[tuple[list[Node], int]]:

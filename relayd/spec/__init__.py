@@ -215,7 +215,7 @@ class Listener:
 
     `stream` is None where it serves no streams, `datagram` where it serves no datagrams; never both. `on_change` None
     leaves it to the change: `spec.plan.effect`. `shares` are those of `targets`, in the same order; empty where all are
-    alike.
+    alike. `pool` is the name of the one whose targets these are; "" where they are the listener's own.
     """
 
     name: str
@@ -228,6 +228,7 @@ class Listener:
     on_change: OnChange | None = None
     balance: Balance = Balance.ROUND_ROBIN
     shares: tuple[Share, ...] = ()
+    pool: str = ""
 
     def share(self, index: int) -> Share:
         """That of `targets[index]`."""

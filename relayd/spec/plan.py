@@ -176,5 +176,5 @@ def effect(old: Listener, new: Listener | None, target: Target | None) -> OnChan
 
 
 def _alone(listener: Listener) -> Listener:
-    """Without what concerns its other targets only."""
-    return replace(listener, targets=(), on_change=None, balance=Balance.ROUND_ROBIN, shares=())
+    """Without what concerns its other targets only, or where they stand."""
+    return replace(listener, targets=(), on_change=None, balance=Balance.ROUND_ROBIN, shares=(), pool="")
