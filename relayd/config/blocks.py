@@ -5,6 +5,7 @@ in), the pool, the listener. A key that a pool may set is set there and not in a
 listener, `[defaults]` are then those for the pool. There is no pool's layer of other keys, nor without a pool.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from relayd.config.document import Document
 from relayd.config.model import ListenerTable, PoolKeys, PoolTable, Shared, built_in
 from relayd.config.positions import Path
 from relayd.config.problems import Problem, key_text, quote
+from relayd.spec import PortRule, Share, Target
 
 T = TypeVar("T", ListenerTable, PoolTable)
 
@@ -71,12 +73,26 @@ class _Named(Generic[T]):
             yield self.document.problem(self.path, message, at_key=True)
 
     def layered(self, key: str) -> object:
-        """The value of `key` from the nearest layer that has one; None where none has."""
+        """The value of `key` from the nearest layer that has one, the last of which is what is built in."""
         for layer in (self.table, *reversed(self.layers)):
             value = getattr(layer, key)
             if value is not None:
                 return value
         return getattr(built_in(), key)
+
+    @functools.cached_property
+    def goals(self) -> tuple[tuple[Target, ...], tuple[Share, ...]]:
+        """The targets that stand here, and what each gets of the clients: made once for all that share a pool."""
+        entries = self.table.targets or ()
+        return (
+            tuple(Target(each.address.address, each.address.rule, each.address.offset) for each in entries),
+            tuple(Share(each.weight, each.backup) for each in entries),
+        )
+
+    @functools.cached_property
+    def following(self) -> tuple[int, ...]:
+        """Which of them have a port that follows that of the bind."""
+        return tuple(at for at, target in enumerate(self.goals[0]) if target.rule is not PortRule.FIXED)
 
     def _is_list(self, key: str) -> bool:
         return isinstance(self.document.data[self.SECTION][self.name].get(key), list)

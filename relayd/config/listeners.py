@@ -151,24 +151,19 @@ def _targets(
     """Every target whose port can follow the binds as it shall, its share, and its index in the file. Those of a pool
     that cannot are told of by `config.pools`.
     """
-    known = "bind" not in block.wrong
-    found: list[tuple[Target, Share, int]] = []
-    for index, table in enumerate(block.home.table.targets or ()):
-        entry = table.address
-        reason, suggestion = targets.mismatch(entry, binds) if known else ("", "")
+    home, unfit = block.home, set()
+    goals, shares = home.goals
+    for index in home.following if "bind" not in block.wrong else ():
+        entry = (home.table.targets or ())[index].address
+        reason, suggestion = targets.mismatch(entry, binds)
         if reason:
-            message = f"{quote(str(entry))}: {reason}"
+            unfit.add(index)
             if block.pool is None:
-                problems.append(block.problem("targets", message, suggestion, index=index))
-        else:
-            share = Share(table.weight, table.backup)
-            found.append((Target(entry.address, entry.rule, entry.offset), share, index))
-    shares = tuple(share for _, share, _ in found)
-    return (
-        tuple(target for target, _, _ in found),
-        shares if any(share != Share() for share in shares) else (),
-        tuple(index for _, _, index in found),
-    )
+                problems.append(block.problem("targets", f"{quote(str(entry))}: {reason}", suggestion, index))
+    fit = tuple(index for index in range(len(goals)) if index not in unfit)
+    if unfit:
+        goals, shares = tuple(goals[index] for index in fit), tuple(shares[index] for index in fit)
+    return goals, shares if any(share != Share() for share in shares) else (), fit
 
 
 def of_targets(home: Block | Pool) -> Iterator[Problem]:

@@ -70,13 +70,14 @@ def _advice(name: str, pools: Mapping[str, Pool]) -> str:
 def _not_following(pool: Pool, listeners: Sequence[Built]) -> Iterator[Problem]:
     """Targets whose port cannot follow the binds of a listener: the first is named, others are counted."""
     known = [built for built in listeners if "bind" not in built.block.wrong]
-    for index, table in enumerate(pool.table.targets or ()):
-        found = [(built, *targets.mismatch(table.address, built.listener.binds)) for built in known]
+    for index in pool.following:
+        entry = (pool.table.targets or ())[index].address
+        found = [(built, *targets.mismatch(entry, built.listener.binds)) for built in known]
         found = [one for one in found if one[1]]
         if found:
             built, reason, suggestion = found[0]
             more = f", and for {len(found) - 1} more" if len(found) > 1 else ""
-            message = f"{quote(str(table.address))}: for {key_text(built.block.path)}{more}: {reason}"
+            message = f"{quote(str(entry))}: for {key_text(built.block.path)}{more}: {reason}"
             yield pool.problem("targets", message, suggestion if len(listeners) == 1 else "", index)
 
 

@@ -36,6 +36,7 @@ def test_what_is_shared_is_as_if_each_had_it(loaded: Load) -> None:
         for text, more in ((WEB, "dial_attempts = 7"), (DNS, ""))
     )
     assert [one.pool for one in shared] == ["app", "app"]
+    assert shared[0].targets is shared[1].targets  # many listeners times many targets are not that many
     for one, with_its_own in zip(shared, (web, dns), strict=True):
         assert (one.targets, one.shares) == (with_its_own.targets, with_its_own.shares)
         assert (one.balance, one.stream, one.datagram) == (Balance.RANDOM, with_its_own.stream, with_its_own.datagram)
