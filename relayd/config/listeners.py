@@ -173,12 +173,12 @@ def of_targets(home: Block | Pool) -> Iterator[Problem]:
         yield home.problem("targets", "every target is a backup; one at least is not", index=0)
     weighted = home.layered("balance") != Balance.FIRST.value
     first: dict[str, Share] = {}
-    for index, table in enumerate(entries):
-        if not weighted and table.weight != 1:
+    for index, (table, share) in enumerate(zip(entries, home.goals[1], strict=True)):
+        if not weighted and share.weight != 1:
             message = 'no weights with balance = "first": the first target that does not fail gets every client'
             yield home.problem("targets", message, index=index)
         # A target that is there twice is one: what the second says beside its address would count for nothing.
-        name, share = str(table.address), Share(table.weight, table.backup)
+        name = str(table.address)
         if first.setdefault(name, share) != share:
             message = (
                 f"{quote(name)} is there already, with another weight or backup; a target is one, with one of each"

@@ -86,5 +86,7 @@ def _of_no_use(pool: Pool, listeners: Sequence[Built]) -> Iterator[Problem]:
     for key in PoolKeys.model_fields:
         if listeners and pool.given(key) and all(key in built.useless for built in listeners):
             first = listeners[0]
-            message = f"is of no use to who shares this pool; {key_text(first.block.path)}: {first.useless[key]}"
+            message = (
+                f"of no use to any listener that shares this pool; {key_text(first.block.path)}: {first.useless[key]}"
+            )
             yield pool.problem(key, message, at_key=True)

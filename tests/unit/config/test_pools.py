@@ -200,7 +200,8 @@ def test_a_key_that_no_listener_of_the_pool_can_use(problems: Problems, loaded: 
     (problem,) = problems(DNS + DNS.replace("dns", "other").replace(":53", ":54") + app)
     assert places((problem,)) == [(11, 1, "pools.app.dial_attempts")]
     assert problem.message == (
-        "is of no use to who shares this pool; listeners.dns: belongs to stream listeners; this one relays datagrams"
+        "of no use to any listener that shares this pool; listeners.dns: "
+        "belongs to stream listeners; this one relays datagrams"
     )
     assert attempts(loaded(DNS + WEB + app)) == [None, 2]
     assert attempts(loaded(DNS + APP + "[defaults]\ndial_attempts = 2")) == [None]
