@@ -71,6 +71,15 @@ ADVICE = {
         "`getent ahosts NAME` asks as relayd does. Addresses that the name had before are used as long as there "
         "is no other answer."
     ),
+    Event.TARGET_DOWN: (
+        "New clients go to the other targets of the pool; where all are down, fail_open decides. Ask the target as the "
+        "check does, from this machine: the line says what came of it. docs/how-to/health-checks.md has the ways."
+    ),
+    Event.CHECK_IMPEDED: (
+        "Nothing was found out about the target. Descriptors or memory of the control process have run out, or the "
+        "address of `source` is not on this machine: the line says which. Further targets with the same trouble have "
+        "no line of their own."
+    ),
     Event.DATAGRAMS_DROPPED: (
         "The reasons are in docs/reference.md (/usr/share/doc/relayd). For target_failed look at the target; for a "
         "full queue raise net.core.rmem_max, or spread clients over more workers."

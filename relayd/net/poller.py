@@ -61,6 +61,10 @@ class EdgeSelector(selectors.BaseSelector):
         # What `register` was given, where that is not what `watch` stands for.
         self._registered: dict[int, tuple[FileObject, int]] = {}
 
+    def fileno(self) -> int:
+        """The epoll descriptor: readable when `ready` has something, so that another loop can wait for all of this."""
+        return self._epoll.fileno()
+
     def watch(self, fd: int, handler: Handler) -> None:
         """`register(fd, STREAM, handler)`, at half its cost. Raises the same."""
         self._epoll.register(fd, STREAM)

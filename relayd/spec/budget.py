@@ -8,7 +8,8 @@ are served. The control process has none of these, but some descriptors for each
 
 from dataclasses import dataclass
 
-from relayd.spec import Spec
+from relayd.address import NameAddress
+from relayd.spec import CheckKind, Spec
 from relayd.spec.sockets import socket_count, worker_socket_count
 
 #: Descriptors of either process that are counted nowhere else: stdio, epoll, the log. Of a worker its channel; of
@@ -26,6 +27,13 @@ LOOKUPS_MAX = 32
 #: What one lookup may have open in the control process: a socket for each of 3 name servers (MAXNS of resolv.h), and
 #: a file.
 LOOKUP_FDS = 4
+#: Health checks over sockets that are under way at once: a thousand targets that are asked every 2 s, all of which are
+#: silent for the whole timeout of 1 s, make 500.
+CHECKS_MAX = 512
+#: Commands that check health and run at once. Each is a process, and starting it takes milliseconds.
+COMMANDS_MAX = 16
+#: What one of them has open in the control process: its pidfd, the pipe from its output.
+COMMAND_FDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +84,21 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class ControlBudget:
-    """What the control process needs of its descriptors: for `listening` sockets, `workers`, and `lookups` at once."""
+    """What the control process needs of its descriptors: for `listening` sockets, `workers`, and `lookups` at once, and
+    `checks` for health checks.
+    """
 
     nofile: int
     listening: int
     workers: int
     lookups: int
+    checks: int = 0
 
     @property
     def needed(self) -> int:
         """The least limit on open files that the control process can do with."""
-        return RESERVE_FDS + self.listening + WORKER_FDS * self.workers + LOOKUP_FDS * self.lookups
+        worked = WORKER_FDS * self.workers + LOOKUP_FDS * self.lookups + self.checks
+        return RESERVE_FDS + self.listening + worked
 
     def __str__(self) -> str:
         return f"the control process needs {self.needed} of {self.nofile} file descriptors: {self._parts}"
@@ -105,7 +117,8 @@ class ControlBudget:
     def _parts(self) -> str:
         parts = f"{RESERVE_FDS} in reserve, {self.listening} listening, {WORKER_FDS * self.workers} for "
         parts += f"{self.workers} worker{'s' if self.workers != 1 else ''}"
-        return f"{parts}, {LOOKUP_FDS * self.lookups} to look up host names" if self.lookups else parts
+        parts += f", {LOOKUP_FDS * self.lookups} to look up host names" if self.lookups else ""
+        return f"{parts}, {self.checks} for health checks" if self.checks else parts
 
 
 def budget(nofile: int, listening: int, *, streams: bool = True, datagrams: bool = False) -> Budget:
@@ -132,7 +145,24 @@ def budget_of(spec: Spec, nofile: int) -> Budget:
 
 def control_budget(nofile: int, spec: Spec) -> ControlBudget:
     """The budget of the control process of `spec` with a soft limit of `nofile` descriptors."""
-    return ControlBudget(nofile, socket_count(spec), spec.workers, min(len(spec.names), LOOKUPS_MAX))
+    lookups = min(len(spec.names), LOOKUPS_MAX)
+    return ControlBudget(nofile, socket_count(spec), spec.workers, lookups, _check_fds(spec))
+
+
+def _check_fds(spec: Spec) -> int:
+    """Descriptors for as many health checks at once as there can be; a name may stand for any number of targets."""
+    sockets = commands = 0
+    for listener in spec.listeners:
+        check = listener.health.check
+        if check is None:
+            continue
+        named = any(isinstance(target.address, NameAddress) for target in listener.targets)
+        targets = CHECKS_MAX if named else len(listener.targets)
+        if check.kind is CheckKind.EXEC:
+            commands += targets
+        else:
+            sockets += targets
+    return min(sockets, CHECKS_MAX) + COMMAND_FDS * min(commands, COMMANDS_MAX)
 
 
 def shortages(nofile: int, spec: Spec) -> tuple[str, ...]:

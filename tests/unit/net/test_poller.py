@@ -1,5 +1,6 @@
 import errno
 import os
+import select
 import selectors
 import socket
 from collections.abc import Iterator
@@ -175,3 +176,16 @@ def test_another_error_of_the_wait_is_raised(selector: EdgeSelector) -> None:
     selector._epoll.close()
     with pytest.raises(ValueError, match="closed epoll"):
         selector.select(0)
+
+
+def test_another_loop_can_wait_for_all_of_it() -> None:
+    ours, theirs = socket.socketpair()
+    selector = EdgeSelector()
+    with ours, theirs, select.epoll() as outer:
+        selector.watch(ours.fileno(), lambda _: None)
+        selector.ready(0)
+        outer.register(selector.fileno(), select.EPOLLIN)
+        assert outer.poll(0) == []
+        theirs.send(b"x")
+        assert outer.poll(10) == [(selector.fileno(), select.EPOLLIN)]
+        selector.close()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,7 +7,10 @@ from hypothesis import strategies as st
 from relayd.address import Family, InetAddress, NameAddress
 from relayd.spec import (
     Bind,
+    Check,
+    CheckKind,
     Datagram,
+    Health,
     Listener,
     Log,
     OnTargetError,
@@ -17,6 +22,9 @@ from relayd.spec import (
     Target,
 )
 from relayd.spec.budget import (
+    CHECKS_MAX,
+    COMMAND_FDS,
+    COMMANDS_MAX,
     LOOKUP_FDS,
     LOOKUPS_MAX,
     PIPES_MAX,
@@ -145,6 +153,26 @@ def test_the_budget_of_control_in_words() -> None:
         "the control process needs 39 of 1024 file descriptors: 32 in reserve, 4 listening, 3 for 1 worker"
     )
     assert str(control_budget(1024, spec(2, 4, names=40))).endswith("6 for 2 workers, 128 to look up host names")
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "names", "needed"),
+    [
+        (CheckKind.TCP, 3, 0, 3),
+        (CheckKind.UDP, 1000, 0, CHECKS_MAX),
+        (CheckKind.HTTP, 0, 1, CHECKS_MAX),  # a name may have any number of addresses
+        (CheckKind.EXEC, 3, 0, 3 * COMMAND_FDS),
+        (CheckKind.EXEC, 1000, 0, COMMANDS_MAX * COMMAND_FDS),
+    ],
+)
+def test_what_health_checks_need(kind: CheckKind, targets: int, names: int, needed: int) -> None:
+    plan = spec(1, 1, names)
+    (listener,) = plan.listeners
+    here = tuple(Target(InetAddress(Family.INET, "10.0.0.1", port + 1)) for port in range(targets))
+    health = Health(Check(kind, 2.0, 2.0, 1.0, 2, 3))
+    asked = replace(plan, listeners=(replace(listener, targets=(*listener.targets, *here), health=health),))
+    assert control_budget(0, asked).needed - control_budget(0, plan).needed == needed
+    assert str(control_budget(0, asked)).endswith(f", {needed} for health checks")
 
 
 def test_a_session_costs_one() -> None:

@@ -1,0 +1,68 @@
+"""Whom to ask, what has been found, and what is known by now, as values."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from relayd.address import SocketAddress
+from relayd.spec import Check
+
+__all__ = ["Found", "Key", "Known", "Subject"]
+
+#: A pool (`spec.Listener.pool_name`) and a target of it (`spec.Target.origin`).
+Key: TypeAlias = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A target of a pool and how it is asked. `address` is what to dial, the check's port applied already. `source` is
+    where to dial from, where it has the family of `address`.
+    """
+
+    pool: str
+    target: str
+    address: SocketAddress
+    check: Check
+    source: SocketAddress | None
+
+    @property
+    def key(self) -> Key:
+        """What the target is known by, whatever becomes of its check or address."""
+        return (self.pool, self.target)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one check has found. `up` None: nothing about the target, for a reason of this machine. `reason` is "" where
+    the target is up.
+    """
+
+    up: bool | None
+    reason: str = ""
+
+
+#: The target has answered as it should.
+UP = Found(True)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a target. Times are monotonic seconds, `since_wall` the same as `since` on the wall clock.
+
+    `asked` False: no check has found anything yet, and it is up unless clients have taken it down. `why` is what took
+    it down, "" while it is up. `failures` and `successes` are those in a row. `last_reason` is that of the last check,
+    "" where it was a success, `last_at` when it began, and `last_duration_s` how long it took; both None before there
+    was one.
+    """
+
+    pool: str
+    target: str
+    up: bool
+    asked: bool
+    since: float
+    since_wall: float
+    why: str
+    failures: int
+    successes: int
+    last_reason: str
+    last_at: float | None
+    last_duration_s: float | None
