@@ -34,7 +34,8 @@ def _names(known: Sequence[str]) -> "type[list[str]]":
     return Names
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """`argv` None: of this process. Ends it where they are wrong."""
     parser = argparse.ArgumentParser(prog="bench/run", description="Run relayd beside other relays and compare.")
     relays, cases = [relay.name for relay in RELAYS], [case.name for case in CASES]
     parser.add_argument("--relays", type=_names(relays), default=relays, help=f"of {','.join(relays)}")
@@ -92,7 +93,7 @@ def _save(samples: list[Sample], plan: Plan, settings: dict[str, object], machin
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; 0 when every sample was taken and, with --check, every budget held, else 1."""
-    options = _arguments(argv)
+    options = arguments(argv)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # so that every `with` ends its process

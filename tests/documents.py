@@ -33,6 +33,10 @@ class Block:
         """PAGE:LINE, for messages and ids."""
         return f"{name_of(self.page)}:{self.line}"
 
+    def after(self, command: str) -> str:
+        """What stands after this command, "" when it is not here."""
+        return self.text.partition(f"{command}\n")[2]
+
 
 def name_of(page: Path) -> str:
     """Its path from the root."""

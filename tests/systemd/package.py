@@ -1,6 +1,7 @@
 """The Debian package, built once for a session, and a later version of it."""
 
 import contextlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -8,7 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.systemd.box import CHECKOUT, Box
+from tests.typed import lines_for
 
+#: What docs/how-to/install.md has typed, by its verb.
+LINES = {line.words[1]: line.text for line in lines_for("tests/systemd/package.py")}
+#: What who types it answers: yes, and only what is needed, for a box has no network.
+_ANSWERS = 'APT::Get::Assume-Yes "true";\nAPT::Install-Recommends "false";\n'
 #: Of the version that `later` makes.
 LATER = "99.0"
 
@@ -71,8 +77,26 @@ def install(box: Box, deb: Path) -> str:
     """`apt install` in a box, which has no network: what the package needs is there, or in apt's cache. Returns what
     apt, dpkg and the maintainer scripts say.
     """
-    shutil.copy(deb, box.root / "tmp" / deb.name)
-    return box.run("apt-get", "install", "-y", "--no-install-recommends", f"/tmp/{deb.name}")
+    folder = box.root / "tmp/dist"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(deb, folder)
+    return _apt(box, re.sub(r"[^/]+\.deb", deb.name, LINES["install"]))
+
+
+def remove(box: Box) -> None:
+    """`apt remove`."""
+    _apt(box, LINES["remove"])
+
+
+def purge(box: Box) -> None:
+    """`apt purge`."""
+    _apt(box, LINES["purge"])
+
+
+def _apt(box: Box, line: str) -> str:
+    answers = box.root / "tmp/apt.conf"
+    answers.write_text(_ANSWERS)
+    return box.run("sh", "-c", f"cd /tmp && APT_CONFIG=/tmp/apt.conf {line}")
 
 
 #: What systemd, dpkg, apt, man-db and the journal keep for themselves.

@@ -13,6 +13,7 @@ import pytest
 from tests.systemd.box import CHECKOUT, UNIT, Box, Service, eventually, udp_echo_target
 from tests.systemd.conftest import TARGET_PORT
 from tests.systemd.test_service import exchange
+from tests.typed import lines_for
 
 pytestmark = pytest.mark.systemd
 
@@ -160,3 +161,23 @@ def test_low_ports_without_a_capability(box: Box, sockets: Service, tmp_path: Pa
     command = ["systemd-analyze", "security", "--offline=yes", "--threshold=12", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_without_systemd_its_tool_does_the_same(box: Box, service: Service) -> None:
+    (line,) = lines_for("tests/systemd/test_activation.py")
+    (box.root / "root/relay.toml").write_text(HEAD + WEB)
+
+    def connected() -> socket.socket | None:
+        try:
+            return box.connect(8080)
+        except ConnectionRefusedError:  # the tool does not listen yet
+            return None
+
+    box.run("systemd-run", "--unit=activate", "--working-directory=/root", "sh", "-c", f"exec {line.text}")
+    try:
+        client = eventually(connected, line.text)
+        assert client is not None
+        with client:
+            exchange(client)
+    finally:
+        box.uninstall("activate.service")

@@ -1,7 +1,7 @@
 """What the documents tell an operator to type works, on a system where the package is installed.
 
 The lines of each page are typed in their order, as root, on a relayd that runs what the page shows first. What stays
-out needs more than that: other programs, which tests/unit/test_document_commands.py names, or a file of the reader's.
+out is in tests/typed.py with the reason, and so is what types the lines of other pages.
 """
 
 import re
@@ -11,19 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import PAGES, blocks, command_lines, name_of
+from tests.documents import PAGES, blocks, name_of
 from tests.systemd import package
-from tests.systemd.box import CHECKOUT, Box, Service
-from tests.unit.test_document_commands import NOT_RUN, RUN
+from tests.systemd.box import CHECKOUT, Box, Service, eventually
+from tests.typed import lines_for
 
-PROGRAMS = ("cp", "curl", "journalctl", "kill", "relayd", "systemctl")
-#: Pages that are about other ways to install, and have tests of their own.
-ELSEWHERE = {
-    "docs/how-to/containers.md": "tests/e2e/test_container.py",
-    "docs/how-to/migrate.md": "tests/unit/test_documents.py",
-    "docs/how-to/pip.md": "tests/soak/test_wheel.py",
-    RUN: "tests/e2e/test_tutorial.py",
-}
+LINES = lines_for("tests/systemd/test_documents.py")
+TYPED = [page for page in PAGES if any(line.page == name_of(page) for line in LINES)]
+#: What lines use that a machine with systemd need not have.
+PROGRAMS = ("curl", "dig", "jq")
 #: A file of the reader's, by line: it is made before.
 FILES = {
     "relayd check -c bad.toml": ("bad.toml", "[listeners.web]\nbind = 5\n"),
@@ -45,46 +41,80 @@ targets = ["127.0.0.1:9000"]
 bind = "unix:/run/relayd/web.sock"
 targets = ["127.0.0.1:9000"]
 """
+#: What is typed until it prints what the page shows: the session ends a moment after dig has its answer.
+SHOWN = "journalctl -u relayd EVENT=session -n 1 -o cat"
+_VARIES = re.compile(r"(?<=127\.0\.0\.1:)\d+|[\d.]+(?=ms)|(?<=id=)\S+")
 CHANGE = '[listeners.change]\nbind = "127.0.0.1:7000"\ntargets = ["127.0.0.1:9000"]\n'
-
-
-def typed(page: Path) -> list[str]:
-    lines = [line for _, line in command_lines(page)]
-    return [line for line in lines if line.split()[0] in PROGRAMS]
-
-
-TYPED = [page for page in PAGES if name_of(page) not in ELSEWHERE and typed(page)]
+RESOLVER = Path(__file__).with_name("resolver.py")
+#: The network of the resolver, as docs/how-to/udp-and-dns.md has its addresses.
+RESOLVERS_NETWORK = """
+ip link add resolver type veth peer name eth0 netns $1
+inside="nsenter --target $1 --net"
+ip address add 10.0.0.1/24 dev resolver
+ip address add 2001:db8::1/64 dev resolver nodad
+$inside ip address add 10.0.0.53/24 dev eth0
+$inside ip address add 2001:db8::53/64 dev eth0 nodad
+ip link set resolver up
+$inside ip link set eth0 up
+"""
 
 
 @pytest.fixture(scope="module")
 def installed(deb: Path) -> Iterator[Box]:
-    for program in ("curl", "jq"):  # which lines use beside relayd and systemd
-        if shutil.which(program) is None:
-            pytest.skip(f"missing {program}")
     with package.bare_box() as box:
         package.install(box, deb)
         box.run("systemd-run", "--unit=http", "python3", "-m", "http.server", "9000", "--bind", "127.0.0.1")
         yield box
 
 
+def start_resolver(box: Box) -> None:
+    """At 10.0.0.53 and 2001:db8::53, for the life of the box; port 53 of the box itself is relayd's."""
+    shutil.copy(RESOLVER, box.root / "root")
+    unit = ("--unit=resolver", "--property=Type=notify", "--property=PrivateNetwork=yes")
+    box.run("systemd-run", *unit, "python3", "/root/resolver.py")
+    pid = box.run("systemctl", "show", "--value", "--property=MainPID", "resolver").strip()
+    box.run("sh", "-euc", RESOLVERS_NETWORK, "sh", pid)
+
+
 def test_there_is_something_to_type() -> None:
-    assert len(TYPED) >= 8
-    assert sum(len(typed(page)) for page in TYPED) >= 30
-    assert all(program in NOT_RUN or program == "relayd" for program in PROGRAMS)
+    assert len(TYPED) >= 9
+    assert len(LINES) >= 40
+
+
+def configure(box: Box, page: Path) -> None:
+    """relayd runs on what the page begins with."""
+    folder = box.root / "etc/relayd"
+    box.run("systemctl", "stop", "relayd.socket", "relayd.service")
+    (folder / "relay.toml").write_text(BASE)
+    for file in (folder / "conf.d").iterdir():
+        file.unlink()
+    first = next((block.text for block in blocks(page) if block.kind == "toml" and not block.more), "")
+    if "[listeners.dns]" in first:
+        start_resolver(box)
+        (folder / "conf.d/page.toml").write_text(first)
+    box.run("systemctl", "start", "relayd.service")
+    if "[listeners.ssh]" in first:  # the forward that the page adds
+        (folder / "conf.d/page.toml").write_text(first)
 
 
 @pytest.mark.parametrize("page", TYPED, ids=name_of)
 def test_every_line_can_be_typed(installed: Box, page: Path) -> None:
+    lines = [line.text for line in LINES if line.page == name_of(page)]
+    for program in PROGRAMS:
+        if shutil.which(program) is None and any(re.search(rf"(^|\| ){program} ", line) for line in lines):
+            pytest.skip(f"missing {program}")
+    shown = next(filter(None, (block.after(SHOWN) for block in blocks(page))), "")
     here = installed.root / "usr/share/doc/relayd/examples"  # where systemd/relayd.service is, as the page has it
-    installed.run("systemctl", "stop", "relayd.socket", "relayd.service")
-    (installed.root / "etc/relayd/relay.toml").write_text(BASE)
-    for file in (installed.root / "etc/relayd/conf.d").iterdir():
-        file.unlink()
-    installed.run("systemctl", "start", "relayd.service")
-    first = next((block.text for block in blocks(page) if block.kind == "toml" and not block.more), "")
-    if "[listeners.ssh]" in first:  # the forward that the page adds
-        (installed.root / "etc/relayd/conf.d/page.toml").write_text(first)
-    for line in typed(page):
+    configure(installed, page)
+
+    def type_(line: str) -> str:
+        real = re.sub(r"^kill -USR2 \d+", f"kill -USR2 {Service(installed).main_pid()}", line)
+        said = installed.run("sh", "-c", f"cd /usr/share/doc/relayd/examples && {real}\necho exit $?")
+        told, code = said.rsplit("exit ", 1)
+        assert int(code) in (0, ALSO_FINE.get(line.partition("  #")[0].strip(), 0)), f"{line}\n{said}"
+        return told
+
+    for line in lines:
         if line in FILES:
             name, text = FILES[line]
             path = installed.root / name.lstrip("/") if name.startswith("/") else here / name
@@ -92,7 +122,7 @@ def test_every_line_can_be_typed(installed: Box, page: Path) -> None:
             path.write_text(text)
         if line.startswith("relayd reload --confirm"):  # of what has been changed before
             (installed.root / "etc/relayd/conf.d/change.toml").write_text(CHANGE)
-        real = re.sub(r"^kill -USR2 \d+", f"kill -USR2 {Service(installed).main_pid()}", line)
-        said = installed.run("sh", "-c", f"cd /usr/share/doc/relayd/examples && {real}\necho exit $?")
-        code = int(said.rsplit("exit ", 1)[1])
-        assert code in (0, ALSO_FINE.get(line.partition("  #")[0].strip(), 0)), f"{line}\n{said}"
+        if line == SHOWN:
+            eventually(lambda: _VARIES.sub("", type_(SHOWN)) == _VARIES.sub("", shown), shown)
+        else:
+            type_(line)

@@ -162,7 +162,7 @@ def test_removed_and_purged_it_leaves_nothing(bare: Box, deb: Path) -> None:
     service = configured(bare, WEB)
     bare.run("systemctl", "reload", "relayd")
     bare.run("relayd", "check")  # as root, who could write what dpkg does not know
-    bare.run("dpkg", "--remove", "relayd")
+    package.remove(bare)
     assert service.show("ActiveState") == "inactive"
     assert service.show("LoadState") == "not-found"
     kept = {path for path in package.files(bare) - before if path.startswith(("/etc/relayd", "/run", "/usr"))}
@@ -171,8 +171,7 @@ def test_removed_and_purged_it_leaves_nothing(bare: Box, deb: Path) -> None:
     package.install(bare, deb)
     assert service.show("ActiveState") == "active"
     assert "web" in bare.run("relayd", "status")
-    bare.run("dpkg", "--remove", "relayd")
-    bare.run("dpkg", "--purge", "relayd")
+    package.purge(bare)
     assert package.files(bare) - before == set()
     assert before - package.files(bare) == set()
 

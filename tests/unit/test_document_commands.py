@@ -1,67 +1,63 @@
-"""Every command that the documents show can be typed: those of relayd are parsed by its own command line.
-
-The tutorial is run as a whole, by tests/e2e/test_tutorial.py. What else a page shows needs a machine that a test does
-not have, and is in `NOT_RUN` with the reason.
+"""Every command that the documents show is typed by a test, or it is known why not; and those of relayd are parsed by
+its own command line, those of the benchmark by its own.
 """
 
 import re
-import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from bench.__main__ import arguments
 from relayd.cli.verbs import app
-from tests.documents import PAGES, ROOT, command_lines, name_of, spans
+from tests.documents import LINKED, PAGES, ROOT, spans
+from tests.typed import NOT_TYPED, Line, all_lines, lines_of
 
 GROUP: Any = typer.main.get_command(app)
-#: Run as they stand by tests/e2e/test_tutorial.py.
-RUN = "docs/tutorial.md"
-#: Other programs, and why no test runs the lines that are theirs.
-NOT_RUN = {
-    **dict.fromkeys(("apt", "apt-get", "dnf", "dpkg", "pacman", "pip"), "root, or the network: it installs"),
-    **dict.fromkeys(("cp", "mkdir", "sed", "sysctl"), "root: it changes the machine"),
-    **dict.fromkeys(("docker", "kubectl", "podman"), "a container runtime; tests/e2e/test_container.py does without"),
-    **dict.fromkeys(("journalctl", "systemctl", "systemd-analyze"), "systemd; tests/systemd has a real one"),
-    "curl": "a running daemon; tests/e2e/test_commands.py asks its admin API, and the tutorial's lines are run",
-    "dig": "a resolver",
-    "kill": "the process that a page is about; tests/e2e/test_restart.py sends the same signals",
-    "python3": "the network: what follows is installed into the environment that it makes",
-    "systemd-socket-activate": "systemd; tests/e2e/test_activation.py passes sockets in the same way",
+LINES = all_lines()
+COMMANDS = [line for line in LINES if line.program == "relayd"]
+OTHERS = [line for line in LINES if line.program != "relayd"]
+BENCHES = [line for page in LINKED for line in lines_of(page) if line.program == "bench/run"]
+#: Tests that have another way to what they type than by their name: what stands in them.
+BY_PAGE = {
+    "tests/e2e/test_tutorial.py": '"tutorial.md"',
+    "tests/unit/test_documents.py": 'f"$ relayd import {name} > relay.toml"',
 }
-#: Programs of this repository: they are there, and developers use them.
-OURS = ("packaging/dev", "packaging/build", "bench/run")
-LINES = [
-    (place, line)
-    for page in PAGES
-    for place, line in command_lines(page)
-    if name_of(page) != RUN or line.startswith("relayd ")
-]
-COMMANDS = [(place, line) for place, line in LINES if Path(line.split()[0]).name == "relayd"]
-OTHERS = [(place, line) for place, line in LINES if (place, line) not in COMMANDS]
 
 
-def words(line: str) -> list[str]:
-    """`line` as a shell would split it, up to a pipe or a redirection, without comments."""
-    found = shlex.split(line, comments=True)
-    end = next((index for index, word in enumerate(found) if word in ("|", ">")), len(found))
-    return found[:end]
+def name(line: Line) -> str:
+    return f"{line.place}-{line.text}"
 
 
-@pytest.mark.parametrize(("place", "line"), COMMANDS)
-def test_relayd_takes_it(place: str, line: str) -> None:
+@pytest.mark.parametrize("line", COMMANDS, ids=name)
+def test_relayd_takes_it(line: Line) -> None:
     """Parsed as it would be when typed; nothing is done."""
-    name, *arguments = words(line)[1:]
-    command = GROUP.commands[name]
-    command.make_context(name, arguments, parent=GROUP.make_context("relayd", [name]))
+    verb, *options = line.words[1:]
+    command = GROUP.commands[verb]
+    command.make_context(verb, options, parent=GROUP.make_context("relayd", [verb]))
 
 
-@pytest.mark.parametrize(("place", "line"), OTHERS)
-def test_it_is_known_why_it_is_not_run(place: str, line: str) -> None:
-    program = words(line)[0]
-    assert Path(program).name in NOT_RUN or (program in OURS and (ROOT / program).exists())
+@pytest.mark.parametrize("line", BENCHES, ids=name)
+def test_the_benchmark_takes_it(line: Line) -> None:
+    if "--help" not in line.words:
+        arguments(line.words[1:])
+
+
+@pytest.mark.parametrize("line", LINES, ids=name)
+def test_a_test_types_it_or_it_is_known_why_not(line: Line) -> None:
+    if line.not_typed:
+        return
+    test = ROOT / line.typed_by
+    assert test.is_file(), "no test types it"
+    text = test.read_text()
+    own = f'lines_for("{line.typed_by}")'
+    assert BY_PAGE.get(line.typed_by, own) in text
+
+
+@pytest.mark.parametrize("what", NOT_TYPED)
+def test_what_is_not_typed_is_there(what: str) -> None:
+    assert any(what in (line.program, line.text) for line in LINES)
 
 
 def spoken() -> Iterator[tuple[str, str]]:
@@ -75,14 +71,15 @@ def spoken() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(("place", "text"), list(spoken()))
 def test_what_is_spoken_of_exists(place: str, text: str) -> None:
     """Verbs, and names of options; values may be left out."""
-    name, *rest = re.sub(r"[\[\]]", "", text).split("|")[0].split()[1:]
-    if name in ("COMMAND", "VERB", "--help"):
+    verb, *rest = re.sub(r"[\[\]]", "", text).split("|")[0].split()[1:]
+    if verb in ("COMMAND", "VERB", "--help"):
         return
-    command = GROUP.commands[name]
+    command = GROUP.commands[verb]
     known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
     assert {word for word in rest if word.startswith("-")} <= known
 
 
 def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 15
-    assert len(OTHERS) >= 15
+    assert len(OTHERS) >= 60
+    assert len(BENCHES) >= 5
