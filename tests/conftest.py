@@ -10,6 +10,7 @@ import pytest
 
 from relayd.log.access import AccessRecord
 from relayd.outcomes import Outcome, Side
+from tests import ports
 
 
 def _open_fds() -> dict[int, str]:
@@ -36,6 +37,7 @@ def _nothing_left_behind() -> Iterator[None]:
     """Fails a test that leaves a descriptor open, or closes one that it did not open, or leaves a child process."""
     fds_before, children_before = _open_fds(), _children()
     yield
+    ports.give_back()
     gc.collect()  # what only a cycle keeps open is closed now, with a ResourceWarning, which is an error
     gc.freeze()  # what is left stays: to look at it again after each test would take half of the whole run
     fds_after = _open_fds()
