@@ -175,6 +175,7 @@ def _stop_duration_s(service: Service) -> float:
     return (ended - began) / 1e6
 
 
+@pytest.mark.alone
 def test_an_idle_service_stops_within_200_ms(box: Box, service: Service) -> None:
     service.configure(config(workers=2))
     service.start()
@@ -295,6 +296,7 @@ def _many(count: int) -> str:
         pytest.param(_many(3000), "too few file descriptors", id="too few descriptors"),
     ],
 )
+@pytest.mark.alone
 def test_a_reload_that_cannot_be_is_refused_at_once_and_whole(more: str, said: str, box: Box, service: Service) -> None:
     # R1, and issue 4: all or nothing, exit 1 within 1 s, the unit stays active, STATUS tells.
     limits = {"LimitNOFILE": "1024"}
