@@ -1,4 +1,6 @@
-"""Every test leaves the process as it found it: the same open descriptors, no child process."""
+"""Every test leaves the process as it found it: the same open descriptors, no child process. And who runs which tests,
+where there is more than one process (pytest -n).
+"""
 
 import contextlib
 import gc
@@ -7,9 +9,37 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from relayd.log.access import AccessRecord
 from relayd.outcomes import Outcome, Side
+from tests import ports
+
+
+class _Shares(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """What runs in one process, one after the other: a module, for the sake of what is made once for all of it, and all
+    that needs the Debian package. Modules of tests/integration have nothing of the kind, and are long: each of their
+    tests goes to who is free.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        if module in ("tests/systemd/test_documents.py", "tests/systemd/test_package.py"):
+            return "the package"
+        return nodeid if module.startswith("tests/integration/") else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Shares:
+    """Called by pytest-xdist, in the process that hands out tests."""
+    config.option.loadscopereorder = False  # not by the number of tests: what takes longest comes first, see below
+    return _Shares(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One of several processes: begin with the longest share, so that nobody has to be waited for at the end."""
+    if hasattr(config, "workerinput"):  # of pytest-xdist
+        items.sort(key=lambda item: (item.path.parent.name != "systemd", item.path.name != "test_package.py"))
 
 
 def _open_fds() -> dict[int, str]:
@@ -36,6 +66,7 @@ def _nothing_left_behind() -> Iterator[None]:
     """Fails a test that leaves a descriptor open, or closes one that it did not open, or leaves a child process."""
     fds_before, children_before = _open_fds(), _children()
     yield
+    ports.give_back()
     gc.collect()  # what only a cycle keeps open is closed now, with a ResourceWarning, which is an error
     gc.freeze()  # what is left stays: to look at it again after each test would take half of the whole run
     fds_after = _open_fds()

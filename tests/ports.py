@@ -1,18 +1,46 @@
-"""Ports that nobody has, for ranges: of a single one the kernel is asked (port 0)."""
+"""Ports that nobody has, for ranges: of a single one the kernel is asked (port 0).
 
+Tests run in more than one process, and none of them may come between another's look and its bind. So what is handed out
+is locked, byte for byte of a file, until the test is over (`give_back`) or its process has ended.
+"""
+
+import fcntl
+import os
 import random
 import socket
+import tempfile
+from pathlib import Path
+
+#: One byte for each port. Open from the start: a test has to leave descriptors as it finds them.
+_LOCKS = os.open(Path(tempfile.gettempdir(), f"relayd-test-ports-{os.getuid()}"), os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def free_range(ports: int) -> int:
-    """First of `ports` ports that nobody has on 127.0.0.1, below those that the kernel gives to others."""
+    """First of `ports` ports that nobody has on 127.0.0.1, below those that the kernel gives to others. No other test
+    is given any of them before this one is over.
+    """
     for first in random.sample(range(11_000, 32_000 - ports), 200):
         try:
-            for port in range(first, first + ports):
-                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                    with socket.socket(socket.AF_INET, kind) as probe:
-                        probe.bind(("127.0.0.1", port))
-        except OSError:
+            fcntl.lockf(_LOCKS, fcntl.LOCK_EX | fcntl.LOCK_NB, ports, first)
+        except BlockingIOError:  # fcntl(2): some of it is another process's
             continue
-        return first
+        if _nobody_has(first, ports):
+            return first
+        fcntl.lockf(_LOCKS, fcntl.LOCK_UN, ports, first)
     raise AssertionError(f"no {ports} free ports")
+
+
+def give_back() -> None:
+    """All that this process was given."""
+    fcntl.lockf(_LOCKS, fcntl.LOCK_UN)
+
+
+def _nobody_has(first: int, ports: int) -> bool:
+    try:
+        for port in range(first, first + ports):
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(socket.AF_INET, kind) as probe:
+                    probe.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True

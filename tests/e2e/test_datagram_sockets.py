@@ -32,6 +32,7 @@ def test_a_second_daemon_is_refused(tmp_path: Path, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.alone
 def test_ten_thousand_ports_are_ready_soon(tmp_path: Path, workers: int) -> None:
     first = free_range(10_000)
     with Daemon(config(f"127.0.0.1:{first}-{first + 9999}", "127.0.0.2", workers, "dgram"), tmp_path) as daemon:

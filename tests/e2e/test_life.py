@@ -112,6 +112,7 @@ def test_systemd_is_told(tmp_path: Path, echo: EchoStart) -> None:
         assert any("STOPPING" in told for told in daemon.notifications)
 
 
+@pytest.mark.alone
 def test_an_idle_stop_takes_200_ms(daemon: Daemon) -> None:  # R6
     address = daemon.address("web")
     with daemon.connect("web") as client:
@@ -156,6 +157,7 @@ def test_a_drain_ends_at_its_timeout(tmp_path: Path, echo: EchoStart) -> None:  
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.alone
 def test_a_second_signal_stops_now(daemon: Daemon, number: signal.Signals) -> None:  # R6
     with daemon.connect("web") as client:
         assert ask(client) == b"hello"
@@ -245,6 +247,7 @@ def test_names_resolve_and_unknown_ones_delay_the_start_no_longer_than_they_may(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives the daemon a network and a resolv.conf of its own")
+@pytest.mark.alone
 def test_a_name_server_that_never_answers_delays_nothing(tmp_path: Path) -> None:
     """Queries leave by a veth pair for a neighbour that does not exist."""
     (tmp_path / "resolv.conf").write_text("nameserver 198.51.100.53\noptions timeout:30\n")

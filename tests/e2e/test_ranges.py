@@ -56,6 +56,7 @@ def test_every_port_goes_to_its_own(
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("kind", ["stream"])
+@pytest.mark.alone
 def test_ten_thousand_ports_are_ready_soon(tmp_path: Path, workers: int, kind: str) -> None:
     """In CPU time, so that others on the machine do not count: control's and then the slowest worker's, one after the
     other, are what READY waits for."""

@@ -83,6 +83,7 @@ def test_a_killed_worker_is_replaced_and_nobody_is_refused(tmp_path: Path, echo:
         assert daemon.stop() == 0
 
 
+@pytest.mark.alone
 def test_a_killed_worker_is_replaced_in_time(tmp_path: Path, echo: EchoStart) -> None:
     """Each of three workers once, and the median of that: other processes of this machine are not what is measured."""
     took = []

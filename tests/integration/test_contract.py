@@ -129,7 +129,7 @@ def test_every_size_around_the_buffer_comes_whole(splice: bool, kind: str, tmp_p
 
 
 @pytest.mark.parametrize("first", SIDES)
-@pytest.mark.parametrize("pending", [0, PENDING_BYTES])
+@pytest.mark.parametrize("pending", [pytest.param(0, marks=pytest.mark.alone), PENDING_BYTES])
 def test_a_fin_is_passed_on_after_all_bytes_and_the_other_direction_goes_on(
     splice: bool, first: Side, pending: int, tmp_path: Path
 ) -> None:
@@ -158,7 +158,7 @@ def test_a_fin_is_passed_on_after_all_bytes_and_the_other_direction_goes_on(
 
 
 @pytest.mark.parametrize("first", SIDES)
-@pytest.mark.parametrize("pending", [0, PENDING_BYTES])
+@pytest.mark.parametrize("pending", [pytest.param(0, marks=pytest.mark.alone), PENDING_BYTES])
 def test_a_reset_is_passed_on_after_all_bytes(splice: bool, first: Side, pending: int, tmp_path: Path) -> None:
     # S3
     data = random.Random(3).randbytes(pending)
@@ -200,6 +200,7 @@ def test_bytes_that_wait_for_a_stalled_reader_arrive_before_the_reset(
 
 
 @pytest.mark.parametrize("first", SIDES)
+@pytest.mark.alone
 def test_when_both_sides_have_reset_it_is_over(splice: bool, first: Side, tmp_path: Path) -> None:
     # S3: the bytes that wait for the second are not waited for any longer
     with Target("inet", tmp_path) as target, Relay([target.address], splice=splice) as relay:
@@ -324,6 +325,7 @@ def test_the_answer_of_a_target_that_closes_early_arrives_whole(splice: bool, tm
             assert relay.ended().outcome is Outcome.TARGET_RESET
 
 
+@pytest.mark.alone
 def test_a_stalled_reader_costs_one_bounded_buffer_and_no_cpu(splice: bool, tmp_path: Path) -> None:
     # S4
     data = random.Random(6).randbytes(24 << 20)
@@ -342,6 +344,7 @@ def test_a_stalled_reader_costs_one_bounded_buffer_and_no_cpu(splice: bool, tmp_
             assert receive_all(far) == (data[:sent], 0)
 
 
+@pytest.mark.alone
 def test_mice_get_their_turn_beside_an_elephant(splice: bool, tmp_path: Path) -> None:
     # S5
     with Target("inet", tmp_path) as target, Relay([target.address], splice=splice) as relay:

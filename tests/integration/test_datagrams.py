@@ -815,6 +815,7 @@ def test_sessions_without_an_end_are_ended_in_portions(
         assert relay.outcomes(10) == {Outcome.SESSION_TIMEOUT}
 
 
+@pytest.mark.alone
 def test_an_idle_relay_with_sessions_uses_no_time(fast: bool, tmp_path: Path) -> None:
     with DatagramTarget("inet", tmp_path) as target, DatagramRelay([target.address], fast=fast) as relay:
         for _ in range(20):

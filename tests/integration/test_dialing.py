@@ -220,6 +220,7 @@ def test_a_name_without_an_answer_is_no_target_until_it_has_one(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("bind_kind", ["inet", "unix"])
+@pytest.mark.alone
 def test_a_client_that_leaves_while_dialling_frees_everything(bind_kind: str, tmp_path: Path) -> None:
     # S6
     bind = free_address(bind_kind, tmp_path)
@@ -378,6 +379,7 @@ def test_a_unix_client_with_a_name_is_shown_with_it(tmp_path: Path) -> None:
             assert (record.rtt_ms, record.retrans) == (None, None)
 
 
+@pytest.mark.alone
 def test_the_record_of_an_ordinary_connection(tmp_path: Path) -> None:
     # O1
     with Target("inet", tmp_path) as target, Relay([target.address], timeouts=TIMEOUTS) as relay:

@@ -54,6 +54,7 @@ def receive_all_but_fin(far: socket.socket) -> bytes:
         return b""
 
 
+@pytest.mark.alone
 def test_at_the_limit_new_connections_wait_and_are_taken_within_a_second(tmp_path: Path) -> None:
     # F1, F2
     with Target("inet", tmp_path) as target, Relay([target.address], limit=3) as relay:

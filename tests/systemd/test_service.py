@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import statistics
 import subprocess
 import time
 
@@ -175,6 +176,7 @@ def _stop_duration_s(service: Service) -> float:
     return (ended - began) / 1e6
 
 
+@pytest.mark.alone
 def test_an_idle_service_stops_within_200_ms(box: Box, service: Service) -> None:
     service.configure(config(workers=2))
     service.start()
@@ -295,6 +297,7 @@ def _many(count: int) -> str:
         pytest.param(_many(3000), "too few file descriptors", id="too few descriptors"),
     ],
 )
+@pytest.mark.alone
 def test_a_reload_that_cannot_be_is_refused_at_once_and_whole(more: str, said: str, box: Box, service: Service) -> None:
     # R1, and issue 4: all or nothing, exit 1 within 1 s, the unit stays active, STATUS tells.
     limits = {"LimitNOFILE": "1024"}
@@ -304,17 +307,22 @@ def test_a_reload_that_cannot_be_is_refused_at_once_and_whole(more: str, said: s
         exchange(live)
         before, pid = _listening(box), service.main_pid()
         service.configure(more + config() if more.startswith("include") else config() + more, limits)
-        began = time.monotonic()
-        with pytest.raises(AssertionError, match=r"(?i)job for relayd\.service failed"):
-            box.run("systemctl", "reload", "relayd")
-        took_s = time.monotonic() - began
-        assert took_s < 1.0
+        # The median of three, as other processes of this machine are not what is measured.
+        assert statistics.median(_refused_reload_s(box) for _ in range(3)) < 1.0
         assert said in service.journal()
         assert said in service.show("StatusText")
         assert (service.show("ActiveState"), service.main_pid()) == ("active", pid)
         assert _listening(box) == before
         exchange(live)
     relay_once(box)
+
+
+def _refused_reload_s(box: Box) -> float:
+    """Seconds from `systemctl reload` to its exit code, which is not 0."""
+    began = time.monotonic()
+    with pytest.raises(AssertionError, match=r"(?i)job for relayd\.service failed"):
+        box.run("systemctl", "reload", "relayd")
+    return time.monotonic() - began
 
 
 def _listening(box: Box) -> set[str]:

@@ -107,6 +107,7 @@ def test_a_second_daemon_is_refused(theirs: int, ours: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.alone
 def test_ten_thousand_ports(workers: int) -> None:
     """One socket for each, dealt to the workers; a second daemon has one line about those that it cannot have."""
     first = free_range(10_000)
