@@ -155,6 +155,7 @@ def test_no_timeout_by_the_wall_clock(path: Path) -> None:
         "relayd.relay.stream.connection",
         "relayd.relay.datagram.record",
         "relayd.control.reload",
+        "relayd.control.targets",
         "relayd.control.checks.checker",
     )
     allowed = name_of(path) in showing

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from relayd.cli import targets
+
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 #: Of a SHA-256, in hexadecimal digits: enough to tell files apart at sight.
 _HASH_DIGITS = 12
@@ -19,7 +21,7 @@ def text(status: dict[str, Any]) -> str:
     if config["confirm_until"] is not None:
         lines.append(f"goes back to the configuration before at {config['confirm_until']}, unless confirmed")
     lines.append("workers: " + ", ".join(map(_worker, status["workers"])))
-    return "\n".join(lines + _table(status["listeners"])) + "\n"
+    return "\n".join([*lines, *_table(status["listeners"]), *targets.summary(status["targets"])]) + "\n"
 
 
 def _worker(worker: dict[str, Any]) -> str:

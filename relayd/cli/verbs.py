@@ -6,6 +6,7 @@ A verb imports what it needs when it is called: pydantic and the control process
 """
 
 import contextlib
+import enum
 import importlib
 import json
 import os
@@ -14,7 +15,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -247,6 +248,85 @@ def status(as_json: AsJson = False, config_file: DaemonsFile = None, admin: Admi
             except (KeyError, TypeError, ValueError) as error:
                 raise client.Unreachable(f"relayd: the answer is not one of this version: {error!r}") from None
     emit(_json(found) if as_json else text)
+
+
+class Action(str, enum.Enum):
+    """What `relayd target` does."""
+
+    LIST = "list"
+    DRAIN = "drain"
+    DISABLE = "disable"
+    ENABLE = "enable"
+    WEIGHT = "weight"
+
+
+#: In words of the admin API.
+_ORDERS = {Action.DRAIN: "drained", Action.DISABLE: "disabled", Action.ENABLE: "enabled"}
+
+
+@app.command(short_help="List targets; drain, disable or enable one; give it another weight.")
+def target(
+    action: Annotated[Action, typer.Argument(help="What to do.", show_default=False)],
+    pool: Annotated[
+        str | None, typer.Argument(metavar="[POOL]", help="A pool, or a listener with targets of its own.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[TARGET]", help="As list shows it, or as the file has it.")
+    ] = None,
+    weight: Annotated[
+        int | None, typer.Argument(metavar="[WEIGHT]", help="For weight: 1 to 256, or 0 for that of the file.")
+    ] = None,
+    as_json: AsJson = False,
+    config_file: DaemonsFile = None,
+    admin: AdminAddress = None,
+) -> None:
+    """List the targets of the running daemon with their states, or say what becomes of one of them.
+
+    \b
+        relayd target list [POOL]
+        relayd target drain POOL TARGET          no new clients; those that it has stay
+        relayd target disable POOL TARGET        no new clients; those that it has go, by on_change
+        relayd target enable POOL TARGET         as if nothing had been said
+        relayd target weight POOL TARGET WEIGHT
+
+    Holds until it is taken back, over reloads too, and no longer than to the next restart: what is to last belongs in
+    the file.
+    """
+    from relayd.cli import client
+
+    wanted = {Action.LIST: 1, Action.WEIGHT: 3}.get(action, 2)
+    given = sum(each is not None for each in (pool, name, weight))
+    if given > wanted or (action is not Action.LIST and given < wanted):
+        form = "[POOL]" if action is Action.LIST else "POOL TARGET WEIGHT" if action is Action.WEIGHT else "POOL TARGET"
+        raise typer.BadParameter(f"relayd target {action.value} {form}", param_hint="target")
+    with _asking():
+        where = _daemon(admin, config_file)
+        if action is Action.LIST:
+            emit(_targets(client.ask(where, "GET", "/v1/targets"), pool, as_json=as_json))
+            return
+        order = {"weight": weight} if action is Action.WEIGHT else {"ordered": _ORDERS[action]}
+        verdict = client.ask_for_verdict(where, "/v1/target", {"pool": pool, "target": name, **order})
+    if as_json:
+        emit(_json(verdict.as_json()))
+    else:
+        _show(verdict)
+    if not verdict.ok:
+        raise typer.Exit(EXIT_NO)
+
+
+def _targets(found: "dict[str, Any]", pool: str | None, *, as_json: bool) -> str:
+    """Those of `pool`, or all. Raises client.Unreachable and RelaydError."""
+    from relayd.cli import client
+    from relayd.cli import targets as report
+
+    try:
+        there = [one for one in found["targets"] if pool in (None, one["pool"])]
+        if pool is not None and not there:
+            pools = sorted({one["pool"] for one in found["targets"]})
+            raise client.Refused(f"relayd: there is no pool {pool!r}: there is {', '.join(pools)}")
+        return _json({"targets": there}) if as_json else report.text(there)
+    except (KeyError, TypeError, ValueError) as error:
+        raise client.Unreachable(f"relayd: the answer is not one of this version: {error!r}") from None
 
 
 @app.command("show-config", short_help="Print everything in force as TOML.")

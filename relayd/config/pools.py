@@ -42,8 +42,15 @@ def references(blocks: Sequence[Block], pools: Mapping[str, Pool], known: frozen
 def problems(pools: Mapping[str, Pool], listeners: Sequence[Built]) -> Iterator[Problem]:
     """Everything that is wrong inside pools, and with what the listeners that share them need of them."""
     shared_by = users(listeners)
+    alone = {built.listener.name: built.block for built in listeners if built.block.given("targets")}
     for pool in pools.values():
         yield from pool.wrong_name()
+        if pool.name in alone:
+            place = alone[pool.name].document.place_of_key(alone[pool.name].path)
+            message = (
+                f"a listener with targets of its own has this name, and commands would take one for the other: {place}"
+            )
+            yield pool.document.problem(pool.path, message, at_key=True)
         if not pool.given("targets") and "targets" not in pool.meant():
             yield pool.problem("targets", "is missing", 'help: add targets = ["10.0.0.11:80"]', at_key=True)
         yield from of_targets(pool)

@@ -22,7 +22,7 @@ from relayd.control.threads import aside
 from relayd.control.verdict import Verdict
 from relayd.log.events import Event
 from relayd.net.listening import ListenFailed, ListeningSocket, listen
-from relayd.spec import ADMIN_SOCKET, Admin, Binding, SocketOptions
+from relayd.spec import ADMIN_SOCKET, Admin, Binding, Ordered, SocketOptions
 
 if TYPE_CHECKING:
     from relayd.control.admin_http import AdminHttp
@@ -69,6 +69,12 @@ class Operator(Protocol):
 
     def status(self) -> dict[str, Any]:
         """For `json.dumps`; docs/admin.md says what is in it."""
+
+    def targets(self) -> dict[str, Any]:
+        """For `json.dumps`; docs/admin.md says what is in it."""
+
+    async def order(self, pool: str, target: str, ordered: Ordered | None, weight: int | None) -> Verdict:
+        """Have a target of a pool be `ordered`, or, where that is None, have `weight`; 0 is that of the file."""
 
 
 class AdminServer:

@@ -3,7 +3,9 @@
     POST /v1/reload   {"confirm_s": 60} or {}     a verdict (`verdict.Verdict`): 200, or 409 when the answer is no
     POST /v1/confirm  {}                          a verdict
     POST /v1/plan     {"file": "/path"} or {}     a verdict
+    POST /v1/target   {"pool": "app", "target": "10.0.0.1:80", "ordered": "drained"}, or "weight": 3   a verdict
     GET  /v1/status                               200
+    GET  /v1/targets                              200
 
 Everything else is {"error": "..."} with the status that HTTP has for it. Each wait for a client is bounded, and so is
 what clients can make the daemon hold; nothing that they send raises anything.
@@ -25,6 +27,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from relayd.control.admin import Operator
 from relayd.control.verdict import Verdict
+from relayd.spec import Ordered
 
 __all__ = ["BODY_BYTES_MAX", "CONNECTIONS_MAX", "AdminHttp"]
 
@@ -144,10 +147,17 @@ class AdminHttp:
         if "Origin" in request.headers:
             # A browser says so, for a page of somebody else that would have us reload.
             raise _Answer(403, "requests of web pages are not answered")
-        if request.path == "/v1/status":
+        tells = {"/v1/status": self._operator.status, "/v1/targets": self._operator.targets}
+        tell = tells.get(request.path)
+        if tell is not None:
             _allow(request, "GET")
-            return 200, self._operator.status()
-        asks = {"/v1/reload": self._reload, "/v1/confirm": self._confirm, "/v1/plan": self._plan}
+            return 200, tell()
+        asks = {
+            "/v1/reload": self._reload,
+            "/v1/confirm": self._confirm,
+            "/v1/plan": self._plan,
+            "/v1/target": self._target,
+        }
         ask = asks.get(request.path)
         if ask is None:
             raise _Answer(404, f"there is no {request.path:.80}")
@@ -178,6 +188,21 @@ class AdminHttp:
         if not isinstance(file, str) or not file.startswith("/") or "\0" in file:
             raise _Answer(400, "file is an absolute path")
         return self._operator.plan(Path(file))
+
+    def _target(self, members: dict[str, Any]) -> Coroutine[Any, Any, Verdict]:
+        _only(members, "pool", "target", "ordered", "weight")
+        pool, target, ordered, weight = (members.get(name) for name in ("pool", "target", "ordered", "weight"))
+        if not isinstance(pool, str) or not isinstance(target, str):
+            raise _Answer(400, "pool and target are strings")
+        if (ordered is None) == (weight is None):
+            raise _Answer(400, "either ordered or weight says what becomes of the target")
+        if weight is not None and (not isinstance(weight, int) or isinstance(weight, bool)):
+            raise _Answer(400, "weight is an integer; 0 is that of the file")
+        try:
+            order = None if ordered is None else Ordered(ordered)
+        except ValueError:
+            raise _Answer(400, f"ordered is one of {', '.join(each.value for each in Ordered)}") from None
+        return self._operator.order(pool, target, order, weight)
 
     async def _run(self, wanted: Coroutine[Any, Any, Verdict]) -> Verdict:
         """What `wanted` returns. A task of its own: only `close` cancels it."""
@@ -234,10 +259,10 @@ async def _members(request: web.BaseRequest) -> dict[str, Any]:
     return found
 
 
-def _only(members: dict[str, Any], name: str = "") -> Any:
-    """The member `name`, None where there is none. Raises _Answer when there are others."""
-    unknown = next((other for other in members if other != name), None)
+def _only(members: dict[str, Any], *names: str) -> Any:
+    """The first of the members `names`, None where there is none. Raises _Answer when there are others."""
+    unknown = next((other for other in members if other not in names), None)
     if unknown is not None:
-        takes = f"only {name!r} is" if name else "none is"
+        takes = f"only {', '.join(map(repr, names))} {'is' if len(names) == 1 else 'are'}" if names else "none is"
         raise _Answer(400, f"unknown member {unknown[:80]!r}: {takes} taken here")
-    return members.get(name)
+    return members.get(names[0]) if names else None

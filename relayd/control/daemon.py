@@ -14,20 +14,23 @@ import enum
 import os
 import signal
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relayd import clock
+from relayd.channel.messages import Resolved, TargetFailures
 from relayd.control import orphans, status, upgrade
 from relayd.control.admin import AdminServer
 from relayd.control.handover import Dealer, Found, Store
 from relayd.control.heartbeat import TICK_S
 from relayd.control.listeners import BindFailed, ListeningSockets
 from relayd.control.main import FIRST_PROCESS, WAITING_SIGNALS
+from relayd.control.operations import Operations
 from relayd.control.passed import PassedSockets
 from relayd.control.reload import InForce, Reloader, tell_listening
 from relayd.control.resolver import Resolver
 from relayd.control.spawning import WORKER_COMMAND, Nursery
 from relayd.control.supervisor import Supervisor
+from relayd.control.targets import Targets
 from relayd.control.threads import aside
 from relayd.log.events import Event
 from relayd.log.logger import Logger
@@ -35,6 +38,9 @@ from relayd.sd.activation import Inherited
 from relayd.sd.notify import Notifier
 from relayd.spec.budget import budget_of
 from relayd.spec.sockets import SocketKey, endpoints
+
+if TYPE_CHECKING:
+    from relayd.control.checks.checker import Checker
 
 __all__ = ["Daemon"]
 
@@ -150,9 +156,14 @@ class Daemon:
             cleanup.callback(sockets.close)
             cleanup.callback(self._admin.release)
             self._supervisor = Supervisor(
-                spec, sockets.filenos, say, self._worker_command, sockets.release, self._nursery
+                spec, sockets.filenos, say, self._worker_command, sockets.release, self._nursery, self._failed
             )
-            self._resolver = Resolver(spec.names, self._supervisor.resolved, say)
+            self._targets = Targets(say, self._supervisor.states, self._make_checker)
+            cleanup.callback(self._targets.close)
+            self._targets.restore(self._found.targets)
+            self._targets.change(spec)
+            self._store.targets = self._targets.snapshot
+            self._resolver = Resolver(spec.names, self._resolved, say)
             cleanup.callback(self._resolver.close)
             self._sockets = sockets
             self._reloader = Reloader(
@@ -165,6 +176,7 @@ class Daemon:
                 self._reloading,
                 self._keep,
                 self._let_go,
+                self._targets.change,
             )
             cleanup.callback(self._reloader.close)
             if self._refused:
@@ -253,12 +265,25 @@ class Daemon:
         self._status.due(text, clock.monotonic())
         self._notifier.ready(text)
         self._ready = True
-        self._admin.start(self._reloader)
+        self._admin.start(Operations(self._reloader, self._targets))
         if self._start.unread:
             self._in_background(self._read_at_last())
         if self._reload_at_ready:
             self._reload_requested()
         return True
+
+    def _make_checker(self, on_change: Callable[[], None]) -> "Checker":
+        """Most have no health checks, and do not wait for what asks."""
+        from relayd.control.checks.checker import Checker
+
+        return Checker(self._logger.event, on_change)
+
+    def _failed(self, failures: TargetFailures) -> None:
+        self._targets.failed(failures)
+
+    def _resolved(self, answer: Resolved) -> None:
+        self._supervisor.resolved(answer)
+        self._targets.resolved(answer)
 
     def _tell_taken_over(self, dealer: Dealer) -> None:
         if self._found.problem:

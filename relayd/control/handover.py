@@ -13,7 +13,7 @@ it is about is let go of: the addresses are bound anew.
 import itertools
 import os
 import socket
-from collections.abc import AsyncIterator, Container, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,6 +76,8 @@ class Found:
     version: str = ""
     cores: int = 0
     alone: bool = False
+    #: What was known of targets (`targets.Targets.restore`); None: nothing.
+    targets: object = None
     #: Why the manifest could not be read; "" when it could, or there was none.
     problem: str = ""
 
@@ -171,6 +173,7 @@ def _read_manifest(found: Found, values: Any, sockets: dict[int, list[int]]) -> 
         if isinstance(spec, Spec):
             found.spec, found.sha256, found.alone = spec, str(values["sha256"]), values["alone"] is True
             found.version, found.cores = str(values["relayd"]), int(values["cores"])
+    found.targets = values.get("targets")
     found.totals = tuple(_one_of(each, ListenerTotals, DatagramTotals) for each in values["totals"])
     for each in values["sockets"]:
         fds = sockets.get(each["inode"])
@@ -257,6 +260,8 @@ class Store:
         self._manifest = ""
         #: What is in force; for the manifest.
         self._in_force: tuple[Spec | None, str, bool] = (None, "", False)
+        #: What is known of targets now, for the next manifest.
+        self.targets: Callable[[], object] = lambda: None
         #: While handing over: the sockets, and what is made for them, by name. Owned by this.
         self._handing_over: list[BoundSocket] = []
         self._packed: list[Inherited] = []
@@ -388,6 +393,7 @@ class Store:
             "alone": alone,
             "sessions": sessions,
             "totals": [plain(each) for each in totals],
+            "targets": self.targets(),
             "sockets": sockets,
         }
         return Content(values)

@@ -80,9 +80,11 @@ class Reloader:
         announce: Callable[[bool], None],
         keep: Callable[[], None] = lambda: None,
         let_go: Callable[[set[SocketKey]], Coroutine[Any, Any, None]] | None = None,
+        on_change: Callable[[Spec], None] = lambda _: None,
     ) -> None:
         """`announce(True)` is called when a reload begins, `announce(False)` when it has ended. `keep()` has the FD
         store hold the sockets that there are, and `let_go(keys)` has it let go of these, before they are closed.
+        `on_change` is told of the spec as soon as it is in force.
         """
         self.in_force = in_force
         #: Of the last reload: monotonic time and errors; None before the first.
@@ -98,6 +100,7 @@ class Reloader:
         self._announce = announce
         self._keep = keep
         self._let_go = let_go
+        self._on_change = on_change
         #: One at a time; and the one that has not begun, for whoever asks meanwhile.
         self._one_at_a_time = asyncio.Lock()
         self._queued: asyncio.Task[Verdict] | None = None
@@ -275,6 +278,7 @@ class Reloader:
         # From here on nothing can fail.
         prepared.commit()
         self._supervisor.change(spec, prepared.filenos)
+        self._on_change(spec)
         for each in opened(prepared.opened.values()):
             tell_listening(self._logger, each)
         self._logger.change(spec.log)

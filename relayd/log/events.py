@@ -103,6 +103,8 @@ class Event(enum.Enum):
     TARGET_RESOLVED = ("target_resolved", Level.INFO, "d7cf105c00adfe65d4b4955cd0ce8af5")
     #: A host name of a target does not resolve, and what is dialled instead.
     TARGET_UNRESOLVED = ("target_unresolved", Level.WARNING, "c0875c1f626f5e92388fe8c8ec62873b")
+    #: An operator has drained, disabled or enabled a target, or given it another weight (`relayd target`).
+    TARGET_ORDERED = ("target_ordered", Level.INFO, "c8cb8a041cd3411c9d5f9fae4ecf5dec", False)
     #: A client has met a target that fails: its worker passes it over for a while.
     TARGET_SUSPECT = ("target_suspect", Level.WARNING, "33551ae050684c7b83669b32d571a47f")
     #: A client has met a target that works, and was passed over.

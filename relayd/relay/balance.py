@@ -25,6 +25,9 @@ from typing import ClassVar, Generic, TypeVar
 from relayd.relay.maglev import Member, known, table_of
 from relayd.spec import WEIGHT_MAX, Balance
 
+#: A weight of a file, in so many parts: a target that comes back has some of them (`group`).
+PARTS = 16
+HEAVIEST = WEIGHT_MAX * PARTS
 #: Bits of a count of picks: at a million a second they last for half a million years.
 _TURN_BITS = 64
 #: Superseded entries of a heap that are not worth removing, beside one for each member.
@@ -58,8 +61,8 @@ class Balancer(abc.ABC, Generic[M]):
         """
         if len({member.label for member in members}) < len(members):
             raise ValueError("a label comes twice")
-        if not all(1 <= member.weight <= WEIGHT_MAX for member in members):
-            raise ValueError(f"a weight is not in 1..{WEIGHT_MAX}")
+        if not all(1 <= member.weight <= HEAVIEST for member in members):
+            raise ValueError(f"a weight is not in 1..{HEAVIEST}")
         self.size = len(members)
         self._seat(members, self._out)
 

@@ -9,10 +9,11 @@ import math
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress
 from relayd.net.dialing import may_meet_itself
-from relayd.relay.balance import Balancer, balancer
+from relayd.relay.balance import PARTS, Balancer, balancer
 from relayd.relay.pool import Pool
 from relayd.relay.suspects import Suspects
 from relayd.spec import UNCHECKED, Balance, Health, Listener, PortRule, Share, Target
@@ -77,9 +78,10 @@ _PLAIN_RULES = Rules()
 class Group:
     """The choices of one listener, or of one of its ports. Not thread-safe; one per listener, or port, and worker.
 
-    Who gets a client is up to four questions, in this order: is the target open (`Pool.open`), is it up by its checks,
-    is it no suspect of this group, and whose turn is it. Backups are asked when no other target is left; then suspects;
-    and where checks say that nobody at all is up, and the pool is to `fail_open`, the second question is not asked.
+    Who gets a client is up to four questions, in this order: is the target enabled, and not full; is it up by its
+    checks; is it no suspect of this group; and whose turn is it. Backups are asked when no other target is left; then
+    suspects; and where checks say that nobody at all is up, and the pool is to `fail_open`, the second question is not
+    asked.
     """
 
     __slots__ = (
@@ -89,8 +91,11 @@ class Group:
         "_ejected",
         "_look_at",
         "_main",
+        "_parts",
         "_pool",
+        "_ramps",
         "_resolved",
+        "_resting",
         "_rules",
         "_stale",
         "_suspects",
@@ -134,6 +139,11 @@ class Group:
         #: Suspects that are passed over, and the labels of those whose time is over.
         self._ejected: tuple[Choice, ...] = ()
         self._trials: frozenset[str] = frozenset()
+        #: Labels of those that are down or not enabled; of those that come back, since when; and how much of their
+        #: share they have, in PARTS.
+        self._resting: set[str] = set()
+        self._ramps: dict[str, float] = {}
+        self._parts: dict[str, int] = {}
 
     def __len__(self) -> int:
         if self._stale:
@@ -198,6 +208,8 @@ class Group:
         self._begun = True
         excluded = {choice.label for choice in tried} if tried else ()
         choice = self._main.pick(key, excluded)
+        if self._parts and self.keyed and choice is not None and not self._its_turn(choice, key):
+            choice = self._main.pick(key, {*excluded, choice.label}) or choice
         if choice is None and self._backups is not None:
             choice = self._backups.pick(key, excluded)
         if choice is None and self._ejected:
@@ -206,6 +218,11 @@ class Group:
             self._suspects.on_trial(choice.label, now)
             self._look_at = -math.inf
         return choice
+
+    def _its_turn(self, choice: Choice, key: bytes) -> bool:
+        """Whether the client of `key` is among those that `choice` has already, which comes back step by step."""
+        parts = self._parts.get(choice.label)
+        return parts is None or crc32(key) % PARTS < max(1, parts)
 
     def failed(self, choice: Choice, reason: str, now: float) -> None:
         """A client has met `choice` failing, for `reason`: it is passed over for a while, and those are told who shall
@@ -243,36 +260,58 @@ class Group:
     # who is out -------------------------------------------------------------------------------------------------
 
     def _look(self, now: float) -> None:
-        """Have those sit out who are to get no clients now."""
+        """Have those sit out who are to get no clients now, and those that come back begin with few."""
         pool = self._pool
         if self._stale or self._version != pool.version:
             self._version = pool.version
             self._rebuild()
         self._changes = pool.changes
-        waiting = self._suspects.out(now) if self._suspects else []
-        self._look_at = self._suspects.soonest
         self._ejected, self._trials = (), frozenset()
-        tiers = [self._main] if self._backups is None else [self._main, self._backups]
-        if pool.quiet and not self._suspects:
-            for tier in tiers:
+        if pool.quiet and not self._suspects and not self._resting and not self._ramps:
+            self._look_at = math.inf
+            for tier in self._tiers():
                 tier.sit_out(())
             return
-        members = [tier.order() for tier in tiers]
-        everybody = [choice for choices in members for choice in choices]
-        closed = {choice.label for choice in everybody if not pool.open(choice.origin)}
-        down = {choice.label for choice in everybody if not pool.up(choice.origin)} - closed
-        if self._rules.health.fail_open and len(closed) + len(down) == len(everybody):
-            down = set()
-        for tier, choices in zip(tiers, members, strict=True):
-            out = {choice.label for choice in choices if choice.label in closed or choice.label in down}
-            at_most = (len(choices) - len(out)) * self._rules.health.max_ejected // 100
-            up = {choice.label: choice for choice in choices if choice.label not in out}
-            ejected = [up[label] for label in waiting if label in up][:at_most]
-            self._ejected += tuple(ejected)
-            tier.sit_out(out.union(choice.label for choice in ejected))
-        self._trials = frozenset(choice.label for choice in everybody if choice.label in self._suspects).difference(
-            waiting
-        )
+        everybody = list(self)
+        disabled = {choice.label for choice in everybody if not pool.enabled(choice.origin)}
+        down = {choice.label for choice in everybody if not pool.up(choice.origin)} - disabled
+        self._ramp(disabled | down, now)
+        out = disabled.union(choice.label for choice in everybody if pool.full(choice.origin))
+        if not self._rules.health.fail_open or len(out | down) < len(everybody):
+            out |= down
+        waiting = self._suspects.out(now)
+        for tier in self._tiers():
+            choices = {choice.label: choice for choice in tier.order()}
+            at_most = len(choices.keys() - out) * self._rules.health.max_ejected // 100
+            ejected = [label for label in waiting if label in choices and label not in out][:at_most]
+            self._ejected += tuple(choices[label] for label in ejected)
+            tier.sit_out((out & choices.keys()).union(ejected))
+        self._trials = frozenset(each.label for each in everybody if each.label in self._suspects).difference(waiting)
+        self._look_at = min(self._suspects.soonest, self._next_step())
+
+    def _tiers(self) -> list[Balancer[Choice]]:
+        return [self._main] if self._backups is None else [self._main, self._backups]
+
+    def _ramp(self, resting: set[str], now: float) -> None:
+        """Those that rest no more begin with a small share, which grows for `slow_start_s`."""
+        slow_start_s = self._rules.health.slow_start_s
+        for label in self._resting - resting if slow_start_s else ():
+            self._ramps[label] = now
+        self._resting = resting
+        if self._ramps:
+            there = {choice.label for choice in self} - resting
+            ramps = {label: at for label, at in self._ramps.items() if label in there and now < at + slow_start_s}
+            parts = {label: int((now - at) / slow_start_s * PARTS) for label, at in ramps.items()}
+            self._ramps = ramps
+            if parts != self._parts:
+                self._parts = parts
+                if not self.keyed:  # else another table each time, and clients that move about
+                    self._rebuild()
+
+    def _next_step(self) -> float:
+        """When a share grows."""
+        step_s = self._rules.health.slow_start_s / PARTS
+        return min((at + (self._parts[label] + 1) * step_s for label, at in self._ramps.items()), default=math.inf)
 
     # the choices ------------------------------------------------------------------------------------------------
 
@@ -293,11 +332,15 @@ class Group:
         self._suspects.keep({choice.label for choice in self})
 
     def _share_now(self, target: Target, address: SocketAddress, share: Share) -> Share:
-        """`share`, or what an operator has made of it; and the pool knows how many the target may have."""
+        """`share`, or what an operator has made of it, as long as others begin with a part of theirs in parts; and the
+        pool knows how many the target may have.
+        """
         origin = target.origin(address)
         self._pool.limit(origin, share.max_connections)
-        weight = self._pool.weight(origin)
-        return share if weight is None else replace(share, weight=weight)
+        weight = self._pool.weight(origin) or share.weight
+        if self._parts and not self.keyed:
+            weight = max(1, weight * self._parts.get(str(address), PARTS))
+        return share if weight == share.weight else replace(share, weight=weight)
 
     def _fill(
         self,

@@ -20,7 +20,7 @@ class Member(Protocol):
 
     @property
     def weight(self) -> int:
-        """1..WEIGHT_MAX. Its share is to those of others as their weights."""
+        """1..HEAVIEST. Its share is to those of others as their weights."""
 
 
 #: How large a table is for at most so many shares: the sum of weights over the lightest, which of equal members is

@@ -49,13 +49,15 @@ class Pool:
         state = self._states.get(target)
         return state is None or state.up
 
-    def open(self, target: str) -> bool:
-        """It may have another client: no operator is against it, and it is not full."""
+    def enabled(self, target: str) -> bool:
+        """No operator is against its having another client."""
         state = self._states.get(target)
-        if state is not None and state.ordered is not Ordered.ENABLED:
-            return False
+        return state is None or state.ordered is Ordered.ENABLED
+
+    def full(self, target: str) -> bool:
+        """It has all the clients that it may have."""
         limit = self._limits.get(target)
-        return limit is None or self._active.get(target, 0) < limit
+        return limit is not None and self._active.get(target, 0) >= limit
 
     def weight(self, target: str) -> int | None:
         """That of an operator; None where that is the file's business."""
@@ -64,7 +66,7 @@ class Pool:
 
     @property
     def quiet(self) -> bool:
-        """All targets are up and open."""
+        """All targets are up and enabled, and none is ever full."""
         return not self._states and not self._limits
 
     def limit(self, target: str, connections: int | None) -> None:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner, Result
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress, from_sockaddr
 from relayd.cli import client, verbs
 from relayd.control.verdict import Change, Verdict
-from tests.unit.control.operating import NO, STATUS, YES, FakeOperator, serving
+from relayd.spec import Ordered
+from tests.unit.control.operating import NO, STATUS, TARGETS, YES, FakeOperator, serving
 
 WEB = '[listeners.web]\nbind = "127.0.0.1:8080"\ntargets = ["10.0.0.11:80"]\n'
 DEADLINE_S = 10.0
@@ -150,6 +151,46 @@ def test_status(daemon: FakeOperator) -> None:
     assert (code, err) == (0, "")
     assert out.startswith("relayd 1.2.3, pid 7, ")
     assert json.loads(relayd("status", "--json").stdout) == STATUS
+
+
+def test_targets(daemon: FakeOperator) -> None:
+    code, out, err = said(relayd("target", "list"))
+    assert (code, err) == (0, "")
+    assert [line.split()[:3] for line in out.splitlines()[1:]] == [
+        ["web", "10.0.0.11:80", "down"],
+        ["web", "10.0.0.12:80", "up"],
+    ]
+    assert said(relayd("target", "list", "web")) == (0, out, "")
+    assert json.loads(relayd("target", "list", "--json").stdout) == {"targets": TARGETS}
+    assert said(relayd("target", "list", "app")) == (1, "", "relayd: there is no pool 'app': there is web\n")
+
+
+def test_an_order_to_a_target(daemon: FakeOperator) -> None:
+    daemon.verdict = Verdict(ok=True, changes=(Change("~", None, "target a:80 of web: drained"),))
+    for action in ("drain", "disable", "enable"):
+        assert said(relayd("target", action, "web", "a:80")) == (0, "~ target a:80 of web: drained\n", "")
+    assert relayd("target", "weight", "web", "a:80", "5").exit_code == 0
+    assert daemon.asked == [
+        ("order", "web", "a:80", Ordered.DRAINED, None),
+        ("order", "web", "a:80", Ordered.DISABLED, None),
+        ("order", "web", "a:80", Ordered.ENABLED, None),
+        ("order", "web", "a:80", None, 5),
+    ]
+    assert Verdict.from_json(json.loads(relayd("target", "drain", "web", "a:80", "--json").stdout)) == daemon.verdict
+    daemon.verdict = NO
+    assert relayd("target", "drain", "web", "b:80").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["drain"], ["drain", "web"], ["drain", "web", "a:80", "5"], ["weight", "web", "a:80"], ["list", "web", "a:80"]],
+    ids=" ".join,
+)
+def test_an_order_that_is_not_whole(daemon: FakeOperator, arguments: list[str]) -> None:
+    code, out, err = said(relayd("target", *arguments))
+    assert (code, out) == (2, "")
+    assert f"relayd target {arguments[0]}" in err
+    assert daemon.asked == []
 
 
 def test_a_status_of_another_version(daemon: FakeOperator, monkeypatch: pytest.MonkeyPatch) -> None:

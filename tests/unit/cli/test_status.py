@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from relayd.cli import targets
 from relayd.cli.status import size, text
-from tests.unit.control.operating import STATUS
+from tests.unit.control.operating import STATUS, TARGETS
 
 
 @pytest.fixture
@@ -33,6 +34,8 @@ def test_all_of_it(status: dict[str, Any]) -> None:
         "listener  type    active  accepted     in      out",
         "web       stream      12      3400  512 B  1.5 MiB",
         "a-name    dgram        0         1    0 B      1 B",
+        "targets: 1 down, 1 up",
+        "    web: 10.0.0.11:80 is down for 3m: connect timeout x3",
     ]
 
 
@@ -43,13 +46,38 @@ def test_a_reload_that_went_well(status: dict[str, Any]) -> None:
 
 def test_without_listeners_and_with_a_worker_that_has_no_process(status: dict[str, Any]) -> None:
     status["listeners"], status["workers"] = [], [{"number": 1, "pid": None, "phase": "waiting"}]
+    status["targets"] = []
     assert text(status).endswith("workers: 1 waiting\nlistener  type  active  accepted  in  out\n")
 
 
-@pytest.mark.parametrize("key", ["pid", "config", "workers", "listeners"])
+def test_targets_that_nobody_asks_are_not_worth_a_line(status: dict[str, Any]) -> None:
+    for one in status["targets"]:
+        one["state"] = "unchecked"
+    assert "targets" not in text(status)
+    status["targets"][1]["state"] = "drained"
+    assert text(status).endswith("targets: 1 unchecked, 1 drained\n    web: 10.0.0.12:80 is drained\n")
+
+
+def test_every_target_in_a_line() -> None:
+    assert targets.text(TARGETS).splitlines() == [
+        "pool  target        state  weight    why",
+        "web   10.0.0.11:80  down   2         for 3m: connect timeout x3; clients met 5 failures, the last 2m ago: "
+        "connect timeout; at most 100 connections",
+        "web   10.0.0.12:80  up     1 backup",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0s"), (59, "59s"), (60, "1m"), (3600, "1h"), (86_399, "23h"), (259_200, "3d")]
+)
+def test_how_long_that_is(seconds: int, shown: str) -> None:
+    assert targets.text([{**TARGETS[0], "for_s": seconds}]).splitlines()[1].split()[5] == f"{shown}:"
+
+
+@pytest.mark.parametrize("key", ["pid", "config", "workers", "listeners", "targets"])
 @pytest.mark.parametrize("wrong", [None, 5.5, "x", [5], [None], {}])
 def test_what_is_no_status(status: dict[str, Any], key: str, wrong: object) -> None:
-    if key in ("listeners", "workers") and wrong == {}:
+    if key in ("listeners", "workers", "targets") and wrong == {}:
         return  # as good as a list of none
     with pytest.raises((KeyError, TypeError, ValueError)):
         text({**status, key: wrong})

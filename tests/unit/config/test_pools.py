@@ -288,3 +288,11 @@ def test_a_backup_that_no_connection_comes_to_is_one_warning(loaded: Load) -> No
     )  # fmt: skip
     assert places(loaded(text).warnings) == [(13, 26, "pools.app.targets[1]")]
     assert loaded(text.replace("dial_attempts = 1", "dial_attempts = 2")).warnings == ()
+
+
+def test_a_pool_with_the_name_of_a_listener_that_has_targets_of_its_own(problems: Problems, loaded: Load) -> None:
+    other = '[listeners.app]\nbind = "127.0.0.1:9000"\n'
+    (found,) = problems(f'{WEB}{other}targets = ["10.0.0.1:80"]\n{APP}')
+    assert (found.line, found.key) == (7, "pools.app")
+    assert "a listener with targets of its own has this name" in found.message
+    loaded(f'{WEB}{other}pool = "app"\n{APP}')

@@ -9,10 +9,38 @@ from typing import Any
 from relayd.address import SocketAddress
 from relayd.control.admin import AdminServer
 from relayd.control.verdict import Change, Verdict
-from relayd.spec import Admin
+from relayd.spec import Admin, Ordered
 
 YES = Verdict(ok=True, changes=(Change("+", "dns"),), warnings=("relay.toml:4:1: careful",))
 NO = Verdict(ok=False, errors=("relay.toml:3:1: bad\n    x\n    ^", "more"))
+TARGETS: list[dict[str, Any]] = [
+    {
+        "pool": "web",
+        "target": "10.0.0.11:80",
+        "state": "down",
+        "since": "2026-11-23T00:15:00Z",
+        "for_s": 210,
+        "reason": "connect timeout x3",
+        "weight": 2,
+        "backup": False,
+        "max_connections": 100,
+        "check": {"up": False, "at": "2026-11-23T00:18:00Z", "ms": 1000.0, "reason": "connect timeout"},
+        "failures": {"count": 5, "reason": "connect timeout", "ago_s": 150},
+    },
+    {
+        "pool": "web",
+        "target": "10.0.0.12:80",
+        "state": "up",
+        "since": None,
+        "for_s": None,
+        "reason": "",
+        "weight": 1,
+        "backup": True,
+        "max_connections": None,
+        "check": None,
+        "failures": None,
+    },
+]
 STATUS: dict[str, Any] = {
     "version": "1.2.3",
     "pid": 7,
@@ -29,6 +57,7 @@ STATUS: dict[str, Any] = {
     "listeners": [
         {"name": "web", "type": "stream", "active": 12, "accepted": 3400, "bytes_in": 512, "bytes_out": 1_572_864}
     ],
+    "targets": TARGETS,
 }
 
 
@@ -55,6 +84,13 @@ class FakeOperator:
     def status(self) -> dict[str, Any]:
         self.asked.append("status")
         return STATUS
+
+    def targets(self) -> dict[str, Any]:
+        self.asked.append("targets")
+        return {"targets": TARGETS}
+
+    async def order(self, pool: str, target: str, ordered: Ordered | None, weight: int | None) -> Verdict:
+        return await self._say("order", pool, target, ordered, weight)
 
     async def _say(self, *what: object) -> Verdict:
         self.asked.append(what if len(what) > 1 else what[0])

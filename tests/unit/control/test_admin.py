@@ -20,8 +20,8 @@ from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
 from relayd.control import admin, admin_http
 from relayd.control.admin import AdminServer
 from relayd.control.listeners import BindFailed
-from relayd.spec import Admin
-from tests.unit.control.operating import NO, STATUS, YES, FakeOperator, Said, serving
+from relayd.spec import Admin, Ordered
+from tests.unit.control.operating import NO, STATUS, TARGETS, YES, FakeOperator, Said, serving
 
 DEADLINE_S = 10.0
 
@@ -93,6 +93,12 @@ async def ask(address: SocketAddress, *what: Any) -> tuple[int, Any]:
         ("/v1/confirm", b"{}", "confirm"),
         ("/v1/plan", b"{}", ("plan", None)),
         ("/v1/plan", b'{"file": null}', ("plan", None)),
+        (
+            "/v1/target",
+            b'{"pool": "web", "target": "a:80", "ordered": "drained"}',
+            ("order", "web", "a:80", Ordered.DRAINED, None),
+        ),
+        ("/v1/target", b'{"pool": "web", "target": "a:80", "weight": 0}', ("order", "web", "a:80", None, 0)),
         ("/v1/plan?x=y", b'{"file": "/etc/relayd/\\u00e9\\udcff"}', ("plan", Path("/etc/relayd/é\udcff"))),
     ],
 )
@@ -104,6 +110,14 @@ def test_what_is_answered_with_a_verdict(address: UnixAddress, path: str, body: 
             operator.verdict = NO
             assert await ask(address, "POST", path, body) == (409, NO.as_json())
             assert operator.asked == [asked, asked]
+
+    run(scenario())
+
+
+def test_targets_are_told(address: UnixAddress) -> None:
+    async def scenario() -> None:
+        async with serving(FakeOperator(), address):
+            assert await ask(address, "GET", "/v1/targets") == (200, {"targets": TARGETS})
 
     run(scenario())
 
@@ -143,6 +157,19 @@ BAD = [
     ("POST", "/v1/reload", b'{"confirm_s": 86401}', 400, "at most 86400"),
     ("POST", "/v1/confirm", b'{"\\u001b": 1}', 400, "unknown member '\\x1b': none is"),
     ("POST", "/v1/plan", b'{"file": 5}', 400, "an absolute path"),
+    ("POST", "/v1/targets", b"", 405, "takes GET"),
+    ("POST", "/v1/target", b"{}", 400, "pool and target are strings"),
+    ("POST", "/v1/target", b'{"pool": "a", "target": "b"}', 400, "either ordered or weight"),
+    (
+        "POST",
+        "/v1/target",
+        b'{"pool": "a", "target": "b", "ordered": "drained", "weight": 1}',
+        400,
+        "either ordered or",
+    ),
+    ("POST", "/v1/target", b'{"pool": "a", "target": "b", "ordered": ["drained"]}', 400, "enabled, drained, disabled"),
+    ("POST", "/v1/target", b'{"pool": "a", "target": "b", "weight": true}', 400, "weight is an integer"),
+    ("POST", "/v1/target", b'{"pool": "a", "target": "b", "weight": 1, "x": 1}', 400, "only 'pool', 'target', "),
     ("POST", "/v1/plan", b'{"file": "relay.toml"}', 400, "an absolute path"),
     ("POST", "/v1/plan", b'{"file": "/a\\u0000"}', 400, "an absolute path"),
     ("POST", "/v1/plan", b" " * (admin_http.BODY_BYTES_MAX + 1), 413, "at most 65536 bytes"),

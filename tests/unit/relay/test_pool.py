@@ -227,3 +227,54 @@ def test_a_group_takes_its_connections_along_to_another_pool() -> None:
     chooser.ended(found)
     assert chooser.pick() is found
     assert group(pools["one"], [Share(max_connections=1)]).pick() is not None
+
+
+@pytest.mark.parametrize(
+    "balance", [Balance.ROUND_ROBIN, Balance.RANDOM, Balance.SOURCE_HASH], ids=lambda one: one.value
+)
+def test_a_target_that_comes_back_has_its_share_step_by_step(balance: Balance) -> None:
+    pool = Pool()
+    chooser = group(pool, [Share()] * 4, balance, slow_start_s=16.0)
+    say(pool, state(1, up=False))
+    picked(chooser, 10, 100.0)
+    say(pool)
+    shares = [picked(chooser, 4000, 200.0 + second)[1] / 1000 for second in (0.5, 4.5, 8.5, 12.5, 16.5)]
+    assert shares[0] < 0.15
+    assert shares == sorted(shares)
+    assert [pytest.approx(share, abs=0.15) for share in (0.05, 0.3, 0.58, 0.8, 1.0)] == shares
+    assert not chooser._parts
+
+
+def test_a_target_that_comes_back_is_not_flooded_by_least_connections() -> None:
+    pool = Pool()
+    chooser = group(pool, [Share()] * 2, Balance.LEAST_CONNECTIONS, slow_start_s=16.0)
+    say(pool, state(1, up=False))
+    for _ in range(100):
+        found = chooser.pick((), b"", 0.0)
+        assert found is not None
+        chooser.begun(found)
+    say(pool)
+    for _ in range(20):
+        found = chooser.pick((), b"", 10.0)
+        assert found is not None
+        chooser.begun(found)
+    assert chooser._main.active(str(inet(1))) <= 8
+    for _ in range(200):
+        found = chooser.pick((), b"", 30.0)
+        assert found is not None
+        chooser.begun(found)
+    assert chooser._main.active(str(inet(1))) == 160
+
+
+def test_an_order_that_is_taken_back_is_a_slow_start_too_and_a_suspicion_is_none() -> None:
+    pool = Pool()
+    chooser = group(pool, [Share()] * 2, slow_start_s=16.0)
+    say(pool, state(1, ordered=Ordered.DRAINED))
+    picked(chooser, 1, 0.0)
+    say(pool)
+    assert picked(chooser, 100, 1.0)[1] < 20
+    assert picked(chooser, 100, 20.0)[1] == 50
+    chooser.failed(choice(chooser, 1), "connection refused", 20.0)
+    picked(chooser, 1, 20.0)
+    chooser.worked(choice(chooser, 1))
+    assert picked(chooser, 100, 20.0)[1] >= 49
