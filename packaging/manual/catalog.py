@@ -63,8 +63,9 @@ ADVICE = {
         "`relayd check` prints the budget of descriptors."
     ),
     Event.TARGET_UNRESOLVED: (
-        "`getent ahosts NAME` asks as relayd does. Addresses that the name had before are used as long as there "
-        "is no other answer."
+        "The reason is what each name server has answered: relayd asks those of /etc/resolv.conf, after /etc/hosts, "
+        "as `dig +search NAME` does. Addresses that the name had before are used as long as there is no other answer; "
+        "`relayd status` shows how old it is."
     ),
     Event.DATAGRAMS_DROPPED: (
         "The reasons are in docs/reference.md (/usr/share/doc/relayd). For target_failed look at the target; for a "

@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from relayd.address import BindAddress, Family, InetAddress, NameAddress, SystemdAddress, UnixAddress
+from relayd.address import (
+    BindAddress,
+    Family,
+    InetAddress,
+    NameAddress,
+    ServiceAddress,
+    SystemdAddress,
+    UnixAddress,
+)
 from relayd.config import machine, passed, targets, words
 from relayd.config.document import Document
 from relayd.config.model import KeepaliveTable, ListenerTable, Shared, built_in
@@ -26,6 +34,7 @@ from relayd.spec import (
     Listener,
     OnChange,
     OnTargetError,
+    Resolve,
     SessionMode,
     Share,
     SocketOptions,
@@ -118,6 +127,7 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
     goals, shares, goal_sources = _targets(block, binds, problems)
     keys = _effective(block, binds, goals, problems)
     problems += _useless_weights(block, Balance(keys.balance))
+    problems += _weights_of_services(block)
     problems += _two_shares(block)
     listener = Listener(
         name=block.name,
@@ -130,6 +140,7 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
         on_change=OnChange(keys.on_change) if keys.on_change else None,
         balance=Balance(keys.balance),
         shares=shares,
+        resolve=_resolve(keys),
     )
     return Built(block, listener, sources, goal_sources, problems)
 
@@ -211,6 +222,13 @@ def _useless_weights(block: Block, balance: Balance) -> Iterator[Problem]:
     for index, table in enumerate(block.table.targets or ()):
         if balance is Balance.FIRST and table.weight != 1:
             message = 'no weights with balance = "first": the first target that does not fail gets every client'
+            yield block.problem("targets", message, index=index)
+
+
+def _weights_of_services(block: Block) -> Iterator[Problem]:
+    for index, table in enumerate(block.table.targets or ()):
+        if isinstance(table.address.address, ServiceAddress) and "weight" in table.model_fields_set:
+            message = f"no weight for {quote(str(table.address))}: each of its SRV records has one"
             yield block.problem("targets", message, index=index)
 
 
@@ -309,6 +327,8 @@ def _useless(block: Block, binds: tuple[Bind, ...], goals: tuple[Target, ...]) -
         unix_targets = all(isinstance(target.address, UnixAddress) for target in goals)
         if binds_known and not inet and not from_systemd and unix_targets:
             useless.update(dict.fromkeys(TCP_KEYS, "belongs to TCP; bind and targets are all Unix sockets"))
+        if not any(isinstance(target.address, NameAddress | ServiceAddress) for target in goals):
+            useless["resolve"] = "can do nothing: no target is a host name or a service"
         source = _layered(block, "source")
         if isinstance(source, InetAddress) and not any(_can_leave_from(source, target) for target in goals):
             useless["source"] = f"no target can be dialled from an {source.family.value} address"
@@ -316,7 +336,7 @@ def _useless(block: Block, binds: tuple[Bind, ...], goals: tuple[Target, ...]) -
 
 
 def _can_leave_from(source: InetAddress, target: Target) -> bool:
-    if isinstance(target.address, NameAddress):
+    if isinstance(target.address, NameAddress | ServiceAddress):
         return True
     return target.address.family is source.family
 
@@ -333,6 +353,12 @@ def _binding(keys: Shared) -> Binding:
         user_id=keys.user,
         group_id=keys.group,
     )
+
+
+def _resolve(keys: Shared) -> Resolve:
+    table = _set(keys.resolve)
+    family = None if table.family == "any" else Family(table.family)
+    return Resolve(family, table.min_ttl / 1000, table.max_ttl / 1000)
 
 
 def _stream(keys: Shared) -> Stream:

@@ -1,15 +1,17 @@
 """The targets that one listener chooses among, and the choice, by its `balance`. Pure.
 
-Every address of a resolved name is a target of its own (T3), with the weight of its name; a name without an answer yet
-is none. A new answer begins no new round: however often a name resolves to something else, every target has its turn.
+Every address of a resolved name is a target of its own (T3), with the weight of its name, or that of its SRV record; a
+name without an answer yet is none. A new answer begins no new round: however often a name resolves to something else,
+every target has its turn.
 Backups are chosen among in the same way, for clients for whom every other target has failed.
 """
 
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress, UnixAddress
+from relayd.address import InetAddress, Name, NameAddress, ServiceAddress, Sockaddr, SocketAddress
 from relayd.net.dialing import may_meet_itself
 from relayd.relay.balance import Balancer, balancer
 from relayd.spec import Balance, PortRule, Share, Target
@@ -18,6 +20,8 @@ from relayd.spec.sockets import Endpoint
 #: For RANDOM. Seeded by the system, so that workers do not draw the same.
 _RNG = random.Random()  # noqa: S311  # no secret
 _PLAIN = Share()
+#: What a name stands for, in order, each with its own share; None: with that of the target.
+Answer: TypeAlias = "dict[InetAddress, Share | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Choice:
         address, target = self.address, self.target
         if target.rule is PortRule.FIXED or not isinstance(address, InetAddress):
             return self.label
-        base = 0 if isinstance(target.address, UnixAddress) else target.address.port
+        base = target.address.port if isinstance(target.address, InetAddress | NameAddress) else 0
         return f"{replace(address, port=base)} {target.rule.value} {target.offset}"
 
 
@@ -83,7 +87,7 @@ class Group:
         self.index = index
         #: `pick` wants to know the client.
         self.keyed = balance is Balance.SOURCE_HASH
-        self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
+        self._resolved: dict[Name, Answer] = {}
         self._main: Balancer[Choice] = balancer(balance, _RNG)
         self._backups: Balancer[Choice] | None = None
         #: There was a pick: from then on turns go on.
@@ -102,13 +106,16 @@ class Group:
         if self._backups is not None:
             yield from self._backups.order()
 
-    def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
-        """From now on `name` means `addresses`. The same ones, in whatever order, change nothing."""
-        if set(addresses) == set(self._resolved.get(name, ())):
+    def resolved(self, name: Name, addresses: Sequence[InetAddress], shares: Sequence[Share] = ()) -> None:
+        """From now on `name` means `addresses`, with these shares (`messages.Resolved`). The same ones, in whatever
+        order, change nothing.
+        """
+        answer: Answer = dict(zip(addresses, shares or (None,) * len(addresses), strict=True))
+        if answer == self._resolved.get(name):
             return
         targets = [target for target in self._targets if target.address == name]
         if targets:
-            self._resolved[name] = addresses
+            self._resolved[name] = answer
             if not self._stale:
                 self._rebuild({self._on_port(target, address) for target in targets for address in addresses})
 
@@ -159,9 +166,10 @@ class Group:
         backups: dict[SocketAddress, tuple[Target, Share]] = {}
         for index, target in enumerate(self._targets):
             share = self._shares[index] if self._shares else _PLAIN
-            for address in self._addresses(target):
+            for address, own in self._addresses(target).items():
                 if address not in main and address not in backups:
-                    (backups if share.backup else main)[address] = target, share
+                    of = share if own is None else Share(own.weight, own.backup or share.backup)
+                    (backups if of.backup else main)[address] = target, of
         self._fill(self._main, main, answer)
         if backups or self._backups is not None:
             self._backups = self._backups or self._another()
@@ -187,14 +195,15 @@ class Group:
                 made.begun(label)
         return made
 
-    def _addresses(self, target: Target) -> Iterator[SocketAddress]:
-        """What `target` stands for now."""
+    def _addresses(self, target: Target) -> Mapping[SocketAddress, Share | None]:
+        """What `target` stands for now. None: each has the share of the target."""
         at = target.at(self.bind_port, self.index)
-        if not isinstance(at, NameAddress):
-            yield at
-        elif isinstance(target.address, NameAddress):
-            for address in self._resolved.get(target.address, ()):
-                yield self._on_port(target, address)
+        if not isinstance(at, NameAddress | ServiceAddress):
+            return {at: None}
+        if not isinstance(target.address, NameAddress | ServiceAddress):
+            return {}
+        answer = self._resolved.get(target.address, {})
+        return {self._on_port(target, address): share for address, share in answer.items()}
 
     def _on_port(self, target: Target, address: InetAddress) -> InetAddress:
         """`address`, to which the name of `target` was resolved, with the port that `target` has here."""
@@ -215,7 +224,7 @@ class Groups:
         """See `Group`."""
         self._targets, self._balance, self._shares = tuple(targets), balance, tuple(shares)
         self._each_port = any(target.rule is not PortRule.FIXED for target in targets)
-        self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
+        self._resolved: dict[Name, tuple[Sequence[InetAddress], Sequence[Share]]] = {}
         self._groups: dict[tuple[int, int], Group] = {}
 
     def retarget(
@@ -230,12 +239,16 @@ class Groups:
             self._each_port = each_port
             self._groups = {}
         names = {target.address for target in targets}
-        self._resolved = {name: addresses for name, addresses in self._resolved.items() if name in names}
+        self._resolved = {name: answer for name, answer in self._resolved.items() if name in names}
         for group in self._groups.values():
             group.retarget(targets, balance, shares)
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups.values())
+
+    def addresses(self) -> Collection[SocketAddress]:
+        """All that the groups have to choose from now."""
+        return {choice.address for group in self for choice in group}
 
     def of(self, endpoint: Endpoint) -> Group:
         """The group for clients that come to `endpoint`."""
@@ -248,16 +261,18 @@ class Groups:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(self._targets, *key, self._balance, self._shares)
-            for name, addresses in self._resolved.items():
-                group.resolved(name, addresses)
+            for name, answer in self._resolved.items():
+                group.resolved(name, *answer)
         return group
 
-    def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
-        """From now on `name` means `addresses`."""
-        if any(target.address == name for target in self._targets):
-            self._resolved[name] = addresses
-            for group in self._groups.values():
-                group.resolved(name, addresses)
+    def resolved(self, name: Name, addresses: Sequence[InetAddress], shares: Sequence[Share] = ()) -> bool:
+        """From now on `name` means `addresses`, as of `Group`. False: no target has this name."""
+        if not any(target.address == name for target in self._targets):
+            return False
+        self._resolved[name] = addresses, shares
+        for group in self._groups.values():
+            group.resolved(name, addresses, shares)
+        return True
 
 
 def _requeued(

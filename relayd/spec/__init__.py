@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from relayd.address import (
-    Address,
     BindAddress,
     Family,
     InetAddress,
+    Name,
     NameAddress,
+    ServiceAddress,
     SocketAddress,
     SystemdAddress,
+    TargetAddress,
     UnixAddress,
 )
 from relayd.spec.passed import Passed
@@ -123,17 +125,17 @@ class Target:
 
     FIXED: `address` as it is. OFFSET: the port of the bind plus `offset` (0: the same port); that of `address` is 0.
     INDEX: the port of `address` plus the position in the bind's range. `offset` is 0 unless OFFSET. Only FIXED goes
-    with Unix addresses, on either side.
+    with Unix addresses, on either side, and with services.
     """
 
-    address: Address
+    address: TargetAddress
     rule: PortRule = PortRule.FIXED
     offset: int = 0
 
-    def at(self, bind_port: int, index: int) -> Address:
+    def at(self, bind_port: int, index: int) -> TargetAddress:
         """The address to dial for a client that came to `bind_port`, the port at position `index` of its bind."""
         address = self.address
-        if self.rule is PortRule.FIXED or isinstance(address, UnixAddress):
+        if self.rule is PortRule.FIXED or isinstance(address, UnixAddress | ServiceAddress):
             return address
         port = bind_port + self.offset if self.rule is PortRule.OFFSET else address.port + index
         if isinstance(address, NameAddress):
@@ -210,12 +212,31 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Resolve:
+    """How names of targets are resolved (T3): to addresses of `family`, None: of both; and again when the TTL of the
+    answer is over, which counts as no shorter than `min_ttl_s` and no longer than `max_ttl_s`.
+    """
+
+    family: Family | None = None
+    min_ttl_s: float = 1.0
+    max_ttl_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A name, as a listener wants it resolved. Two that want it differently have an answer each."""
+
+    name: Name
+    resolve: Resolve = Resolve()
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
     """One `[listeners.NAME]` block. `binds` are distinct and in the order of the file.
 
     `stream` is None where it serves no streams, `datagram` where it serves no datagrams; never both. `on_change` None
     leaves it to the change: `spec.plan.effect`. `shares` are those of `targets`, in the same order; empty where all are
-    alike.
+    alike. `resolve` is for the names among the targets.
     """
 
     name: str
@@ -228,6 +249,7 @@ class Listener:
     on_change: OnChange | None = None
     balance: Balance = Balance.ROUND_ROBIN
     shares: tuple[Share, ...] = ()
+    resolve: Resolve = Resolve()
 
     def share(self, index: int) -> Share:
         """That of `targets[index]`."""
@@ -274,13 +296,13 @@ class Spec:
     copies: int | None = None
 
     @property
-    def names(self) -> frozenset[NameAddress]:
-        """Every host name that some target needs resolved."""
+    def names(self) -> frozenset[Wanted]:
+        """Every name that some target needs resolved."""
         return frozenset(
-            target.address
+            Wanted(target.address, listener.resolve)
             for listener in self.listeners
             for target in listener.targets
-            if isinstance(target.address, NameAddress)
+            if isinstance(target.address, NameAddress | ServiceAddress)
         )
 
 
@@ -300,6 +322,7 @@ __all__ = [
     "OnTargetError",
     "Passed",
     "PortRule",
+    "Resolve",
     "SessionMode",
     "Share",
     "SocketOptions",
@@ -307,4 +330,5 @@ __all__ = [
     "Stream",
     "StreamTimeouts",
     "Target",
+    "Wanted",
 ]

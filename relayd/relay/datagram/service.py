@@ -6,6 +6,7 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
+from relayd.address import SocketAddress
 from relayd.counters import DatagramCounters
 from relayd.log.access import AccessRecord
 from relayd.log.events import Event
@@ -13,6 +14,7 @@ from relayd.log.logger import Logger
 from relayd.net.batches import Batches
 from relayd.outcomes import Drop, Outcome
 from relayd.relay.datagram.sessions import Entry, Sessions
+from relayd.relay.group import Choice
 from relayd.relay.loop import Actor, Loop
 from relayd.spec import Datagram, Listener, Target
 
@@ -32,10 +34,17 @@ class LiveSession(Entry, abc.ABC):
 
     __slots__ = ()
 
+    choice: Choice
+
     @property
     @abc.abstractmethod
     def target(self) -> Target | None:
         """Where it goes."""
+
+    @property
+    def address(self) -> SocketAddress | None:
+        """The one of `target` that it goes to."""
+        return self.choice.address if self.target is not None else None
 
     @abc.abstractmethod
     def end(self, outcome: Outcome) -> None:

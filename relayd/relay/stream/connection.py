@@ -21,7 +21,7 @@ import socket
 from dataclasses import dataclass
 
 from relayd import clock
-from relayd.address import InetAddress, from_sockaddr
+from relayd.address import InetAddress, SocketAddress, from_sockaddr
 from relayd.errors import OUT_OF_RESOURCES, REFUSED
 from relayd.log.access import AccessRecord
 from relayd.net.dialing import NoSource, met_itself, open_dial_socket, pending_error
@@ -479,6 +479,11 @@ class Connection:
     def target(self) -> Target | None:
         """Where it goes, or tries to; None before the first dial."""
         return self._choice.target if self._choice is not None else None
+
+    @property
+    def address(self) -> SocketAddress | None:
+        """As `target`."""
+        return self._choice.address if self._choice is not None else None
 
     def end(self, outcome: Outcome) -> None:
         """End the connection from outside: shutdown, or an operator."""

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from relayd.address import Family, InetAddress, NameAddress, SystemdAddress, UnixAddress
+from relayd.address import Family, InetAddress, NameAddress, ServiceAddress, SystemdAddress, UnixAddress
 from relayd.channel.messages import (
     Adopt,
     AllAdopted,
@@ -27,6 +27,7 @@ from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.outcomes import Drop, Outcome
 from relayd.spec import (
     Admin,
+    Balance,
     Bind,
     Binding,
     Datagram,
@@ -37,7 +38,9 @@ from relayd.spec import (
     OnTargetError,
     Passed,
     PortRule,
+    Resolve,
     SessionMode,
+    Share,
     SocketOptions,
     Spec,
     Stream,
@@ -61,7 +64,7 @@ def tuples_of(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[ob
 
 
 inet_addresses = st.builds(InetAddress, st.sampled_from(Family), texts, numbers, texts)
-names = st.builds(NameAddress, texts, numbers)
+names = st.builds(NameAddress, texts, numbers) | st.builds(ServiceAddress, texts)
 socket_addresses = inet_addresses | st.builds(UnixAddress, texts)
 addresses = socket_addresses | names
 passed = st.builds(Passed, booleans, socket_addresses, booleans, optional(texts))
@@ -94,6 +97,8 @@ datagrams = st.builds(
     st.sampled_from(OnTargetError),
 )
 targets = st.builds(Target, addresses, st.sampled_from(PortRule), numbers)
+shares = st.builds(Share, numbers, booleans)
+resolves = st.builds(Resolve, optional(st.sampled_from(Family)), seconds, seconds)
 listeners = st.builds(
     Listener,
     texts,
@@ -107,6 +112,9 @@ listeners = st.builds(
     optional(st.builds(Stream, numbers, options, timeouts)),
     optional(datagrams),
     optional(st.sampled_from(OnChange)),
+    st.sampled_from(Balance),
+    tuples_of(shares),
+    resolves,
 )
 specs = st.builds(
     Spec,
@@ -162,7 +170,7 @@ of_class: dict[type, st.SearchStrategy[Message]] = {
     Ready: st.builds(Ready, numbers),
     Released: st.builds(Released, socket_addresses),
     Report: st.builds(Report, tuples_of(totals | datagram_totals)),
-    Resolved: st.builds(Resolved, names, tuples_of(inet_addresses)),
+    Resolved: st.builds(Resolved, names, tuples_of(inet_addresses), tuples_of(shares), resolves),
     Stop: st.just(Stop()),
 }
 messages = st.one_of(*of_class.values())
