@@ -3,10 +3,11 @@
     10.0.0.1:80    [2001:db8::1]:80    [fe80::1%eth0]:80    ::ffff:10.0.0.1 is shown as 10.0.0.1     InetAddress
     unix:/run/app.sock    unix:@name (abstract: no file, gone with its last socket)                  UnixAddress
     app.example.com:80                                                                               NameAddress
+    srv:_http._tcp.example.com (a service: SRV records say its hosts and ports; to dial only)        ServiceAddress
     systemd:web (bound by systemd, and passed under this name; to listen at only)                    SystemdAddress
 
 Pure: nothing here opens a socket or asks a resolver, but for the index of the interface that a link-local scope names.
-`parse(str(address)) == address` for every address but the last, which is `parse_systemd`'s.
+`parse(str(address)) == address` for every address but the last two, which are `parse_service`'s and `parse_systemd`'s.
 """
 
 import enum
@@ -20,6 +21,8 @@ from typing import TypeAlias
 UNIX_PATH_BYTES_MAX = 107
 #: What a SystemdAddress begins with.
 SYSTEMD = "systemd:"
+#: What a ServiceAddress begins with.
+SERVICE = "srv:"
 #: Names under which relayd keeps descriptors of its own with systemd (sd_pid_notify_with_fds(3)).
 OWN_NAMES = "relayd-"
 
@@ -135,6 +138,18 @@ class NameAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceAddress:
+    """A service by its name in the DNS: its SRV records (RFC 2782) name hosts and ports, with weights and priorities.
+    The control process resolves it. It has no family, no sockaddr and no port of its own.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{SERVICE}{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class SystemdAddress:
     """The sockets that systemd passes under FileDescriptorName=`name` (systemd.socket(5)). What they are bound to,
     systemd alone knows.
@@ -150,8 +165,12 @@ class SystemdAddress:
 SocketAddress: TypeAlias = InetAddress | UnixAddress
 #: Where a listener can be.
 BindAddress: TypeAlias = SocketAddress | SystemdAddress
-#: What a configuration can name, beside a SystemdAddress.
+#: What a configuration can name on either side.
 Address: TypeAlias = InetAddress | UnixAddress | NameAddress
+#: What the control process has to resolve before it can be dialled.
+Name: TypeAlias = NameAddress | ServiceAddress
+#: Where a target can be.
+TargetAddress: TypeAlias = Address | ServiceAddress
 
 
 def parse(text: str) -> Address:
@@ -160,6 +179,8 @@ def parse(text: str) -> Address:
         return _parse_unix(text[len("unix:") :])
     if text.startswith(SYSTEMD):
         raise AddressError("systemd passes sockets to listen on: only the bind of a listener can name one")
+    if text.startswith(SERVICE):
+        raise AddressError("a service is dialled: only a target can name one")
     if text.startswith(("/", "@")):
         raise AddressError("a Unix socket is written with unix: before its path", f"unix:{text}")
     if "://" in text:
@@ -180,14 +201,26 @@ def parse(text: str) -> Address:
             return InetAddress(Family.INET, str(ipaddress.IPv4Address(host)), port)
         except ValueError as error:
             raise AddressError(f"{host} is not an IPv4 address: {_reason(error)}") from None
-    if (
-        _NUMERIC_NAME.match(host)
-        or not _HOST_NAME.match(host)
-        or ".." in host
-        or any(len(label) > 63 for label in host.split("."))
-    ):
+    if not _is_name(host):
         raise AddressError(f"{host!r} is neither an IP address nor a host name")
     return NameAddress(host, port)
+
+
+def parse_service(text: str) -> ServiceAddress:
+    """The address that `text`, which begins with `srv:`, names. Raises AddressError, nothing else."""
+    name = text.removeprefix(SERVICE)
+    if not name:
+        raise AddressError("the name of the service is missing", f"{SERVICE}_http._tcp.example.com")
+    if name != name.strip():
+        raise AddressError("there is blank around the name", f"{SERVICE}{name.strip()}")
+    host, colon, port = name.rpartition(":")
+    if colon and _PORT.match(port):
+        raise AddressError(
+            "a service has no port: its SRV records say it", f"{SERVICE}{host}" if _is_name(host) else ""
+        )
+    if not _is_name(name):
+        raise AddressError(f"{name!r} is not a name that the DNS can have")
+    return ServiceAddress(name)
 
 
 def parse_systemd(text: str) -> SystemdAddress:
@@ -287,6 +320,17 @@ def _parse_unix(path: str) -> UnixAddress:
     if size > UNIX_PATH_BYTES_MAX:
         raise AddressError(f"the path has {size} bytes; a Unix socket address holds {UNIX_PATH_BYTES_MAX}")
     return UnixAddress(path)
+
+
+def _is_name(host: str) -> bool:
+    """Whether the DNS could have it, and nobody would take it for an address."""
+    return (
+        not re.fullmatch(r"[0-9.]+", host)
+        and not _NUMERIC_NAME.match(host)
+        and _HOST_NAME.match(host) is not None
+        and ".." not in host
+        and all(len(label) <= 63 for label in host.split("."))
+    )
 
 
 def _is_inet6(host: str) -> bool:

@@ -37,11 +37,16 @@ NEIGHBOURS = {("net", "spec"), ("counters", "outcomes")}
 THIRD_PARTY = {
     "config": {"pydantic", "pydantic_core", "tomli", "typing_extensions"},
     "cli": {"pydantic", "pydantic_core", "rich", "typer"},
-    "control": {"aiohttp"},
+    "control": {"aiohttp", "dns"},
     "sd": {"systemd"},
 }
-#: The modules that may: the rest of `sd` is imported by workers too, and a start does not wait for aiohttp.
-ONLY_IN = {"systemd": ("relayd.sd.library",), "aiohttp": ("relayd.control.admin_http",)}
+#: The modules that may: the rest of `sd` is imported by workers too, and a start does not wait for aiohttp, nor for
+#: dnspython where there is no name to ask for.
+ONLY_IN = {
+    "systemd": ("relayd.sd.library",),
+    "aiohttp": ("relayd.control.admin_http",),
+    "dns": ("relayd.control.name_servers",),
+}
 CLOCK_MODULES = {"datetime", "time"}
 MODULE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70

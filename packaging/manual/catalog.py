@@ -68,8 +68,9 @@ ADVICE = {
         "`relayd check` prints the budget of descriptors."
     ),
     Event.TARGET_UNRESOLVED: (
-        "`getent ahosts NAME` asks as relayd does. Addresses that the name had before are used as long as there "
-        "is no other answer."
+        "The reason is what each name server has answered: relayd asks those of /etc/resolv.conf, after /etc/hosts, "
+        "as `dig +search NAME` does. Addresses that the name had before are used as long as there is no other answer; "
+        "`relayd status` shows how old it is."
     ),
     Event.TARGET_DOWN: (
         "New clients go to the other targets of the pool; where all are down, fail_open decides. Ask the target as the "

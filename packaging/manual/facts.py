@@ -34,6 +34,13 @@ ADDRESSES = (
         "a host name. In a bind it is resolved once, when the file is loaded, and every address it has is bound; in "
         "targets it is resolved while relayd runs, and every address it has is a target",
     ),
+    (
+        "srv:_http._tcp.example.com",
+        "",
+        "yes",
+        "a service: the hosts and ports of its SRV records, every address of each a target. Those of the lowest "
+        "priority get the clients, by their weights, and the others are backups",
+    ),
     ("unix:/run/app.sock", "yes", "yes", "a Unix socket by its absolute path, at most 107 bytes"),
     ("unix:@name", "yes", "yes", "a Unix socket in the abstract namespace: no file, no permissions"),
     (

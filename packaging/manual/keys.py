@@ -18,6 +18,7 @@ from relayd.config.model import (
     LogTable,
     PoolKeys,
     PoolTable,
+    ResolveTable,
     Shared,
     Table,
     TargetTable,
@@ -77,6 +78,7 @@ def tables() -> tuple[KeyTable, ...]:
             _keys(PoolTable, of_pools, applies=True),
         ),
         KeyTable("A target as a table", _meaning(TargetTable), _keys(TargetTable)),
+        KeyTable("resolve", _meaning(ResolveTable), _keys(ResolveTable)),
         KeyTable("keepalive as a table", _meaning(KeepaliveTable), _keys(KeepaliveTable)),
     )
 
@@ -154,6 +156,8 @@ def _default(node: dict[str, Any]) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{key} = {_toml(one)}' for key, one in value.items())} }}"
     if isinstance(value, list):  # a list of one may be written as the one
         return _toml(value[0]) if len(value) == 1 else f"[{', '.join(map(_toml, value))}]"
     return f'"{value}"' if isinstance(value, str) else str(value)

@@ -8,10 +8,12 @@ worker → control    Ready, Changed, Released, Counted, Report, TargetFailures,
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from relayd.address import InetAddress, NameAddress, SocketAddress
+from relayd.address import InetAddress, Name, SocketAddress
 from relayd.channel.parcel import Label
 from relayd.counters import DatagramTotals, ListenerTotals
-from relayd.spec import Spec, Target, TargetState
+from relayd.spec import Resolve, Share, Spec, Target, TargetState, Wanted
+
+_UNSAID = Resolve()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,20 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """New connections to `name` dial these, in this order. Never empty: the last good answer stays in force."""
+    """New connections to `name` dial these, in this order, where their listener resolves names as `resolve` says. Never
+    empty: the last good answer stays in force. `shares` are those of `addresses` where SRV records say them, in the
+    same order; empty: each has that of its target.
+    """
 
-    name: NameAddress
+    name: Name
     addresses: tuple[InetAddress, ...]
+    shares: tuple[Share, ...] = ()
+    resolve: Resolve = _UNSAID
+
+    @property
+    def wanted(self) -> Wanted:
+        """What this is the answer to."""
+        return Wanted(self.name, self.resolve)
 
 
 @dataclass(frozen=True, slots=True)

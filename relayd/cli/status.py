@@ -21,7 +21,17 @@ def text(status: dict[str, Any]) -> str:
     if config["confirm_until"] is not None:
         lines.append(f"goes back to the configuration before at {config['confirm_until']}, unless confirmed")
     lines.append("workers: " + ", ".join(map(_worker, status["workers"])))
+    lines += [_name(name) for name in status.get("names", ()) if name["error"]]  # a daemon before has none
     return "\n".join([*lines, *_table(status["listeners"]), *targets.summary(status["targets"])]) + "\n"
+
+
+def _name(name: dict[str, Any]) -> str:
+    """One that does not resolve, or not all of it."""
+    count = len(name["addresses"])
+    if not count:
+        return f"name {name['name']} has no address: {name['error']}"
+    many = f"{count} address" if count == 1 else f"{count} addresses"
+    return f"name {name['name']} has {many}, {name['age_s']:.0f} s old: {name['error']}"
 
 
 def _worker(worker: dict[str, Any]) -> str:

@@ -18,7 +18,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeAlias
 
-from relayd.address import SYSTEMD, Family, InetAddress, NameAddress, SocketAddress, SystemdAddress, UnixAddress
+from relayd.address import (
+    SYSTEMD,
+    Family,
+    InetAddress,
+    NameAddress,
+    ServiceAddress,
+    SocketAddress,
+    SystemdAddress,
+    UnixAddress,
+)
 from relayd.config import machine
 from relayd.config.bound import Bound, Reach, Span, bound_by, kind_of, kinds, reach_of, reach_to
 from relayd.config.listeners import Built
@@ -150,6 +159,8 @@ class Bindings:
         address = target.address
         if isinstance(address, UnixAddress):
             return [bound.built for bound in self._unix.get(self._paths.real(address), ()) if kind in bound.kinds]
+        if isinstance(address, ServiceAddress):  # only its records know where it leads
+            return []
         binds, spans = self._binds[kind], spans_dialled(target, listener.binds)
         if isinstance(address, NameAddress):
             return _reached_by_name(binds, address.host, spans)

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from relayd.address import BindAddress, Family, InetAddress, NameAddress, SystemdAddress, UnixAddress
+from relayd.address import (
+    BindAddress,
+    Family,
+    InetAddress,
+    NameAddress,
+    ServiceAddress,
+    SystemdAddress,
+    UnixAddress,
+)
 from relayd.config import machine, passed, targets
 from relayd.config.blocks import Block, Pool
 from relayd.config.model import KeepaliveTable, PoolKeys, Shared, built_in
@@ -23,6 +31,7 @@ from relayd.spec import (
     Listener,
     OnChange,
     OnTargetError,
+    Resolve,
     SessionMode,
     Share,
     SocketOptions,
@@ -92,6 +101,7 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
         balance=Balance(keys.balance),
         shares=shares,
         pool=block.pool.name if block.pool else "",
+        resolve=_resolve(keys),
     )
     return Built(block, listener, sources, goal_sources, useless, problems)
 
@@ -176,6 +186,9 @@ def of_targets(home: Block | Pool) -> Iterator[Problem]:
     for index, (table, share) in enumerate(zip(entries, home.goals[1], strict=True)):
         if not weighted and share.weight != 1:
             message = 'no weights with balance = "first": the first target that does not fail gets every client'
+            yield home.problem("targets", message, index=index)
+        if isinstance(table.address.address, ServiceAddress) and "weight" in table.model_fields_set:
+            message = f"no weight for {quote(str(table.address))}: each of its SRV records has one"
             yield home.problem("targets", message, index=index)
         # A target that is there twice is one: what the second says beside its address would count for nothing.
         name = str(table.address)
@@ -263,6 +276,8 @@ def _useless(block: Block, binds: tuple[Bind, ...], goals: tuple[Target, ...]) -
         unix_targets = all(isinstance(target.address, UnixAddress) for target in goals)
         if binds_known and not inet and not from_systemd and unix_targets:
             useless.update(dict.fromkeys(TCP_KEYS, "belongs to TCP; bind and targets are all Unix sockets"))
+        if not any(isinstance(target.address, NameAddress | ServiceAddress) for target in goals):
+            useless["resolve"] = "can do nothing: no target is a host name or a service"
         source = block.layered("source")
         if isinstance(source, InetAddress) and not any(_can_leave_from(source, target) for target in goals):
             useless["source"] = f"no target can be dialled from an {source.family.value} address"
@@ -270,7 +285,7 @@ def _useless(block: Block, binds: tuple[Bind, ...], goals: tuple[Target, ...]) -
 
 
 def _can_leave_from(source: InetAddress, target: Target) -> bool:
-    if isinstance(target.address, NameAddress):
+    if isinstance(target.address, NameAddress | ServiceAddress):
         return True
     return target.address.family is source.family
 
@@ -287,6 +302,12 @@ def _binding(keys: Shared) -> Binding:
         user_id=keys.user,
         group_id=keys.group,
     )
+
+
+def _resolve(keys: Shared) -> Resolve:
+    table = _set(keys.resolve)
+    family = None if table.family == "any" else Family(table.family)
+    return Resolve(family, table.min_ttl / 1000, table.max_ttl / 1000)
 
 
 def _stream(keys: Shared) -> Stream:

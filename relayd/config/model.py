@@ -8,7 +8,17 @@ write.
 import functools
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainValidator, Tag, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
 from relayd.address import InetAddress, SocketAddress
 from relayd.config import values
@@ -19,7 +29,8 @@ from relayd.spec import WEIGHT_MAX
 _OFF = {"const": "off"}
 _DURATION = {"type": "string", "pattern": DURATION_PATTERN}
 _HOST, _PORTS = r"\[[^\]]+\]|[^:\s/\[\]]", r":[0-9]{1,5}(-[0-9]{1,5})?"
-_ADDRESS = {"type": "string", "pattern": rf"^(unix:[/@].+|({_HOST}+)({_PORTS}|:\+[0-9]{{1,5}})?)$"}
+_SERVICE = r"srv:[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}"
+_ADDRESS = {"type": "string", "pattern": rf"^(unix:[/@].+|{_SERVICE}|({_HOST}+)({_PORTS}|:\+[0-9]{{1,5}})?)$"}
 _BIND = {"type": "string", "pattern": rf"^(unix:[/@].+|systemd:[ -9;-~]{{1,255}}|({_HOST}*){_PORTS})$"}
 _ADMIN = {"type": "string", "pattern": rf"^(unix:[/@].+|({_HOST}*):[0-9]{{1,5}})$"}
 _TYPE = {"enum": ["stream", "dgram", "tcp", "udp"]}
@@ -54,6 +65,12 @@ PositiveDuration: TypeAlias = Annotated[
 ]
 Timeout: TypeAlias = Annotated[
     int | Literal["off"], PlainValidator(values.timeout), _schema(_DURATION, _OFF), _lasting("1ms", _LONGEST, _OR_OFF)
+]
+Ttl: TypeAlias = Annotated[
+    int,
+    PlainValidator(values.ttl),
+    _schema(_DURATION),
+    _lasting(format_duration(values.TTL_MIN_MS), _LONGEST),
 ]
 UserTimeout: TypeAlias = Annotated[
     int | Literal["off"],
@@ -132,6 +149,26 @@ class KeepaliveTable(Table):
     )
 
 
+class ResolveTable(Table):
+    """How host names and services among the targets are resolved."""
+
+    family: Literal["any", "inet", "inet6"] = Field(
+        "any", description="Which addresses are targets: IPv6 and IPv4 ones (any), or those of one family."
+    )
+    min_ttl: Ttl = Field(
+        1000, description="An answer counts for this long at least, and is asked for again then, whatever its TTL."
+    )
+    max_ttl: Ttl = Field(300_000, description="An answer counts for no longer than this, whatever its TTL.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ResolveTable":
+        if self.min_ttl > self.max_ttl:
+            shortest, longest = format_duration(self.min_ttl), format_duration(self.max_ttl)
+            said = "" if "max_ttl" in self.model_fields_set else ", which it is unless the table says otherwise"
+            raise values.fault(f"min_ttl, {shortest}, is longer than max_ttl, {longest}{said}")
+        return self
+
+
 def _keepalive_form(value: object) -> str | None:
     if isinstance(value, bool):
         return "switch"
@@ -161,12 +198,13 @@ class TargetTable(Table):
     """Where clients are sent."""
 
     address: TargetAddress = Field(
-        description="host:port, [v6]:port, unix:/path or unix:@name. A range, host:first-last, goes with one "
-        "in bind; host:+N is the port of the bind and N more; host alone is the port of the bind."
+        description="host:port, [v6]:port, unix:/path, unix:@name or srv:NAME. A range, host:first-last, goes with "
+        "one in bind; host:+N is the port of the bind and N more; host alone is the port of the bind."
     )
     weight: Annotated[int, Field(ge=1, le=WEIGHT_MAX)] = Field(
         1,
-        description="Its part of the clients, beside the weights of the other targets. Not with balance = first.",
+        description="Its part of the clients, beside the weights of the other targets. Not with balance = first, and "
+        "not for srv:NAME, whose records have weights.",
     )
     backup: bool = Field(
         False,
@@ -199,6 +237,11 @@ class PoolKeys(Table):
         "least_connections: the one with the fewest connections and sessions of this worker. random: the less busy of "
         "two drawn by chance. source_hash: the same for the same client address, whichever worker, process or machine "
         "has the same file (Maglev). first: the first that does not fail.",
+    )
+    resolve: Annotated[ResolveTable, Form('`{ family = "...", min_ttl = "...", max_ttl = "..." }`')] | None = Field(
+        None,
+        description="How host names and srv:NAME among the targets are resolved: to addresses of which family, and how "
+        "often again.",
     )
 
 
@@ -306,6 +349,7 @@ BUILT_IN_TOML: dict[str, object] = {
     "mode": "0660",
     "dial_attempts": 3,
     "balance": "round_robin",
+    "resolve": {"family": "any", "min_ttl": "1s", "max_ttl": "5m"},
     "connect_timeout": "5s",
     "idle_timeout": "1h",
     "half_close_timeout": "60s",

@@ -9,14 +9,18 @@ import re
 from dataclasses import dataclass
 
 from relayd.address import (
+    SERVICE,
     SYSTEMD,
     Address,
     AddressError,
     InetAddress,
     NameAddress,
+    ServiceAddress,
     SystemdAddress,
+    TargetAddress,
     UnixAddress,
     parse,
+    parse_service,
     parse_systemd,
 )
 from relayd.spec import Bind, PortRule, Target
@@ -47,7 +51,7 @@ class BindEntry:
 class TargetEntry:
     """One element of `targets`. `ports` is the length of its range; what the rest means, `spec.Target` says."""
 
-    address: Address
+    address: TargetAddress
     rule: PortRule = PortRule.FIXED
     offset: int = 0
     ports: int = 1
@@ -67,6 +71,8 @@ def parse_bind(text: str) -> BindEntry:
 
 def parse_target(text: str) -> TargetEntry:
     """Raises AddressError."""
+    if text.startswith(SERVICE):
+        return TargetEntry(parse_service(text))
     offset = _OFFSET.match(text)
     if text.startswith("unix:"):
         return TargetEntry(parse(text))
@@ -98,7 +104,7 @@ def span(bind: Bind) -> tuple[int, int]:
 
 def spans_dialled(target: Target, binds: tuple[Bind, ...]) -> list[tuple[int, int]]:
     """First and last of the ports that clients of `binds` are sent to at `target`, for each bind that differs."""
-    if isinstance(target.address, UnixAddress):
+    if isinstance(target.address, UnixAddress | ServiceAddress):
         return [(0, 0)]
     if target.rule is PortRule.FIXED:
         return [(target.address.port, target.address.port)]

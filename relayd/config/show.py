@@ -6,11 +6,11 @@ Keys that cannot apply to a listener, and options that are at the kernel's own c
 from collections.abc import Iterator
 from dataclasses import replace
 
-from relayd.address import Family, InetAddress, SystemdAddress, UnixAddress
+from relayd.address import Family, InetAddress, NameAddress, ServiceAddress, SystemdAddress, UnixAddress
 from relayd.config.ports import target_text
 from relayd.config.problems import key_text, quote
 from relayd.config.units import format_duration
-from relayd.spec import Datagram, Listener, SessionMode, Share, SocketOptions, Spec, Stream
+from relayd.spec import Datagram, Listener, Resolve, SessionMode, Share, SocketOptions, Spec, Stream
 
 
 def to_toml(spec: Spec) -> str:
@@ -71,6 +71,8 @@ def _of_pool(listener: Listener) -> Iterator[str]:
     ports = max(bind.ports for bind in listener.binds)
     yield f"targets = {_array([_target(listener, index, ports) for index in range(len(listener.targets))])}"
     yield f"balance = {quote(listener.balance.value)}"
+    if any(isinstance(target.address, NameAddress | ServiceAddress) for target in listener.targets):
+        yield f"resolve = {_resolve(listener.resolve)}"
     if listener.stream is not None:
         yield f"dial_attempts = {listener.stream.dial_attempts}"
 
@@ -170,6 +172,12 @@ def _target(listener: Listener, index: int, ports: int) -> str:
     weight = f", weight = {share.weight}" if share.weight != 1 else ""
     backup = ", backup = true" if share.backup else ""
     return f"{{ address = {address}{weight}{backup} }}"
+
+
+def _resolve(resolve: Resolve) -> str:
+    family = quote(resolve.family.value if resolve.family else "any")
+    min_ttl, max_ttl = _duration(resolve.min_ttl_s), _duration(resolve.max_ttl_s)
+    return f"{{ family = {family}, min_ttl = {min_ttl}, max_ttl = {max_ttl} }}"
 
 
 def _array(values: list[str]) -> str:

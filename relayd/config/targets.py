@@ -1,6 +1,6 @@
 """Whether the port of a target can follow the ports of the binds as its rule says. Pure."""
 
-from relayd.address import SystemdAddress, UnixAddress
+from relayd.address import ServiceAddress, SystemdAddress, UnixAddress
 from relayd.config.ports import PORT_MAX, TargetEntry, span
 from relayd.config.problems import quote
 from relayd.spec import Bind, PortRule
@@ -25,7 +25,7 @@ def _of_ranges(entry: TargetEntry, bind: Bind) -> tuple[str, str]:
         return f"a range of ports needs a bind of as many, and which port {shown} has is for systemd to say", ""
     if isinstance(bind.address, UnixAddress):
         return f"a range of ports needs a bind of as many; {shown} has none", ""
-    first = 0 if isinstance(entry.address, UnixAddress) else entry.address.port
+    first = 0 if isinstance(entry.address, UnixAddress | ServiceAddress) else entry.address.port
     message = f"{entry.ports} ports for the {_counted(bind.ports)} of {shown}"
     if first + bind.ports - 1 > PORT_MAX:
         return message, ""

@@ -13,7 +13,14 @@ from typing import TypeVar
 from pydantic_core import PydanticCustomError
 
 from relayd import address
-from relayd.address import AddressError, Family, InetAddress, NameAddress, SocketAddress, UnixAddress
+from relayd.address import (
+    SERVICE,
+    AddressError,
+    Family,
+    InetAddress,
+    NameAddress,
+    SocketAddress,
+)
 from relayd.config import machine
 from relayd.config.ports import BindEntry, TargetEntry, parse_bind, parse_target
 from relayd.config.problems import quote, quote_short
@@ -27,6 +34,9 @@ FAULT = "relayd"
 KEEPALIVE_MAX_S = 32_767
 #: TCP_USER_TIMEOUT is a signed int of milliseconds (tcp(7)): 24 days and 20 hours, rounded down to days.
 USER_TIMEOUT_MAX_MS = 24 * 86_400_000
+#: So often a name server is asked for a name at most, by each process that wants it resolved: TTLs are whole seconds,
+#: and 0 is one of them.
+TTL_MIN_MS = 1000
 #: One block: more is a mistake, and each is a socket or an entry that every worker holds.
 BINDS_MAX = 1024
 TARGETS_MAX = 1024
@@ -115,6 +125,14 @@ def positive_duration(value: object) -> int:
     return milliseconds
 
 
+def ttl(value: object) -> int:
+    """Milliseconds, at least as many as a second has: the DNS counts in seconds."""
+    milliseconds = duration(value)
+    if milliseconds < TTL_MIN_MS:
+        raise fault(f'must be at least "{format_duration(TTL_MIN_MS)}"')
+    return milliseconds
+
+
 def timeout(value: object) -> int | str:
     """Milliseconds, at least one, or "off"."""
     if value == "off":
@@ -171,7 +189,7 @@ def listener_type(value: object) -> tuple[str, ...]:
 def bind_address(value: object) -> BindEntry:
     """An address to listen at, with a port or a range of them."""
     text = _text(value, 'an address such as "0.0.0.0:80"')
-    if text.startswith("srv:"):
+    if text.startswith(SERVICE):
         raise fault("a bind cannot be a service name", 'help: write "host:port", ":port" or "unix:/path"')
     return _parsed(text, parse_bind)
 
@@ -183,7 +201,7 @@ def target_address(value: object) -> TargetEntry:
         raise fault("a target needs a host before its port", _did_you_mean(f"127.0.0.1{text}"))
     entry = _parsed(text, parse_target)
     parsed = entry.address
-    if not isinstance(parsed, UnixAddress) and parsed.port == 0 and entry.rule is PortRule.FIXED:
+    if isinstance(parsed, InetAddress | NameAddress) and parsed.port == 0 and entry.rule is PortRule.FIXED:
         raise fault(f"{quote_short(text)}: nothing can be dialled at port 0; it is from 1 to 65535")
     if isinstance(parsed, InetAddress) and parsed.wildcard:
         here = InetAddress(parsed.family, "127.0.0.1" if parsed.family is Family.INET else "::1", parsed.port)
@@ -197,7 +215,7 @@ def target_address(value: object) -> TargetEntry:
 def admin_address(value: object) -> SocketAddress:
     """An address that the admin API can be at. Whether other machines reach it is not asked here."""
     text = _text(value, 'an address such as "unix:/run/relayd/admin.sock"')
-    if text.startswith(("systemd:", "srv:")):
+    if text.startswith(("systemd:", SERVICE)):
         raise fault(f"{quote_short(text)}: the admin API is at unix:/path, unix:@name or host:port")
     try:
         parsed = address.parse(text)
@@ -288,8 +306,6 @@ def _text(value: object, what: str) -> str:
 
 
 def _parsed(text: str, parse: Callable[[str], Entry]) -> Entry:
-    if text.startswith("srv:"):
-        raise fault(f"{quote_short(text)}: srv: addresses are not in this version")
     try:
         return parse(text)
     except AddressError as error:

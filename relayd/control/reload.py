@@ -187,6 +187,7 @@ class Reloader:
                 "confirm_until": None if self.confirm_until is None else _time_of_day(self.confirm_until),
             },
             "workers": self._supervisor.workers(),
+            "names": self._resolver.status(),
             "listeners": [{"name": name, "type": kind} | _counts(sums.get((kind, name))) for kind, name in served],
         }
 

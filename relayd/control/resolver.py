@@ -1,50 +1,49 @@
-"""Looks up host names without ever making anything wait: getaddrinfo(3) in daemon threads, one thread per lookup.
+"""Keeps the addresses of names fresh, without ever making anything wait. For the event loop.
 
-Daemon threads, and no pool: a pool is joined at exit, and a resolver that hangs would hold the exit for half a minute.
-What is looked up when is decided in `names`.
+What is looked up when is decided in `names`, what a lookup is in `lookups`.
 """
 
 import asyncio
 import contextlib
-import socket
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from relayd import clock
-from relayd.address import InetAddress, NameAddress, from_sockaddr
+from relayd.address import NameAddress
 from relayd.channel.messages import Resolved
-from relayd.control.names import Names
+from relayd.control.answers import Answer
+from relayd.control.lookups import LookupFailed, Lookups
+from relayd.control.names import Names, ttl_s
 from relayd.log.events import Event
+from relayd.spec import Wanted
 
-__all__ = ["RESOLVE_BOOT_WAIT_S", "Resolver", "look_up"]
+__all__ = ["RESOLVE_BOOT_WAIT_S", "Resolver"]
 
-#: How long a start waits for first answers. A lost packet is retried after 5 s: what is late will be quite late.
+#: How long a start waits for first answers. A lost packet is sent again after 2 s: what is late will be quite late.
 RESOLVE_BOOT_WAIT_S = 3.0
-
-
-def look_up(name: NameAddress) -> tuple[InetAddress, ...]:
-    """Every address of `name`, once each, in the order of RFC 6724. Blocks. Raises OSError (socket.gaierror)."""
-    found = socket.getaddrinfo(name.host, name.port, socket.AF_UNSPEC, socket.SOCK_STREAM)
-    addresses = (from_sockaddr(family, sockaddr) for family, _, _, _, sockaddr in found)
-    return tuple(dict.fromkeys(address for address in addresses if isinstance(address, InetAddress)))
+#: How often the hosts file and resolv.conf are looked at, each by a stat(2): about as long as it takes somebody who has
+#: changed one to come and look.
+FILES_LOOK_S = 5.0
 
 
 class Resolver:
-    """Keeps the addresses of `names` fresh. `on_answer` is called in the event loop with every answer that is news."""
+    """Keeps the addresses of `names` fresh. `on_answer` is called with every answer that is news."""
 
     def __init__(
         self,
-        names: Iterable[NameAddress],
+        names: Iterable[Wanted],
         on_answer: Callable[[Resolved], None],
         say: Callable[..., None],
-        look_up: Callable[[NameAddress], tuple[InetAddress, ...]] = look_up,
+        lookups: Lookups | None = None,
     ) -> None:
         self._names = Names(names)
         self._on_answer = on_answer
         self._say = say
-        self._look_up = look_up
+        self._lookups = lookups or Lookups()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._files: asyncio.Task[None] | None = None
         self._first_answers = asyncio.Event()
         self._closed = False
 
@@ -53,9 +52,11 @@ class Resolver:
         self._note_first_answers()
         self._next()
 
-    async def change(self, names: Iterable[NameAddress]) -> None:
+    async def change(self, names: Iterable[Wanted]) -> None:
         """Keep these fresh from now on, and wait for first answers for those that are new."""
+        names = frozenset(names)
         self._names.change(names)
+        self._lookups.keep(names)
         self._first_answers.clear()
         self.start()
         await self.first_answers()
@@ -65,60 +66,80 @@ class Resolver:
         with contextlib.suppress(asyncio.TimeoutError):  # the answers that are missing come later, as changes do
             await asyncio.wait_for(self._first_answers.wait(), RESOLVE_BOOT_WAIT_S)
 
+    def status(self) -> list[dict[str, Any]]:
+        """What `relayd status` shows of each name; docs/admin.md says what is in it."""
+        return list(self._status(clock.monotonic()))
+
+    def _status(self, now: float) -> Iterator[dict[str, Any]]:
+        for name, state in self._names.items():
+            answer = state.answer
+            yield {
+                "name": shown(name),
+                "family": name.resolve.family.value if name.resolve.family else "any",
+                "addresses": [str(address) for address in answer.addresses] if answer else [],
+                "age_s": round(now - state.answered_at, 3) if answer else None,
+                "ttl_s": ttl_s(name, answer) if answer else None,
+                "error": state.error or None,
+            }
+
     def close(self) -> None:
-        """Look up no more, and ignore what lookups under way still find."""
+        """Look up no more, and leave the lookups that are under way."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if self._files is not None:
+            self._files.cancel()
 
     def _next(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._closed:
+            return
         now = clock.monotonic()
         for name in self._names.begin(now):
-            try:
-                threading.Thread(target=self._ask, args=(name,), name=f"resolve {name.host}", daemon=True).start()
-            except RuntimeError as error:  # no more threads
-                self._failed(name, error)
+            task = asyncio.ensure_future(self._look_up(name))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         wait = self._names.wait_s(now)
         if wait is not None:
             self._timer = self._loop.call_later(wait, self._next)
+        if self._files is None and self._tasks:
+            self._files = asyncio.ensure_future(self._look_at_files())
 
-    def _ask(self, name: NameAddress) -> None:
-        """In a thread of its own: look `name` up and hand the result to the event loop."""
-        result: tuple[InetAddress, ...] | Exception
+    async def _look_at_files(self) -> None:
+        while True:
+            await asyncio.sleep(FILES_LOOK_S)
+            if await self._lookups.refresh():
+                self._names.hurry(clock.monotonic())
+                self._next()
+
+    async def _look_up(self, name: Wanted) -> None:
+        result: Answer | LookupFailed
         try:
-            result = self._look_up(name)
-        except (OSError, ValueError) as error:  # ValueError: UnicodeError, from a label that IDNA does not take
+            result = await self._lookups.look_up(name)
+        except LookupFailed as error:
             result = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon has stopped meanwhile
-            self._loop.call_soon_threadsafe(self._found, name, result)
-
-    def _found(self, name: NameAddress, result: tuple[InetAddress, ...] | Exception) -> None:
-        if self._closed:
-            return
         if name not in self._names:
-            self._next()
-        elif isinstance(result, Exception):
-            self._failed(name, result)
-        elif not result:
-            self._failed(name, OSError("the answer has no address"))
+            pass
+        elif isinstance(result, LookupFailed):
+            self._failed(name, str(result))
         elif self._names.answered(name, result, clock.monotonic()):
-            text = ", ".join(address.host for address in result)
-            self._say(Event.TARGET_RESOLVED, f"{_shown(name)} is {text}", target=_shown(name), addresses=text)
-            self._on_answer(Resolved(name, result))
+            text = ", ".join(_hosts(name, result))
+            self._say(Event.TARGET_RESOLVED, f"{shown(name)} is {text}", target=shown(name), addresses=text)
+            self._on_answer(Resolved(name.name, result.addresses, result.shares, name.resolve))
         self._note_first_answers()
         self._next()
 
-    def _failed(self, name: NameAddress, error: Exception) -> None:
-        kept = self._names.failed(name, clock.monotonic())
-        reason = getattr(error, "strerror", None) or str(error)
-        consequence = f"it stays {', '.join(address.host for address in kept)}" if kept else "it has no address yet"
+    def _failed(self, name: Wanted, reason: str) -> None:
+        kept = self._names.failed(name, reason, clock.monotonic())
+        consequence = f"it stays {', '.join(_hosts(name, kept))}" if kept else "it has no address yet"
         self._say(
             Event.TARGET_UNRESOLVED,
-            f"{_shown(name)} does not resolve ({reason}): {consequence}",
-            target=_shown(name),
+            f"{shown(name)} does not resolve ({reason}): {consequence}",
+            target=shown(name),
             reason=reason,
         )
 
@@ -127,6 +148,12 @@ class Resolver:
             self._first_answers.set()
 
 
-def _shown(name: NameAddress) -> str:
+def shown(name: Wanted) -> str:
     """As the file has it: without a port where that follows the port of the bind."""
-    return str(name) if name.port else name.host
+    return name.name.host if isinstance(name.name, NameAddress) and not name.name.port else str(name.name)
+
+
+def _hosts(name: Wanted, answer: Answer) -> Iterator[str]:
+    """Addresses; with their ports where these are part of the answer."""
+    by_name = isinstance(name.name, NameAddress)
+    return (address.host if by_name else str(address) for address in answer.addresses)

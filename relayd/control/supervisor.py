@@ -48,7 +48,7 @@ from relayd.control.totals import Totals
 from relayd.control.worker_process import End, WorkerProcess
 from relayd.errors import RelaydError
 from relayd.log.events import Event
-from relayd.spec import Spec
+from relayd.spec import Spec, Wanted
 
 __all__ = ["Supervisor", "WorkersFailed"]
 
@@ -130,7 +130,7 @@ class Supervisor:
         self._on_failures = on_failures
         self._nursery = nursery
         self._slots = [_Slot(number) for number in range(1, spec.workers + 1)]
-        self._resolved: dict[object, Resolved] = {}
+        self._resolved: dict[Wanted, Resolved] = {}
         self._states = TargetStates(())
         self._booted: asyncio.Future[None] | None = None
         #: While booting: whether workers go on with what is adopted, and whether they have been given all of it.
@@ -229,7 +229,7 @@ class Supervisor:
 
     def resolved(self, answer: Resolved) -> None:
         """Tell every worker, now and future, the addresses of a name."""
-        self._resolved[answer.name] = answer
+        self._resolved[answer.wanted] = answer
         for slot in self._slots:
             if slot.process is not None and slot.phase is not Phase.DRAINING:
                 slot.process.send(answer)
@@ -249,7 +249,7 @@ class Supervisor:
         """
         self._spec = spec
         self._change += 1
-        names: frozenset[object] = frozenset(spec.names)
+        names = spec.names
         self._resolved = {name: answer for name, answer in self._resolved.items() if name in names}
         for slot in self._slots:
             if slot.process is not None and slot.phase in (Phase.STARTING, Phase.RUNNING):

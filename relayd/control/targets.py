@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from relayd import clock
-from relayd.address import InetAddress, NameAddress, SocketAddress
+from relayd.address import InetAddress, NameAddress, ServiceAddress, SocketAddress
 from relayd.channel.messages import Resolved, TargetFailures, TargetStates
 from relayd.config.ports import target_text
 from relayd.control.checks.subject import Subject
 from relayd.control.verdict import Change, Verdict
 from relayd.log.events import Event
-from relayd.spec import WEIGHT_MAX, Balance, CheckKind, Listener, Ordered, Share, Spec, Target, TargetState
+from relayd.spec import WEIGHT_MAX, Balance, CheckKind, Listener, Ordered, Share, Spec, Target, TargetState, Wanted
 
 if TYPE_CHECKING:
     from relayd.control.checks.checker import Checker
@@ -89,7 +89,7 @@ class Targets:
         self._checker: Checker | None = None
         self._left: object = None
         self._spec: Spec | None = None
-        self._answers: dict[NameAddress, Resolved] = {}
+        self._answers: dict[Wanted, Resolved] = {}
         self._members: dict[Key, Member] = {}
         self._orders: dict[Key, _Order] = {}
         self._heard: dict[Key, _Heard] = {}
@@ -107,12 +107,12 @@ class Targets:
     def change(self, spec: Spec) -> None:
         """From now on these."""
         self._spec = spec
-        self._answers = {name: answer for name, answer in self._answers.items() if name in spec.names}
+        self._answers = {wanted: answer for wanted, answer in self._answers.items() if wanted in spec.names}
         self._look()
 
     def resolved(self, answer: Resolved) -> None:
         """A name has other addresses."""
-        self._answers[answer.name] = answer
+        self._answers[answer.wanted] = answer
         self._look()
 
     def close(self) -> None:
@@ -139,19 +139,24 @@ class Targets:
         for listener in self._spec.listeners if self._spec is not None else ():
             ports = max(bind.ports for bind in listener.binds)
             for index, target in enumerate(listener.targets):
-                for address in self._addresses(target):
+                for address, share in self._addresses(listener, target, listener.share(index)):
                     origin = target.origin(address)
                     if (listener.pool_name, origin) not in seen:
                         seen.add((listener.pool_name, origin))
                         text = target_text(replace(target, address=address), ports)
-                        share = listener.share(index)
                         yield Member(listener.pool_name, origin, text, target, address, share, listener)
 
-    def _addresses(self, target: Target) -> tuple[SocketAddress, ...]:
-        if not isinstance(target.address, NameAddress):
-            return (target.address,)
-        answer = self._answers.get(target.address)
-        return () if answer is None else answer.addresses
+    def _addresses(self, listener: Listener, target: Target, share: Share) -> Iterator[tuple[SocketAddress, Share]]:
+        """What `target` stands for now, each with its share: of SRV records, their own."""
+        if not isinstance(target.address, NameAddress | ServiceAddress):
+            yield target.address, share
+            return
+        answer = self._answers.get(Wanted(target.address, listener.resolve))
+        if answer is None:
+            return
+        for index, address in enumerate(answer.addresses):
+            own = answer.shares[index] if answer.shares else share
+            yield address, replace(share, weight=own.weight, backup=own.backup or share.backup)
 
     # what is heard, and told ------------------------------------------------------------------------------------
 

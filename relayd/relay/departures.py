@@ -1,9 +1,12 @@
-"""What a reload does to live connections and sessions: some are ended, now or when `drain_timeout` is over (R3)."""
+"""What a reload does to live connections and sessions: some are ended, now or when `drain_timeout` is over (R3). So
+does an answer of the DNS that has lost an address, where the listener wants that.
+"""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Protocol
 
+from relayd.address import Name, SocketAddress
 from relayd.log.logger import Logger
 from relayd.outcomes import Outcome
 from relayd.relay.loop import Loop
@@ -18,12 +21,23 @@ class Departing(Protocol):
     def target(self) -> Target | None:
         """Where it goes; None where that is not known yet."""
 
+    @property
+    def address(self) -> SocketAddress | None:
+        """The one of that target which it goes to."""
+
     def end(self, outcome: Outcome) -> None:
         """End it now. Idempotent."""
 
 
+class Addresses(Protocol):
+    """What a listener has to choose from."""
+
+    def addresses(self) -> Collection[SocketAddress]:
+        """What can be dialled now."""
+
+
 class Departures:
-    """Those that one reload sends away. It lives as long as its timer."""
+    """Those that one reload, or one answer, sends away. It lives as long as its timer."""
 
     def __init__(
         self, loop: Loop, log: Logger, in_force: Callable[[str], Listener | None], drain_timeout_s: float
@@ -35,6 +49,8 @@ class Departures:
         #: With what their listener was before, and whether they are sessions.
         self._draining: list[tuple[Departing, Listener, bool]] = []
         self._ending: list[Departing] = []
+        #: Those whose address was gone, with what there was to choose from.
+        self._left: list[tuple[Departing, Addresses]] = []
         self._drain_timeout_s = drain_timeout_s
 
     def consider(self, live: Iterable[Departing], old: Listener, new: Listener | None, *, datagram: bool) -> None:
@@ -55,6 +71,23 @@ class Departures:
         """They have come from another process, where their listener was `old`; what it is now is what is in force."""
         self.consider(live, *self._change(old, datagram), datagram=datagram)
 
+    def gone(self, live: Iterable[Departing], listener: Listener, name: Name, choices: Addresses) -> None:
+        """`name`, a target of their `listener`, has another answer: those depart that go to an address of it which is
+        not among `choices` any more, if `on_change` says so in so many words. A record that rotates is no change of the
+        file.
+        """
+        if listener.on_change in (None, OnChange.KEEP):
+            return
+        left = choices.addresses()
+        for each in live:
+            target = each.target
+            if target is None or target.address != name or each.address in left:
+                continue
+            if listener.on_change is OnChange.CLOSE:
+                self._ending.append(each)
+            else:
+                self._left.append((each, choices))
+
     def _change(self, old: Listener, datagram: bool) -> tuple[Listener, Listener | None]:  # noqa: FBT001  # private
         """`old`, and what is in force instead: None, by its policy, where that does not serve this type any more."""
         new = self._in_force(old.name)
@@ -67,7 +100,7 @@ class Departures:
         for each in self._ending:
             each.end(Outcome.REMOVED)
         self._ending.clear()
-        if self._draining:
+        if self._draining or self._left:
             self._loop.call_at(self, self._loop.now + self._drain_timeout_s)
 
     def expire(self) -> None:
@@ -76,6 +109,10 @@ class Departures:
             if effect(*self._change(old, datagram), each.target) is not OnChange.KEEP:
                 each.end(Outcome.REMOVED)
         self._draining.clear()
+        for each, choices in self._left:
+            if each.address not in choices.addresses():
+                each.end(Outcome.REMOVED)
+        self._left.clear()
 
     def crashed(self, error: Exception) -> None:
         """A bug."""

@@ -1,7 +1,8 @@
 """The targets that one listener chooses among, and the choice, by its `balance`. Pure.
 
-Every address of a resolved name is a target of its own (T3), with the weight of its name; a name without an answer yet
-is none. A new answer begins no new round: however often a name resolves to something else, every target has its turn.
+Every address of a resolved name is a target of its own (T3), with the weight of its name, or that of its SRV record; a
+name without an answer yet is none. A new answer begins no new round: however often a name resolves to something else,
+every target has its turn.
 Backups are chosen among in the same way, for clients for whom every other target has failed.
 """
 
@@ -9,9 +10,10 @@ import math
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 from zlib import crc32
 
-from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress
+from relayd.address import InetAddress, Name, NameAddress, ServiceAddress, Sockaddr, SocketAddress
 from relayd.net.dialing import may_meet_itself
 from relayd.relay.balance import PARTS, Balancer, balancer
 from relayd.relay.pool import Pool
@@ -22,6 +24,8 @@ from relayd.spec.sockets import Endpoint
 #: For RANDOM. Seeded by the system, so that workers do not draw the same.
 _RNG = random.Random()  # noqa: S311  # no secret
 _PLAIN = Share()
+#: What a name stands for, in order, each with its own share; None: with that of the target.
+Answer: TypeAlias = "dict[InetAddress, Share | None]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class Group:
         self.index = index
         #: `pick` wants to know the client.
         self.keyed = rules.balance is Balance.SOURCE_HASH
-        self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
+        self._resolved: dict[Name, Answer] = {}
         self._main: Balancer[Choice] = balancer(rules.balance, _RNG)
         self._backups: Balancer[Choice] | None = None
         #: There was a pick: from then on turns go on.
@@ -158,13 +162,16 @@ class Group:
         if self._backups is not None:
             yield from self._backups.order()
 
-    def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
-        """From now on `name` means `addresses`. The same ones, in whatever order, change nothing."""
-        if set(addresses) == set(self._resolved.get(name, ())):
+    def resolved(self, name: Name, addresses: Sequence[InetAddress], shares: Sequence[Share] = ()) -> None:
+        """From now on `name` means `addresses`, with these shares (`messages.Resolved`). The same ones, in whatever
+        order, change nothing.
+        """
+        answer: Answer = dict(zip(addresses, shares or (None,) * len(addresses), strict=True))
+        if answer == self._resolved.get(name):
             return
         targets = [target for target in self._targets if target.address == name]
         if targets:
-            self._resolved[name] = addresses
+            self._resolved[name] = answer
             if not self._stale:
                 self._rebuild({self._on_port(target, address) for target in targets for address in addresses})
 
@@ -322,9 +329,10 @@ class Group:
         backups: dict[SocketAddress, tuple[Target, Share]] = {}
         for index, target in enumerate(self._targets):
             share = self._rules.shares[index] if self._rules.shares else _PLAIN
-            for address in self._addresses(target):
+            for address, own in self._addresses(target).items():
                 if address not in main and address not in backups:
-                    (backups if share.backup else main)[address] = target, self._share_now(target, address, share)
+                    of = share if own is None else replace(share, weight=own.weight, backup=own.backup or share.backup)
+                    (backups if of.backup else main)[address] = target, self._share_now(target, address, of)
         self._fill(self._main, main, answer)
         if backups or self._backups is not None:
             self._backups = self._backups or self._another()
@@ -362,14 +370,15 @@ class Group:
                 made.begun(label)
         return made
 
-    def _addresses(self, target: Target) -> Iterator[SocketAddress]:
-        """What `target` stands for now."""
+    def _addresses(self, target: Target) -> Mapping[SocketAddress, Share | None]:
+        """What `target` stands for now. None: each has the share of the target."""
         at = target.at(self.bind_port, self.index)
-        if not isinstance(at, NameAddress):
-            yield at
-        elif isinstance(target.address, NameAddress):
-            for address in self._resolved.get(target.address, ()):
-                yield self._on_port(target, address)
+        if not isinstance(at, NameAddress | ServiceAddress):
+            return {at: None}
+        if not isinstance(target.address, NameAddress | ServiceAddress):
+            return {}
+        answer = self._resolved.get(target.address, {})
+        return {self._on_port(target, address): share for address, share in answer.items()}
 
     def _on_port(self, target: Target, address: InetAddress) -> InetAddress:
         """`address`, to which the name of `target` was resolved, with the port that `target` has here."""
@@ -389,7 +398,7 @@ class Groups:
         self._targets, self._rules = tuple(targets), rules
         self._pool = pool if pool is not None else Pool()
         self._each_port = any(target.rule is not PortRule.FIXED for target in targets)
-        self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
+        self._resolved: dict[Name, tuple[Sequence[InetAddress], Sequence[Share]]] = {}
         self._groups: dict[tuple[int, int], Group] = {}
 
     def retarget(self, targets: Sequence[Target], rules: Rules = _PLAIN_RULES, pool: Pool | None = None) -> None:
@@ -403,12 +412,16 @@ class Groups:
             self._each_port = each_port
             self._groups = {}
         names = {target.address for target in targets}
-        self._resolved = {name: addresses for name, addresses in self._resolved.items() if name in names}
+        self._resolved = {name: answer for name, answer in self._resolved.items() if name in names}
         for group in self._groups.values():
             group.retarget(targets, rules, pool)
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups.values())
+
+    def addresses(self) -> Collection[SocketAddress]:
+        """All that the groups have to choose from now."""
+        return {choice.address for group in self for choice in group}
 
     def of(self, endpoint: Endpoint) -> Group:
         """The group for clients that come to `endpoint`."""
@@ -421,16 +434,18 @@ class Groups:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = Group(self._targets, *key, self._rules, self._pool)
-            for name, addresses in self._resolved.items():
-                group.resolved(name, addresses)
+            for name, answer in self._resolved.items():
+                group.resolved(name, *answer)
         return group
 
-    def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
-        """From now on `name` means `addresses`."""
-        if any(target.address == name for target in self._targets):
-            self._resolved[name] = addresses
-            for group in self._groups.values():
-                group.resolved(name, addresses)
+    def resolved(self, name: Name, addresses: Sequence[InetAddress], shares: Sequence[Share] = ()) -> bool:
+        """From now on `name` means `addresses`, as of `Group`. False: no target has this name."""
+        if not any(target.address == name for target in self._targets):
+            return False
+        self._resolved[name] = addresses, shares
+        for group in self._groups.values():
+            group.resolved(name, addresses, shares)
+        return True
 
 
 def _requeued(

@@ -272,9 +272,11 @@ class Worker:
             self._changed = message.number
             self._loop.again(self._after_this_turn)
         elif isinstance(message, Resolved):
-            self._streams.resolved(message.name, message.addresses)
+            departures = Departures(self._loop, self._log, self._listener, self._spec.drain_timeout_s)
+            self._streams.resolved(message, departures)
             if self._datagrams is not None:
-                self._datagrams.resolved(message.name, message.addresses)
+                self._datagrams.resolved(message, departures)
+            departures.begin()
         elif isinstance(message, TargetStates):
             self._say(message)
         elif isinstance(message, Count):

@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from relayd.address import (
-    Address,
     BindAddress,
     Family,
     InetAddress,
+    Name,
     NameAddress,
+    ServiceAddress,
     SocketAddress,
     SystemdAddress,
+    TargetAddress,
     UnixAddress,
 )
 from relayd.spec.health import UNCHECKED, Check, CheckKind, Health, Ordered, TargetState
@@ -124,17 +126,17 @@ class Target:
 
     FIXED: `address` as it is. OFFSET: the port of the bind plus `offset` (0: the same port); that of `address` is 0.
     INDEX: the port of `address` plus the position in the bind's range. `offset` is 0 unless OFFSET. Only FIXED goes
-    with Unix addresses, on either side.
+    with Unix addresses, on either side, and with services.
     """
 
-    address: Address
+    address: TargetAddress
     rule: PortRule = PortRule.FIXED
     offset: int = 0
 
-    def at(self, bind_port: int, index: int) -> Address:
+    def at(self, bind_port: int, index: int) -> TargetAddress:
         """The address to dial for a client that came to `bind_port`, the port at position `index` of its bind."""
         address = self.address
-        if self.rule is PortRule.FIXED or isinstance(address, UnixAddress):
+        if self.rule is PortRule.FIXED or isinstance(address, UnixAddress | ServiceAddress):
             return address
         port = bind_port + self.offset if self.rule is PortRule.OFFSET else address.port + index
         if isinstance(address, NameAddress):
@@ -147,7 +149,7 @@ class Target:
         """
         if self.rule is PortRule.FIXED or not isinstance(address, InetAddress):
             return str(address)
-        base = 0 if isinstance(self.address, UnixAddress) else self.address.port
+        base = self.address.port if isinstance(self.address, InetAddress | NameAddress) else 0
         return f"{replace(address, port=base)} {self.rule.value} {self.offset}"
 
 
@@ -222,12 +224,32 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Resolve:
+    """How names of targets are resolved (T3): to addresses of `family`, None: of both; and again when the TTL of the
+    answer is over, which counts as no shorter than `min_ttl_s` and no longer than `max_ttl_s`.
+    """
+
+    family: Family | None = None
+    min_ttl_s: float = 1.0
+    max_ttl_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A name, as a listener wants it resolved. Two that want it differently have an answer each."""
+
+    name: Name
+    resolve: Resolve = Resolve()
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
     """One `[listeners.NAME]` block. `binds` are distinct and in the order of the file.
 
     `stream` is None where it serves no streams, `datagram` where it serves no datagrams; never both. `on_change` None
     leaves it to the change: `spec.plan.effect`. `shares` are those of `targets`, in the same order; empty where all are
-    alike. `pool` is the name of the one whose targets these are; "" where they are the listener's own.
+    alike. `pool` is the name of the one whose targets these are; "" where they are the listener's own. `resolve` is for
+    the names among the targets.
     """
 
     name: str
@@ -242,6 +264,7 @@ class Listener:
     shares: tuple[Share, ...] = ()
     health: Health = UNCHECKED
     pool: str = ""
+    resolve: Resolve = Resolve()
 
     @property
     def pool_name(self) -> str:
@@ -295,13 +318,13 @@ class Spec:
     copies: int | None = None
 
     @property
-    def names(self) -> frozenset[NameAddress]:
-        """Every host name that some target needs resolved."""
+    def names(self) -> frozenset[Wanted]:
+        """Every name that some target needs resolved."""
         return frozenset(
-            target.address
+            Wanted(target.address, listener.resolve)
             for listener in self.listeners
             for target in listener.targets
-            if isinstance(target.address, NameAddress)
+            if isinstance(target.address, NameAddress | ServiceAddress)
         )
 
 
@@ -326,6 +349,7 @@ __all__ = [
     "Ordered",
     "Passed",
     "PortRule",
+    "Resolve",
     "SessionMode",
     "Share",
     "SocketOptions",
@@ -334,4 +358,5 @@ __all__ = [
     "StreamTimeouts",
     "Target",
     "TargetState",
+    "Wanted",
 ]

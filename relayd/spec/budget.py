@@ -21,11 +21,10 @@ RESERVE_FDS = 32
 PIPES_MAX = 512
 #: What the control process holds of each worker: its end of the channel, a pidfd, the pipe from its standard error.
 WORKER_FDS = 3
-#: Host names that are looked up at once. A lookup without an answer takes up to 30 s (resolv.conf(5): timeout 5,
-#: attempts 2, 3 name servers).
+#: Names that are looked up at once. A lookup without an answer takes 5 s, and one of a service twice that: with 1,000
+#: names whose name server is silent, all have been asked for in two or three minutes.
 LOOKUPS_MAX = 32
-#: What one lookup may have open in the control process: a socket for each of 3 name servers (MAXNS of resolv.h), and
-#: a file.
+#: Questions that one lookup asks at once, each by one socket: A and AAAA, of two hosts where a service has more.
 LOOKUP_FDS = 4
 #: Health checks over sockets that are under way at once: a thousand targets that are asked every 2 s, all of which are
 #: silent for the whole timeout of 1 s, make 500.

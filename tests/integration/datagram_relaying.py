@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relayd.address import Address, InetAddress, NameAddress, SocketAddress, UnixAddress, from_sockaddr, parse
+from relayd.channel.messages import Resolved
 from relayd.counters import DatagramCounters
 from relayd.log.events import Event
 from relayd.net.datagrams import ask_for_local_address
@@ -26,6 +27,7 @@ from relayd.outcomes import Drop, Outcome
 from relayd.relay.datagram.services import DatagramServices
 from relayd.relay.datagram.session import Session
 from relayd.relay.datagram.sessions import STEP_S
+from relayd.relay.departures import Departures
 from relayd.spec import UNCHECKED, Bind, Datagram, Health, Listener, SessionMode
 from relayd.spec import Target as TargetSpec
 from relayd.spec.sockets import Endpoint
@@ -136,8 +138,14 @@ class DatagramRelay(LoopThread):
         for bound, address, sock in zip(spec.binds, self.addresses, self._sockets, strict=True):
             self.services.attend(Endpoint(spec, bound, 0, address, True, 1), sock)
         for name, addresses in (resolved or {}).items():
-            self.services.resolved(name, addresses)
+            self.resolved(name, addresses)
         self.service = self.services.services["web"]
+
+    def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
+        """`name` means `addresses` from now on. In the thread of the loop, once that turns."""
+        departures = Departures(self.loop, self.log, lambda name: self.service.spec, 0.0)
+        self.services.resolved(Resolved(name, addresses), departures)
+        departures.begin()
 
     @property
     def address(self) -> SocketAddress:

@@ -536,10 +536,10 @@ def test_a_name_is_a_target_once_it_is_resolved_and_sessions_stay_when_it_change
             first, second = relay.client(), relay.client()
             first.send(b"lost")
             relay.until_dropped(Drop.NO_TARGET, 1)
-            relay.call(lambda: relay.services.resolved(name, (addresses[0],)))
+            relay.call(lambda: relay.resolved(name, (addresses[0],)))
             first.send(b"one")
             assert one.receive().data == b"one"
-            relay.call(lambda: relay.services.resolved(name, (addresses[1],)))
+            relay.call(lambda: relay.resolved(name, (addresses[1],)))
             second.send(b"two")
             assert two.receive().data == b"two"
             first.send(b"one again")

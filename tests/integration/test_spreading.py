@@ -182,7 +182,7 @@ def test_targets_that_are_gone_from_a_name_are_let_go(fast: bool, tmp_path: Path
             client.send(b"lost")
             relay.until_dropped(Drop.NO_TARGET, 1)
             for addresses, target in (((one.address,), one), ((other,), two)):
-                relay.call(lambda addresses=addresses: relay.services.resolved(name, addresses))  # type: ignore[misc]  # now
+                relay.call(lambda addresses=addresses: relay.resolved(name, addresses))  # type: ignore[misc]  # now
                 client.send(b"x")
                 assert target.receive().data == b"x"
             watched = relay.call(lambda: len(relay.loop.selector.get_map()))

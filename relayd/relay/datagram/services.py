@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
-from relayd.address import InetAddress, NameAddress, SocketAddress
+from relayd.address import SocketAddress
+from relayd.channel.messages import Resolved
 from relayd.counters import DatagramCounters, DatagramTotals
 from relayd.log.logger import Logger
 from relayd.net.batches import Batches
@@ -210,10 +211,14 @@ class DatagramServices:
         for receiver in self._receivers.values():
             receiver.open()
 
-    def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
-        """From now on `name` means `addresses`. Sessions stay where they are (T3)."""
-        for groups in self._groups.values():
-            groups.resolved(name, addresses)
+    def resolved(self, answer: Resolved, departures: Departures) -> None:
+        """From now on a name means this. Sessions stay where they are (T3), but for those whose listener wants
+        otherwise and whose address is gone: they go to `departures`.
+        """
+        for name, groups in self._groups.items():
+            service = self.services[name]
+            if service.spec.resolve == answer.resolve and groups.resolved(answer.name, answer.addresses, answer.shares):
+                departures.gone(service.table, service.spec, answer.name, groups)
         self.states_changed()
 
     def of_target(self, pool: str, target: str) -> Iterator[tuple[Listener, list[LiveSession]]]:

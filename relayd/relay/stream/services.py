@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
-from relayd.address import InetAddress, NameAddress
+from relayd.channel.messages import Resolved
 from relayd.counters import ListenerCounters, ListenerTotals
 from relayd.log.logger import Logger
 from relayd.net.pipes import PipePool
@@ -121,10 +121,14 @@ class StreamServices:
             counters=self._counters.setdefault(listener.name, ListenerCounters()),
         )
 
-    def resolved(self, name: NameAddress, addresses: tuple[InetAddress, ...]) -> None:
-        """From now on `name` means `addresses`. Connections stay where they are (T3)."""
-        for groups in self._groups.values():
-            groups.resolved(name, addresses)
+    def resolved(self, answer: Resolved, departures: Departures) -> None:
+        """From now on a name means this. Connections stay where they are (T3), but for those whose listener wants
+        otherwise and whose address is gone: they go to `departures`.
+        """
+        for name, groups in self._groups.items():
+            service = self.services[name]
+            if service.spec.resolve == answer.resolve and groups.resolved(answer.name, answer.addresses, answer.shares):
+                departures.gone(service.connections, service.spec, answer.name, groups)
 
     def of_target(self, pool: str, target: str) -> Iterator[tuple[Listener, list[Live]]]:
         """By listener, the connections to `target`, by its origin, of `pool`."""

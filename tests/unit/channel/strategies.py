@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from relayd.address import Family, InetAddress, NameAddress, SystemdAddress, UnixAddress
+from relayd.address import Family, InetAddress, NameAddress, ServiceAddress, SystemdAddress, UnixAddress
 from relayd.channel.messages import (
     Adopt,
     AllAdopted,
@@ -45,6 +45,7 @@ from relayd.spec import (
     Ordered,
     Passed,
     PortRule,
+    Resolve,
     SessionMode,
     Share,
     SocketOptions,
@@ -71,7 +72,7 @@ def tuples_of(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[ob
 
 
 inet_addresses = st.builds(InetAddress, st.sampled_from(Family), texts, numbers, texts)
-names = st.builds(NameAddress, texts, numbers)
+names = st.builds(NameAddress, texts, numbers) | st.builds(ServiceAddress, texts)
 socket_addresses = inet_addresses | st.builds(UnixAddress, texts)
 addresses = socket_addresses | names
 passed = st.builds(Passed, booleans, socket_addresses, booleans, optional(texts))
@@ -122,6 +123,8 @@ checks = st.builds(
     tuples_of(st.tuples(numbers, numbers)),
     tuples_of(texts),
 )
+shares = st.builds(Share, numbers, booleans, optional(numbers))
+resolves = st.builds(Resolve, optional(st.sampled_from(Family)), seconds, seconds)
 listeners = st.builds(
     Listener,
     texts,
@@ -136,8 +139,10 @@ listeners = st.builds(
     optional(datagrams),
     optional(st.sampled_from(OnChange)),
     st.sampled_from(Balance),
-    tuples_of(st.builds(Share, numbers, booleans, optional(numbers))),
+    tuples_of(shares),
     st.builds(Health, optional(checks), booleans, numbers, seconds),
+    texts,
+    resolves,
 )
 specs = st.builds(
     Spec,
@@ -193,7 +198,7 @@ of_class: dict[type, st.SearchStrategy[Message]] = {
     Ready: st.builds(Ready, numbers),
     Released: st.builds(Released, socket_addresses),
     Report: st.builds(Report, tuples_of(totals | datagram_totals)),
-    Resolved: st.builds(Resolved, names, tuples_of(inet_addresses)),
+    Resolved: st.builds(Resolved, names, tuples_of(inet_addresses), tuples_of(shares), resolves),
     Stop: st.just(Stop()),
     TargetFailures: st.builds(TargetFailures, tuples_of(st.builds(TargetFailure, texts, texts, texts, numbers))),
     TargetStates: st.builds(

@@ -5,9 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from relayd.address import Family, InetAddress, NameAddress, UnixAddress
+from relayd.address import Family, InetAddress, NameAddress, ServiceAddress, UnixAddress
 from relayd.config import ConfigError, Loaded, Problem, load, machine
-from relayd.spec import Admin, Bind, Binding, Keepalive, OnChange, SocketOptions, Stream, StreamTimeouts, Target
+from relayd.spec import (
+    Admin,
+    Bind,
+    Binding,
+    Keepalive,
+    OnChange,
+    Resolve,
+    Share,
+    SocketOptions,
+    Stream,
+    StreamTimeouts,
+    Target,
+    Wanted,
+)
 
 Load = Callable[[str], Loaded]
 Problems = Callable[[str], tuple[Problem, ...]]
@@ -105,7 +118,7 @@ def test_every_key(loaded: Load) -> None:
     )
     assert everything.source == InetAddress(Family.INET6, "2001:db8::9", 0)
     assert [str(target.address) for target in everything.targets] == ["[2001:db8::2]:3", "a.example.com:4", "unix:@x"]
-    assert spec.names == {NameAddress("a.example.com", 4)}
+    assert spec.names == {Wanted(NameAddress("a.example.com", 4))}
     assert (file.binding.mode, file.binding.user_id, file.binding.group_id) == (0o600, 0, 4321)
     assert file.binds == (Bind(UnixAddress("/nonexistent/in.sock")),)
 
@@ -242,7 +255,14 @@ TARGETS = [
     ('"::1:80"', 11, "targets", "stands in brackets", 'did you mean "[::1]:80"?'),
     ('"0.0.0.0:80"', 11, "targets", "every address", 'did you mean "127.0.0.1:80"?'),
     ('"10.0.0.1:0"', 11, "targets", "port 0", ""),
-    ('"srv:x"', 11, "targets", "not in this version", ""),
+    ('"srv:"', 11, "targets", "the name of the service is missing", 'did you mean "srv:_http._tcp.example.com"?'),
+    ('"srv:_http._tcp.x:80"', 11, "targets", "a service has no port", 'did you mean "srv:_http._tcp.x"?'),
+    ('"srv:10.0.0.1:80"', 11, "targets", "a service has no port", ""),
+    ('"srv:10.0.0.1"', 11, "targets", "not a name that the DNS can have", ""),
+    ('"srv:a..b"', 11, "targets", "not a name that the DNS can have", ""),
+    ('"srv:a b"', 11, "targets", "not a name that the DNS can have", ""),
+    ('"srv: x"', 11, "targets", "blank around the name", 'did you mean "srv:x"?'),
+    ('[{address = "srv:x", weight = 1}]', 12, "targets[0]", 'no weight for "srv:x": each of its SRV records', ""),
     ('"systemd:x"', 11, "targets", "only the bind of a listener can name one", ""),
     ("[]", 11, "targets", "needs at least one", ""),
     ("[5]", 12, "targets[0]", "must be a string or a table", ""),
@@ -269,6 +289,52 @@ def test_wrong_targets(
     assert problem.column == column or "{address = 5}" in value
     assert message in problem.message
     assert suggestion is None or problem.suggestion == suggestion
+
+
+RESOLVES = [
+    ("true", "resolve", "must be a table"),
+    ('{ family = "unix" }', "resolve.family", 'must be one of "any", "inet", "inet6"'),
+    ("{ min_ttl = 5 }", "resolve.min_ttl", "a string with a unit"),
+    ('{ max_ttl = "500ms" }', "resolve.max_ttl", 'must be at least "1s"'),
+    ('{ min_ttl = "2m", max_ttl = "1m" }', "resolve", "min_ttl, 2m, is longer than max_ttl, 1m"),
+    ('{ min_ttl = "10m" }', "resolve", "is longer than max_ttl, 5m, which it is unless"),
+    ('{ ttl = "10m" }', "resolve.ttl", "unknown key"),
+]
+
+
+@pytest.mark.parametrize(("value", "key", "message"), RESOLVES)
+def test_wrong_resolve(problems: Problems, value: str, key: str, message: str) -> None:
+    text = f'[listeners.web]\nbind = "127.0.0.1:1"\ntargets = "a.example.com:1"\nresolve = {value}'
+    (problem,) = problems(text)
+    assert (problem.line, problem.key) == (4, f"listeners.web.{key}")
+    assert message in problem.message
+    (problem,) = problems(f"{WEB}[defaults]\nresolve = {value}")
+    assert problem.key == f"defaults.{key}"
+
+
+def test_resolve_is_of_names_alone(problems: Problems) -> None:
+    (problem,) = problems('[listeners.web]\nbind = "127.0.0.1:1"\ntargets = "10.0.0.1:1"\nresolve = {}')
+    assert (problem.line, problem.key) == (4, "listeners.web.resolve")
+    assert "no target is a host name or a service" in problem.message
+
+
+def test_what_a_listener_says_of_names_replaces_the_default_as_a_whole(loaded: Load) -> None:
+    spec = loaded(
+        '[defaults]\nresolve = { family = "inet", max_ttl = "1m" }\n'
+        '[listeners.a]\nbind = "127.0.0.1:1"\ntargets = ["srv:_http._tcp.a.test", "b.test:1", "10.0.0.1:1"]\n'
+        '[listeners.b]\nbind = "127.0.0.1:2"\ntargets = ["b.test:1", { address = "srv:c.test", backup = true }]\n'
+        'resolve = { min_ttl = "5s" }\n'
+        '[listeners.c]\nbind = "127.0.0.1:3"\ntargets = "10.0.0.1:1"\n'
+    ).spec
+    inet, slow = Resolve(Family.INET, 1.0, 60.0), Resolve(None, 5.0, 300.0)
+    assert spec.names == {
+        Wanted(ServiceAddress("_http._tcp.a.test"), inet),
+        Wanted(NameAddress("b.test", 1), inet),
+        Wanted(NameAddress("b.test", 1), slow),
+        Wanted(ServiceAddress("c.test"), slow),
+    }
+    assert spec.listeners[1].shares == (Share(), Share(backup=True))
+    assert spec.listeners[2].resolve == Resolve()
 
 
 def test_weights_are_nothing_to_the_first_that_does_not_fail(problems: Problems) -> None:

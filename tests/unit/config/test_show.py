@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from relayd.address import Family, InetAddress, NameAddress, SocketAddress, UnixAddress
+from relayd.address import Family, InetAddress, NameAddress, ServiceAddress, SocketAddress, UnixAddress
 from relayd.config import ConfigError, load
 from relayd.config.model import built_in
 from relayd.config.show import to_toml
@@ -24,6 +24,7 @@ from relayd.spec import (
     OnTargetError,
     Passed,
     PortRule,
+    Resolve,
     SessionMode,
     Share,
     SocketOptions,
@@ -45,8 +46,17 @@ targets = st.one_of(
     st.integers(1, 999).map(lambda port: InetAddress(Family.INET6, "2001:db8::1", port)),
     st.just(InetAddress(Family.INET6, "fe80::1", 7, "lo")),
     st.integers(1, 999).map(lambda port: NameAddress("a.example.com", port)),
+    st.sampled_from(["_http._tcp.example.com", "app.service.consul", "x."]).map(ServiceAddress),
     file_names.map(lambda name: UnixAddress(f"/nonexistent/target/{name}")),
     file_names.map(lambda name: UnixAddress(f"@target-{name}")),
+)
+resolves = st.tuples(st.integers(1000, 10**9), st.integers(1000, 10**9)).flatmap(
+    lambda both: st.builds(
+        Resolve,
+        st.sampled_from([None, Family.INET, Family.INET6]),
+        st.just(min(both) / 1000),
+        st.just(max(both) / 1000),
+    )
 )
 options = st.builds(
     SocketOptions,
@@ -92,8 +102,8 @@ admin_addresses = st.one_of(
 @st.composite
 def followers(draw: st.DrawFn, ports: int) -> Target:
     """A target whose port follows binds of `ports` ports below 10,000."""
-    address = draw(targets.filter(lambda address: not isinstance(address, UnixAddress)))
-    assert not isinstance(address, UnixAddress)
+    address = draw(targets.filter(lambda address: isinstance(address, InetAddress | NameAddress)))
+    assert isinstance(address, InetAddress | NameAddress)
     if ports > 1 and draw(st.booleans()):
         return Target(address, PortRule.INDEX)
     return Target(replace(address, port=0), PortRule.OFFSET, draw(st.integers(0, 50_000)))
@@ -136,7 +146,8 @@ def listeners(draw: st.DrawFn, number: int, like: Listener | None = None) -> Lis
     )
     to_unix = all(isinstance(one.address, UnixAddress) for one in to)
     source = draw(st.none() | sources)
-    if source and not any(isinstance(one.address, NameAddress) or one.address.family is source.family for one in to):
+    named = any(isinstance(one.address, NameAddress | ServiceAddress) for one in to)
+    if source and not named and not any(getattr(one.address, "family", None) is source.family for one in to):
         source = None
     tcp = inet or not to_unix
     return Listener(
@@ -160,6 +171,7 @@ def listeners(draw: st.DrawFn, number: int, like: Listener | None = None) -> Lis
         else None,
         datagram=draw(datagrams) if datagram else None,
         on_change=draw(st.none() | st.sampled_from(OnChange)),
+        resolve=draw(resolves) if named else Resolve(),
     )
 
 
@@ -234,7 +246,8 @@ def test_types_and_ranges(tmp_path: Path) -> None:
     assert game == (
         '[listeners.game]\ntype = "dgram"\nbind = ["127.0.0.1:27000-27099"]\nfreebind = false\n'
         'targets = [\n    "10.0.0.1:1-100",\n    "10.0.0.2:+1",\n    "[2001:db8::1]",\n    "a.example.com",\n]\n'
-        'balance = "round_robin"\nsession_timeout = "1m"\nmax_sessions = 7\nsession = "client"\n'
+        'balance = "round_robin"\nresolve = { family = "any", min_ttl = "1s", max_ttl = "5m" }\n'
+        'session_timeout = "1m"\nmax_sessions = 7\nsession = "client"\n'
         'on_target_error = "move"'
     )
     assert log == (

@@ -1,37 +1,47 @@
 import asyncio
-import contextlib
-import socket
-import threading
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
 
 import pytest
 
-from relayd.address import Family, InetAddress, NameAddress
+from relayd.address import Family, InetAddress, NameAddress, ServiceAddress
 from relayd.channel.messages import Resolved
-from relayd.control import resolver
-from relayd.control.resolver import Resolver, look_up
+from relayd.control import names, resolver
+from relayd.control.answers import Answer
+from relayd.control.lookups import LookupFailed, NoSuchName, Unanswered
+from relayd.control.resolver import Resolver
 from relayd.log.events import Event
+from relayd.spec import Resolve, Share, Wanted
 
-WEB, DB = NameAddress("web.test", 80), NameAddress("db.test", 80)
+WEB, DB = Wanted(NameAddress("web.test", 80)), Wanted(NameAddress("db.test", 0))
 ONE, TWO = InetAddress(Family.INET, "192.0.2.1", 80), InetAddress(Family.INET6, "2001:db8::2", 80)
 DEADLINE_S = 10.0
 
 
 class Zone:
-    """A name service: a host name to addresses, to an error, or to an event that the answer waits for."""
+    """In place of `Lookups`: a host name to an answer, to an error, or to an event that an answer waits for."""
 
     def __init__(self, **hosts: Any) -> None:
         self.hosts = {f"{host}.test": answer for host, answer in hosts.items()}
+        self.changed = False
+        self.kept: frozenset[Wanted] = frozenset()
 
-    def __call__(self, name: NameAddress) -> tuple[InetAddress, ...]:
-        answer = self.hosts[name.host]
-        if isinstance(answer, threading.Event):
-            answer.wait(DEADLINE_S)
-            return (ONE,)
+    async def look_up(self, wanted: Wanted) -> Answer:
+        await asyncio.sleep(0)
+        answer = self.hosts[wanted.name.host if isinstance(wanted.name, NameAddress) else wanted.name.name]
+        if isinstance(answer, asyncio.Event):
+            await answer.wait()
+            return Answer((ONE,), (), 60.0)
         if isinstance(answer, Exception):
             raise answer
-        return tuple(answer)
+        return answer if isinstance(answer, Answer) else Answer(tuple(answer), (), 60.0)
+
+    async def refresh(self) -> bool:
+        changed, self.changed = self.changed, False
+        return changed
+
+    def keep(self, names: Iterable[Wanted]) -> None:
+        self.kept = frozenset(names)
 
 
 class Heard:
@@ -45,10 +55,14 @@ class Heard:
         self.said.append((event, message))
 
 
-def resolving(zone: Zone, scenario: Callable[[Resolver, Heard], Awaitable[None]], *names: NameAddress) -> Heard:
+class Scenario(Protocol):
+    def __call__(self, running: Resolver, heard: Heard) -> Awaitable[None]: ...
+
+
+def resolving(zone: Zone, scenario: Scenario, *names: Wanted) -> Heard:
     async def run() -> Heard:
         heard = Heard()
-        running = Resolver(names, heard.answers.append, heard.say, zone)
+        running = Resolver(names, heard.answers.append, heard.say, zone)  # type: ignore[arg-type]  # does as much
         running.start()
         try:
             await asyncio.wait_for(scenario(running, heard), DEADLINE_S)
@@ -63,79 +77,121 @@ async def first_answers(running: Resolver, heard: Heard) -> None:
     await running.first_answers()
 
 
-@contextlib.contextmanager
-def released(event: threading.Event) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        event.set()
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
 
 
 def test_the_first_answers_arrive() -> None:
     heard = resolving(Zone(web=[ONE], db=[TWO, ONE]), first_answers, WEB, DB)
-    assert sorted(heard.answers, key=str) == sorted([Resolved(WEB, (ONE,)), Resolved(DB, (TWO, ONE))], key=str)
-    assert (Event.TARGET_RESOLVED, "db.test:80 is 2001:db8::2, 192.0.2.1") in heard.said
+    assert heard.answers == [Resolved(DB.name, (TWO, ONE)), Resolved(WEB.name, (ONE,))]
+    assert (Event.TARGET_RESOLVED, "db.test is 2001:db8::2, 192.0.2.1") in heard.said
 
 
 def test_without_names_there_is_nothing_to_wait_for() -> None:
     assert resolving(Zone(), first_answers).said == []
 
 
-@pytest.mark.parametrize(
-    "failure", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long"), OSError("broken")]
-)
+def test_an_answer_says_whose_it_is_and_what_srv_records_say() -> None:
+    service = Wanted(ServiceAddress("web.test"), Resolve(Family.INET, 2.0, 3.0))
+    heard = resolving(Zone(web=Answer((ONE,), (Share(7),), 60.0)), first_answers, service)
+    assert heard.answers == [Resolved(service.name, (ONE,), (Share(7),), service.resolve)]
+    assert heard.answers[0].wanted == service
+    assert heard.said == [(Event.TARGET_RESOLVED, "srv:web.test is 192.0.2.1:80")]
+
+
+@pytest.mark.parametrize("failure", [NoSuchName("no such name"), Unanswered("SERVFAIL"), LookupFailed("broken")])
 def test_a_failure_is_said_and_counts_as_an_answer(failure: Exception) -> None:
     heard = resolving(Zone(web=failure, db=[ONE]), first_answers, WEB, DB)
-    assert heard.answers == [Resolved(DB, (ONE,))]
+    assert heard.answers == [Resolved(DB.name, (ONE,))]
     [message] = [message for event, message in heard.said if event is Event.TARGET_UNRESOLVED]
-    assert message.startswith("web.test:80 does not resolve (")
-    assert message.endswith("): it has no address yet")
-
-
-def test_an_empty_answer_is_a_failure() -> None:
-    heard = resolving(Zone(web=[]), first_answers, WEB)
-    assert heard.answers == []
-    assert [event for event, _ in heard.said] == [Event.TARGET_UNRESOLVED]
+    assert message == f"web.test:80 does not resolve ({failure}): it has no address yet"
 
 
 def test_a_hanging_lookup_delays_neither_other_names_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolver, "RESOLVE_BOOT_WAIT_S", 0.2)
-    never = threading.Event()
-    with released(never):
-        heard = resolving(Zone(web=never, db=[ONE]), first_answers, WEB, DB)
-        assert heard.answers == [Resolved(DB, (ONE,))]
+
+    async def never(running: Resolver, heard: Heard) -> None:
+        await running.first_answers()
+        assert heard.answers == [Resolved(DB.name, (ONE,))]
+
+    resolving(Zone(web=asyncio.Event(), db=[ONE]), never, WEB, DB)
 
 
-def test_an_answer_after_close_is_ignored() -> None:
-    late = threading.Event()
-
+def test_after_close_nothing_is_answered() -> None:
     async def close_first(running: Resolver, heard: Heard) -> None:
+        late = zone.hosts["web.test"] = asyncio.Event()
+        await asyncio.sleep(0)
         running.close()
         late.set()
-        running._found(WEB, (ONE,))
+        await asyncio.sleep(0.01)
 
-    assert resolving(Zone(web=late), close_first, WEB).answers == []
+    zone = Zone()
+    assert resolving(zone, close_first, WEB).answers == []
 
 
 def test_names_are_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relayd.control.names.RESOLVE_INTERVAL_S", 0.01)
-    monkeypatch.setattr("relayd.control.names.RETRY_INTERVAL_S", 0.01)
+    monkeypatch.setattr(names, "RETRY_S", 0.01)
+    wanted = Wanted(WEB.name, Resolve(None, 0.01, 0.01))
     zone = Zone(web=[ONE])
 
     async def change(running: Resolver, heard: Heard) -> None:
         await running.first_answers()
-        zone.hosts["web.test"] = OSError("name service down")
-        while not any("it stays 192.0.2.1" in message for _, message in heard.said):
-            await asyncio.sleep(0.01)
+        zone.hosts["web.test"] = Unanswered("name service down")
+        await until(lambda: any("it stays 192.0.2.1" in message for _, message in heard.said))
         zone.hosts["web.test"] = [TWO]
-        while len(heard.answers) < 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(heard.answers) == 2)
 
-    heard = resolving(zone, change, WEB)
-    assert heard.answers == [Resolved(WEB, (ONE,)), Resolved(WEB, (TWO,))]
+    heard = resolving(zone, change, wanted)
+    assert [answer.addresses for answer in heard.answers] == [(ONE,), (TWO,)]
 
 
-def test_the_system_resolver_knows_this_host() -> None:
-    found = look_up(NameAddress("localhost", 8080))
-    assert InetAddress(Family.INET, "127.0.0.1", 8080) in found
-    assert len(set(found)) == len(found)
+def test_when_the_files_have_changed_everything_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver, "FILES_LOOK_S", 0.01)
+    zone = Zone(web=[ONE])
+
+    async def change(running: Resolver, heard: Heard) -> None:
+        await running.first_answers()
+        zone.hosts["web.test"] = [TWO]
+        zone.changed = True
+        await until(lambda: len(heard.answers) == 2)
+
+    assert resolving(zone, change, WEB).answers == [Resolved(WEB.name, (ONE,)), Resolved(WEB.name, (TWO,))]
+
+
+def test_a_change_waits_for_names_that_are_new_and_forgets_those_that_go() -> None:
+    zone = Zone(web=[ONE], db=[TWO])
+
+    async def change(running: Resolver, heard: Heard) -> None:
+        await running.first_answers()
+        await running.change([DB])
+        assert heard.answers == [Resolved(WEB.name, (ONE,)), Resolved(DB.name, (TWO,))]
+        assert zone.kept == {DB}
+        assert [row["name"] for row in running.status()] == ["db.test"]
+
+    resolving(zone, change, WEB)
+
+
+def test_status_has_addresses_age_ttl_and_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("relayd.clock.monotonic", lambda: now)
+    bounded = Wanted(WEB.name, Resolve(Family.INET, 1.0, 20.0))
+
+    async def look(running: Resolver, heard: Heard) -> None:
+        nonlocal now
+        await running.first_answers()
+        now = 112.5
+        none: dict[str, Any] = {"family": "any", "addresses": [], "age_s": None, "ttl_s": None}
+        assert running.status() == [
+            {"name": "db.test", **none, "error": "SERVFAIL"},
+            {
+                "name": "web.test:80",
+                "family": "inet",
+                "addresses": ["192.0.2.1:80"],
+                "age_s": 12.5,
+                "ttl_s": 20.0,
+                "error": None,
+            },
+        ]
+
+    resolving(Zone(web=[ONE], db=Unanswered("SERVFAIL")), look, bounded, DB)

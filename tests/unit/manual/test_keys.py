@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from relayd.address import AddressError
 from relayd.config.model import Configuration
 from relayd.config.ports import parse_bind, parse_target
-from relayd.config.units import format_duration, parse_duration_ms
+from relayd.config.units import DURATION_MAX_MS, format_duration, parse_duration_ms
 
 _DURATION = re.compile(r'duration, `"(\w+)"` to `"(\w+)"`')
 _INTEGER = re.compile(r"integer, ([0-9]+) to ([0-9]+)")
@@ -24,6 +24,9 @@ def accepted(table: str, key: str, value: str) -> bool:
         "Above all tables": f"{key} = {value}",
         "A target as a table": "[listeners.x]\ntargets = { "
         + ", ".join({"address": 'address = "x:1"', key: f"{key} = {value}"}.values())
+        + " }",
+        "resolve": "[defaults]\nresolve = { "
+        + ", ".join({"max_ttl": f'max_ttl = "{format_duration(DURATION_MAX_MS)}"', key: f"{key} = {value}"}.values())
         + " }",
         "keepalive as a table": f"[defaults]\nkeepalive = {{ {key} = {value} }}",
         "[listeners.NAME]": f"[listeners.x]\n{key} = {value}",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from relayd.address import UnixAddress
+from relayd.address import SocketAddress, UnixAddress
 from relayd.outcomes import Outcome
 from relayd.relay.departures import Departures
 from relayd.relay.loop import Loop
@@ -24,6 +24,7 @@ class Live:
     """A connection, or a session."""
 
     target = TARGET
+    address: SocketAddress | None = None
 
     def __init__(self) -> None:
         self.ends: list[Outcome] = []
