@@ -9,6 +9,7 @@ from typing import Protocol
 from relayd.address import Name, SocketAddress
 from relayd.log.logger import Logger
 from relayd.outcomes import Outcome
+from relayd.relay.group import Choice
 from relayd.relay.loop import Loop
 from relayd.spec import Listener, OnChange, Target
 from relayd.spec.plan import effect
@@ -22,8 +23,8 @@ class Departing(Protocol):
         """Where it goes; None where that is not known yet."""
 
     @property
-    def address(self) -> SocketAddress | None:
-        """The one of that target which it goes to."""
+    def choice(self) -> Choice | None:
+        """The address of that target which it goes to; None as `target`."""
 
     def end(self, outcome: Outcome) -> None:
         """End it now. Idempotent."""
@@ -81,7 +82,7 @@ class Departures:
         left = choices.addresses()
         for each in live:
             target = each.target
-            if target is None or target.address != name or each.address in left:
+            if target is None or target.address != name or _gone_to(each) in left:
                 continue
             if listener.on_change is OnChange.CLOSE:
                 self._ending.append(each)
@@ -110,13 +111,17 @@ class Departures:
                 each.end(Outcome.REMOVED)
         self._draining.clear()
         for each, choices in self._left:
-            if each.address not in choices.addresses():
+            if _gone_to(each) not in choices.addresses():
                 each.end(Outcome.REMOVED)
         self._left.clear()
 
     def crashed(self, error: Exception) -> None:
         """A bug."""
         self._log.bug("met connections that a reload ends", error)
+
+
+def _gone_to(departing: Departing) -> SocketAddress | None:
+    return departing.choice.address if departing.choice is not None else None
 
 
 class Disabled:

@@ -6,7 +6,6 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
-from relayd.address import SocketAddress
 from relayd.counters import DatagramCounters
 from relayd.log.access import AccessRecord
 from relayd.log.events import Event
@@ -40,11 +39,6 @@ class LiveSession(Entry, abc.ABC):
     @abc.abstractmethod
     def target(self) -> Target | None:
         """Where it goes."""
-
-    @property
-    def address(self) -> SocketAddress | None:
-        """The one of `target` that it goes to."""
-        return self.choice.address if self.target is not None else None
 
     @abc.abstractmethod
     def end(self, outcome: Outcome) -> None:

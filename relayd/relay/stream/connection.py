@@ -21,7 +21,7 @@ import socket
 from dataclasses import dataclass
 
 from relayd import clock
-from relayd.address import InetAddress, SocketAddress, from_sockaddr
+from relayd.address import InetAddress, from_sockaddr
 from relayd.errors import OUT_OF_RESOURCES, REFUSED, spoken
 from relayd.log.access import AccessRecord
 from relayd.net.dialing import NoSource, met_itself, open_dial_socket, pending_error
@@ -486,11 +486,6 @@ class Connection:
     def target(self) -> Target | None:
         """Where it goes, or tries to; None before the first dial."""
         return self.choice.target if self.choice is not None else None
-
-    @property
-    def address(self) -> SocketAddress | None:
-        """As `target`."""
-        return self.choice.address if self.choice is not None else None
 
     def end(self, outcome: Outcome) -> None:
         """End the connection from outside: shutdown, or an operator."""

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from relayd.address import SocketAddress
 from relayd.counters import ListenerCounters
 from relayd.log.access import AccessRecord
 from relayd.log.logger import Logger
@@ -28,10 +27,6 @@ class Live(Protocol):
     @property
     def target(self) -> Target | None:
         """Where it goes; None before the first dial."""
-
-    @property
-    def address(self) -> SocketAddress | None:
-        """As `target`."""
 
     def end(self, outcome: Outcome) -> None:
         """End it now."""

@@ -74,7 +74,7 @@ def test_built_in_where_nobody_says(loaded: Load) -> None:
 
 
 def test_names_of_targets_are_resolved(loaded: Load) -> None:
-    assert [str(name) for name in loaded(WEB + APP.replace("10.0.0.11", "a.example.com")).spec.names] == [
+    assert [str(wanted.name) for wanted in loaded(WEB + APP.replace("10.0.0.11", "a.example.com")).spec.names] == [
         "a.example.com:80"
     ]
 

@@ -183,7 +183,7 @@ def some_sharing(draw: st.DrawFn) -> tuple[Listener, ...]:
     for one in (first, *(draw(listeners(number, draw(st.sampled_from([None, first])))) for number in range(1, 3))):
         if one.targets is first.targets:
             stream = one.stream and replace(one.stream, dial_attempts=attempts)
-            one = replace(one, pool=pool, stream=stream, balance=Balance.RANDOM)
+            one = replace(one, pool=pool, stream=stream, balance=Balance.RANDOM, resolve=first.resolve)
         found.append(one)
     return tuple(found[: draw(st.integers(1, 3))])
 

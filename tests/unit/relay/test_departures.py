@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from relayd.address import SocketAddress, UnixAddress
+from relayd.address import UnixAddress
 from relayd.outcomes import Outcome
 from relayd.relay.departures import Departures
+from relayd.relay.group import Choice
 from relayd.relay.loop import Loop
 from relayd.spec import Listener, OnChange, SocketOptions, Stream, StreamTimeouts, Target
 from tests.integration.loop_thread import CollectedLog
@@ -24,7 +25,7 @@ class Live:
     """A connection, or a session."""
 
     target = TARGET
-    address: SocketAddress | None = None
+    choice: Choice | None = None
 
     def __init__(self) -> None:
         self.ends: list[Outcome] = []
