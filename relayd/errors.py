@@ -5,6 +5,7 @@ comment names; EPERM, say, means one thing from accept(2) and another from splic
 """
 
 import errno
+import os
 
 #: Try again when the selector says so. Python retries EINTR itself (PEP 475); it is here because a filter
 #: such as seccomp or a tracer may still return it from calls that PEP 475 does not cover.
@@ -61,3 +62,8 @@ class RelaydError(Exception):
 def name(number: int) -> str:
     """`ECONNRESET` for 104; an empty string for 0; the number itself where this system has no name for it."""
     return errno.errorcode.get(number, str(number)) if number else ""
+
+
+def spoken(number: int) -> str:
+    """`connection refused` for 111, as a reason in a sentence. ETIMEDOUT is named after what it is of a connect."""
+    return "connect timeout" if number == errno.ETIMEDOUT else os.strerror(number).lower()

@@ -1,6 +1,6 @@
 """Parts of a spec that most tests take as they are."""
 
-from relayd.spec import Binding, Datagram, OnTargetError, SessionMode
+from relayd.spec import Binding, Datagram, Health, OnTargetError, SessionMode
 
 BINDING = Binding(
     backlog=64,
@@ -20,3 +20,5 @@ DATAGRAM = Datagram(
     session=SessionMode.CLIENT,
     on_target_error=OnTargetError.MOVE,
 )
+#: Nobody is passed over for what other clients have met.
+TRUSTING = Health(max_ejected=0)

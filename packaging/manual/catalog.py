@@ -54,6 +54,11 @@ ADVICE = {
         "if there are any. Where the line names another version, an upgrade has put its files in place and not "
         "restarted relayd: `systemctl restart relayd`."
     ),
+    Event.TARGET_SUSPECT: (
+        "Clients go to the other targets meanwhile, and one at a time finds out whether it works again. Where it is "
+        "the only target, or too many are suspects (max_ejected), it gets clients all the same. `relayd target list` "
+        "says what all targets are."
+    ),
     Event.CONTROL_LOST: (
         "systemd starts relayd again at once (Restart=on-failure) with the same listening sockets. Why the "
         "control process ended is in the lines before, or in `journalctl -k`."

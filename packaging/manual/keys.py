@@ -16,6 +16,8 @@ from relayd.config.model import (
     KeepaliveTable,
     ListenerTable,
     LogTable,
+    PoolKeys,
+    PoolTable,
     Shared,
     Table,
     TargetTable,
@@ -54,6 +56,8 @@ class KeyTable:
 def tables() -> tuple[KeyTable, ...]:
     """In the order of the manual; every key of every table once."""
     own = [name for name in ListenerTable.model_fields if name not in Shared.model_fields]
+    of_pools = list(PoolKeys.model_fields)
+    others = [name for name in Shared.model_fields if name not in PoolKeys.model_fields]
     top = [name for name, field in Configuration.model_fields.items() if not _is_table(field)]
     return (
         KeyTable("Above all tables", "Keys of the file itself.", _keys(Configuration, top)),
@@ -64,7 +68,13 @@ def tables() -> tuple[KeyTable, ...]:
         KeyTable(
             "[listeners.NAME] and [defaults]",
             f"{_meaning(Shared)} What a listener says itself replaces the default as a whole.",
-            _keys(Shared, applies=True),
+            _keys(Shared, others, applies=True),
+        ),
+        KeyTable("[pools.NAME]", _meaning(PoolTable), _keys(PoolTable, ["targets"])),
+        KeyTable(
+            "[pools.NAME], [listeners.NAME] and [defaults]",
+            _meaning(PoolKeys),
+            _keys(PoolTable, of_pools, applies=True),
         ),
         KeyTable("A target as a table", _meaning(TargetTable), _keys(TargetTable)),
         KeyTable("keepalive as a table", _meaning(KeepaliveTable), _keys(KeepaliveTable)),

@@ -81,7 +81,11 @@ def page() -> str:
 
 
 def _keys(table: KeyTable) -> str:
-    title = table.title if not table.title.startswith("[") else f"`{table.title}`".replace(" and ", "` and `")
+    title = (
+        table.title
+        if not table.title.startswith("[")
+        else f"`{table.title}`".replace(", ", "`, `").replace(" and ", "` and `")
+    )
     rows = (
         (
             f"`{key.name}`",

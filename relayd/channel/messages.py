@@ -1,8 +1,8 @@
 """What control and a worker say to each other. Values only; file descriptors travel beside a message, not in it.
 
-control → worker    Configure and Change (with listening sockets), Resolved, Count, Drain, Stop
+control → worker    Configure and Change (with listening sockets), Resolved, TargetStates, Count, Drain, Stop
                     Adopt (with connections or sessions), AllAdopted, HandOver (with parcels)
-worker → control    Ready, Changed, Released, Counted, Report, HandedOver
+worker → control    Ready, Changed, Released, Counted, Report, TargetFailures, HandedOver
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from typing import TypeAlias
 from relayd.address import InetAddress, NameAddress, SocketAddress
 from relayd.channel.parcel import Label
 from relayd.counters import DatagramTotals, ListenerTotals
-from relayd.spec import Spec, Target
+from relayd.spec import Spec, Target, TargetState
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,13 @@ class Resolved:
 
     name: NameAddress
     addresses: tuple[InetAddress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStates:
+    """What is to be known of targets: of these; all others are up, and as the file has them."""
+
+    states: tuple[TargetState, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,23 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetFailure:
+    """`count` clients have met `target` (`spec.Target.origin`) of `pool` failing, for `reason`."""
+
+    pool: str
+    target: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFailures:
+    """What clients have met since the last one: no more than one of these in a turn of the worker's loop."""
+
+    failures: tuple[TargetFailure, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Counters since the worker began, and the proof that its loop turns: one each REPORT_INTERVAL_S, from the loop."""
 
@@ -147,6 +171,7 @@ Message: TypeAlias = (
     | AllAdopted
     | Change
     | Resolved
+    | TargetStates
     | Count
     | Drain
     | Stop
@@ -156,5 +181,6 @@ Message: TypeAlias = (
     | Released
     | Counted
     | Report
+    | TargetFailures
     | HandedOver
 )

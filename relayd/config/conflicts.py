@@ -23,7 +23,7 @@ from relayd.config import machine
 from relayd.config.bound import Bound, Reach, Span, bound_by, kind_of, kinds, reach_of, reach_to
 from relayd.config.listeners import Built
 from relayd.config.ports import spans_dialled, target_text
-from relayd.config.problems import Problem, quote
+from relayd.config.problems import Problem, key_text, quote
 from relayd.spec import Listener, Target
 from relayd.spec.passed import Inventory, Passed
 
@@ -220,14 +220,18 @@ class Bindings:
 def loops(listeners: Sequence[Built], bindings: Bindings) -> Iterator[Problem]:
     """One problem for each way round: a listener that forwards to itself, or a chain of listeners that comes back."""
     edges: dict[Node, list[tuple[Node, int]]] = {}
+    of_pools: dict[Node, list[tuple[Node, int]]] = {}
     by_name = {built.listener.name: built for built in listeners}
     for built in listeners:
+        pool = built.block.pool
         for kind in sorted(kinds(built.listener), reverse=True):
-            edges[built.listener.name, kind] = [
-                ((other.listener.name, kind), number)
-                for number, target in enumerate(built.listener.targets)
-                for other in bindings.reached(target, built.listener, kind)
-            ]
+            if pool is None or pool.following:
+                found = _leads_to(built, kind, bindings)
+            elif (pool.name, kind) in of_pools:  # the same for all that share it: many listeners times many targets
+                found = of_pools[pool.name, kind]
+            else:
+                found = of_pools[pool.name, kind] = _leads_to(built, kind, bindings)
+            edges[built.listener.name, kind] = found
     told: set[tuple[tuple[str, ...], int]] = set()
     for nodes, number in _cycles(edges):
         chain = tuple(name for name, _ in nodes)
@@ -238,10 +242,20 @@ def loops(listeners: Sequence[Built], bindings: Bindings) -> Iterator[Problem]:
         ports = max((bind.ports for bind in built.listener.binds), default=1)
         target = quote(target_text(built.listener.targets[number], ports))
         if len(chain) == 1:
-            message = f"{target} is this listener: it would forward to itself"
+            own = "this listener" if built.block.pool is None else f"{key_text(built.block.path)}, which shares it"
+            message = f"{target} is {own}: it would forward to itself"
         else:
             message = f"{target} leads back here: {' → '.join((*chain, chain[0]))}"
-        yield built.block.problem("targets", message, index=built.target_sources[number])
+        yield built.block.home.problem("targets", message, index=built.target_sources[number])
+
+
+def _leads_to(built: Built, kind: str, bindings: Bindings) -> list[tuple[Node, int]]:
+    """The listeners that targets of `built` are, and the number of the target."""
+    return [
+        ((other.listener.name, kind), number)
+        for number, target in enumerate(built.listener.targets)
+        for other in bindings.reached(target, built.listener, kind)
+    ]
 
 
 def _cycles(edges: dict[Node, list[tuple[Node, int]]]) -> Iterator[tuple[list[Node], int]]:

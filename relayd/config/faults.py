@@ -52,8 +52,8 @@ def _problem(document: Document, data: dict[str, Any], detail: ErrorDetails) -> 
         message, suggestion = words.advice(path)
         return document.problem(path, message, suggestion, at_key=True)
     message, suggestion = _reason(kind_of_error, value, detail)
-    if path == ("listeners",):
-        suggestion = "help: a listener is a table of its own: [listeners.NAME]"
+    if path in (("listeners",), ("pools",)):
+        suggestion = f"help: a {str(path[0])[:-1]} is a table of its own: [{path[0]}.NAME]"
     return document.problem(path, message, suggestion, at_key=kind_of_error == "missing")
 
 
@@ -113,18 +113,17 @@ def _step(data: object, step: str | int) -> object:
 
 
 def _key_of(location: tuple[int | str, ...]) -> Path:
-    """The key that is left out for an error at `location`: a whole section, or one key of a section or a listener."""
-    return location[: {"include": 1, "listeners": 3}.get(str(location[0]), 2)]
+    """The key that is left out for an error at `location`: a whole section, or one key of a section or a block."""
+    return location[: {"include": 1, "listeners": 3, "pools": 3}.get(str(location[0]), 2)]
 
 
 def _without(data: dict[str, Any], paths: set[Path]) -> dict[str, Any]:
     """`data` less what `paths` name. Copies only the tables that hold keys: a value may be nested deeply."""
     kept = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
-    listeners = kept.get("listeners")
-    if isinstance(listeners, dict):
-        kept["listeners"] = {
-            name: dict(table) if isinstance(table, dict) else table for name, table in listeners.items()
-        }
+    for section in ("listeners", "pools"):
+        blocks = kept.get(section)
+        if isinstance(blocks, dict):
+            kept[section] = {name: dict(table) if isinstance(table, dict) else table for name, table in blocks.items()}
     for path in paths:
         table: Any = kept
         for step in path[:-1]:

@@ -1,21 +1,18 @@
 """One `[listeners.NAME]` block as `spec.Listener`, and what is wrong inside it.
 
-Three layers make the value of a key: built in, `[defaults]` (the main file's, then those of the file that the listener
-is in), the listener. A key that cannot apply to a listener is an error where the listener says it, and has no effect
-where `[defaults]` does.
+A key that cannot apply to a listener is an error where the listener says it, and has no effect where `[defaults]` does,
+or a pool that another listener has a use for it in (`config.pools`).
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from relayd.address import BindAddress, Family, InetAddress, NameAddress, SystemdAddress, UnixAddress
-from relayd.config import machine, passed, targets, words
-from relayd.config.document import Document
-from relayd.config.model import KeepaliveTable, ListenerTable, Shared, built_in
+from relayd.config import machine, passed, targets
+from relayd.config.blocks import Block, Pool
+from relayd.config.model import KeepaliveTable, PoolKeys, Shared, built_in
 from relayd.config.ports import BindEntry
-from relayd.config.positions import Path
 from relayd.config.problems import Problem, quote
 from relayd.spec import (
     Balance,
@@ -37,9 +34,6 @@ from relayd.spec.passed import Inventory
 
 T = TypeVar("T")
 
-NAME_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
-_NAME = re.compile(NAME_PATTERN[:-1] + r"\Z")
-
 #: Keys that only what relayd itself binds has a use for, and what a .socket unit calls them.
 _MAKING_KEYS = {
     "interface": "BindToDevice",
@@ -60,52 +54,18 @@ SESSION_KEYS = ("session_timeout", "max_sessions", "max_responses")
 DATAGRAM_KEYS = (*SESSION_KEYS, "session", "on_target_error")
 
 
-@dataclass(frozen=True)
-class Block:
-    """A listener as it stands in a file. `wrong` are the keys of it that were left out as wrong."""
-
-    document: Document
-    name: str
-    table: ListenerTable
-    layers: tuple[Shared, ...]
-    wrong: frozenset[str]
-
-    @property
-    def path(self) -> Path:
-        """Where the block stands in its document."""
-        return ("listeners", self.name)
-
-    def problem(self, key: str, message: str, suggestion: str = "", index: int | None = None) -> Problem:
-        """A problem of one key, or of one element of it."""
-        path = (*self.path, key) if index is None or not self._is_list(key) else (*self.path, key, index)
-        return self.document.problem(path, message, suggestion)
-
-    def place(self, key: str, index: int) -> str:
-        """`file:line:column` of an element of a key."""
-        return self.document.place_of_value((*self.path, key, index) if self._is_list(key) else (*self.path, key))
-
-    def given(self, key: str) -> bool:
-        """True when the listener itself says so, rightly or wrongly."""
-        return key in self.wrong or getattr(self.table, key) is not None
-
-    def serves(self, kind: str) -> bool:
-        """True when it relays `kind`, "stream" or "dgram". Where what it says is wrong, it may be either."""
-        return "type" in self.wrong or kind in (self.table.type or ("stream",))
-
-    def _is_list(self, key: str) -> bool:
-        return isinstance(self.document.data["listeners"][self.name].get(key), list)
-
-
 @dataclass(slots=True)
 class Built:
     """What came of a block. `sources[i]` is the index in the file's `bind` that `listener.binds[i]` came from, and
-    `target_sources[i]` that in `targets` of `listener.targets[i]`.
+    `target_sources[i]` that in `targets`, of the block or its pool, of `listener.targets[i]`. `useless` are the keys
+    that can do nothing for it, with the reason.
     """
 
     block: Block
     listener: Listener
     sources: tuple[int, ...]
     target_sources: tuple[int, ...]
+    useless: dict[str, str]
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -116,9 +76,10 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
     problems = list(_required(block))
     binds, sources = _binds(block, inventory, problems)
     goals, shares, goal_sources = _targets(block, binds, problems)
-    keys = _effective(block, binds, goals, problems)
-    problems += _useless_weights(block, Balance(keys.balance))
-    problems += _two_shares(block)
+    useless = {**_useless(block, binds, goals), **_of_other_types(block)}
+    keys = _effective(block, useless, problems)
+    if block.pool is None:
+        problems += of_targets(block)
     listener = Listener(
         name=block.name,
         binds=binds,
@@ -130,18 +91,19 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
         on_change=OnChange(keys.on_change) if keys.on_change else None,
         balance=Balance(keys.balance),
         shares=shares,
+        pool=block.pool.name if block.pool else "",
     )
-    return Built(block, listener, sources, goal_sources, problems)
+    return Built(block, listener, sources, goal_sources, useless, problems)
 
 
 def _required(block: Block) -> Iterator[Problem]:
-    if not _NAME.match(block.name):
-        message = f"{quote(block.name[:80])} cannot be a name: 1 to 64 letters, digits, _ . and -"
-        yield block.document.problem(block.path, message, at_key=True)
-    meant = {words.LISTENER_WORDS.get(name.lower()) for name in block.document.data["listeners"][block.name]}
+    yield from block.wrong_name()
+    meant = block.meant()
     for key, example in (("bind", '"0.0.0.0:8080"'), ("targets", '["10.0.0.11:80"]')):
-        if not block.given(key) and key not in meant:  # it is there by another name, which is the error to report
-            yield block.document.problem((*block.path, key), "is missing", f"help: add {key} = {example}", at_key=True)
+        if block.given(key) or key in meant or (key == "targets" and (block.given("pool") or "pool" in meant)):
+            continue
+        more = ', or pool = "NAME" to share those of [pools.NAME]' if key == "targets" else ""
+        yield block.problem(key, "is missing", f"help: add {key} = {example}{more}", at_key=True)
 
 
 def _binds(
@@ -186,44 +148,42 @@ def _two_sockets_of_a_path(block: Block, bind: Bind, index: int) -> Iterator[Pro
 def _targets(
     block: Block, binds: tuple[Bind, ...], problems: list[Problem]
 ) -> tuple[tuple[Target, ...], tuple[Share, ...], tuple[int, ...]]:
-    """Every target whose port can follow the binds as it shall, its share, and its index in the file."""
-    known = "bind" not in block.wrong
-    found: list[tuple[Target, Share, int]] = []
-    for index, table in enumerate(block.table.targets or ()):
-        entry = table.address
-        reason, suggestion = targets.mismatch(entry, binds) if known else ("", "")
+    """Every target whose port can follow the binds as it shall, its share, and its index in the file. Those of a pool
+    that cannot are told of by `config.pools`.
+    """
+    home, unfit = block.home, set()
+    goals, shares = home.goals
+    for index in home.following if "bind" not in block.wrong else ():
+        entry = (home.table.targets or ())[index].address
+        reason, suggestion = targets.mismatch(entry, binds)
         if reason:
-            problems.append(block.problem("targets", f"{quote(str(entry))}: {reason}", suggestion, index=index))
-        else:
-            share = Share(table.weight, table.backup)
-            found.append((Target(entry.address, entry.rule, entry.offset), share, index))
-    if block.table.targets and all(table.backup for table in block.table.targets):
-        problems.append(block.problem("targets", "every target is a backup; one at least is not", index=0))
-    shares = tuple(share for _, share, _ in found)
-    return (
-        tuple(target for target, _, _ in found),
-        shares if any(share != Share() for share in shares) else (),
-        tuple(index for _, _, index in found),
-    )
+            unfit.add(index)
+            if block.pool is None:
+                problems.append(block.problem("targets", f"{quote(str(entry))}: {reason}", suggestion, index))
+    fit = tuple(index for index in range(len(goals)) if index not in unfit)
+    if unfit:
+        goals, shares = tuple(goals[index] for index in fit), tuple(shares[index] for index in fit)
+    return goals, shares if any(share != Share() for share in shares) else (), fit
 
 
-def _useless_weights(block: Block, balance: Balance) -> Iterator[Problem]:
-    for index, table in enumerate(block.table.targets or ()):
-        if balance is Balance.FIRST and table.weight != 1:
-            message = 'no weights with balance = "first": the first target that does not fail gets every client'
-            yield block.problem("targets", message, index=index)
-
-
-def _two_shares(block: Block) -> Iterator[Problem]:
-    """A target that is there twice is one: what the second says beside its address would count for nothing."""
+def of_targets(home: Block | Pool) -> Iterator[Problem]:
+    """What is wrong with the targets that stand in `home`, whoever is sent to them."""
+    entries = home.table.targets or ()
+    if entries and all(table.backup for table in entries):
+        yield home.problem("targets", "every target is a backup; one at least is not", index=0)
+    weighted = home.layered("balance") != Balance.FIRST.value
     first: dict[str, Share] = {}
-    for index, table in enumerate(block.table.targets or ()):
-        name, share = str(table.address), Share(table.weight, table.backup)
+    for index, (table, share) in enumerate(zip(entries, home.goals[1], strict=True)):
+        if not weighted and share.weight != 1:
+            message = 'no weights with balance = "first": the first target that does not fail gets every client'
+            yield home.problem("targets", message, index=index)
+        # A target that is there twice is one: what the second says beside its address would count for nothing.
+        name = str(table.address)
         if first.setdefault(name, share) != share:
             message = (
                 f"{quote(name)} is there already, with another weight or backup; a target is one, with one of each"
             )
-            yield block.problem("targets", message, index=index)
+            yield home.problem("targets", message, index=index)
 
 
 def _meant(block: Block, entry: BindEntry, family: Family | None, inventory: Inventory | None) -> list[Bind]:
@@ -243,28 +203,22 @@ def _resolved(block: Block, bind: BindEntry, family: Family | None) -> tuple[Bin
             raise OSError('a host name, but family is "unix"')
         return machine.resolve(bind.address.host, bind.address.port, family)
     if bind.every_host and isinstance(bind.address, InetAddress) and family is not Family.INET6:
-        ipv6_only = _layered(block, "ipv6_only") is True
+        ipv6_only = block.layered("ipv6_only") is True
         if family is Family.INET or (family is None and not ipv6_only and not machine.has_ipv6()):
             return (InetAddress(Family.INET, "0.0.0.0", bind.address.port),)
     return (bind.address,)
 
 
-def _layered(block: Block, key: str) -> object:
-    for layer in (block.table, *reversed(block.layers)):
-        value = getattr(layer, key)
-        if value is not None:
-            return value
-    return getattr(built_in(), key)
-
-
-def _effective(block: Block, binds: tuple[Bind, ...], goals: tuple[Target, ...], problems: list[Problem]) -> Shared:
+def _effective(block: Block, useless: dict[str, str], problems: list[Problem]) -> Shared:
     """Every shared key as it is in force; what cannot apply is back at what is built in."""
-    useless = {**_useless(block, binds, goals), **_of_other_types(block)}
-    for key, why in useless.items():
-        if block.given(key):
-            path = (*block.path, key)
-            problems.append(block.document.problem(path, why, at_key=key != "source"))
-    values = {key: getattr(built_in(), key) if key in useless else _layered(block, key) for key in Shared.model_fields}
+    for key in Shared.model_fields:
+        if block.pool and key in PoolKeys.model_fields:
+            if block.given(key):
+                message = f"belongs to the pool that this listener shares: {block.pool}"
+                problems.append(block.problem(key, message, at_key=True))
+        elif key in useless and block.given(key):
+            problems.append(block.problem(key, useless[key], at_key=key != "source"))
+    values = {key: getattr(built_in(), key) if key in useless else block.layered(key) for key in Shared.model_fields}
     return built_in().model_copy(update=values)
 
 
@@ -276,7 +230,7 @@ def _of_other_types(block: Block) -> dict[str, str]:
     if not block.serves("dgram"):
         why = "belongs to dgram listeners; this one relays streams"
         useless.update(dict.fromkeys(DATAGRAM_KEYS, why))
-    elif "session" not in block.wrong and _layered(block, "session") == "datagram":
+    elif "session" not in block.wrong and block.layered("session") == "datagram":
         why = 'can do nothing with session = "datagram": each datagram goes on its own, and nothing comes back'
         useless.update(dict.fromkeys(SESSION_KEYS, why))
     return useless
@@ -309,7 +263,7 @@ def _useless(block: Block, binds: tuple[Bind, ...], goals: tuple[Target, ...]) -
         unix_targets = all(isinstance(target.address, UnixAddress) for target in goals)
         if binds_known and not inet and not from_systemd and unix_targets:
             useless.update(dict.fromkeys(TCP_KEYS, "belongs to TCP; bind and targets are all Unix sockets"))
-        source = _layered(block, "source")
+        source = block.layered("source")
         if isinstance(source, InetAddress) and not any(_can_leave_from(source, target) for target in goals):
             useless["source"] = f"no target can be dialled from an {source.family.value} address"
     return useless

@@ -4,14 +4,16 @@ import glob
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from relayd import spec
-from relayd.config import admin, faults, machine, warning
+from relayd.config import admin, faults, machine, pools, warning
+from relayd.config.blocks import Block, Pool
 from relayd.config.conflicts import Bindings, loops
 from relayd.config.document import Document, UnreadableError, read
-from relayd.config.listeners import Block, Built, build
+from relayd.config.listeners import Built, build
 from relayd.config.model import AdminTable, Configuration, DaemonTable, LogTable, Shared
 from relayd.config.positions import Path as Keys
 from relayd.config.problems import ConfigError, Problem, quote, quote_short
@@ -22,6 +24,8 @@ FILES_MAX = 1024
 
 _FIRST_LISTENER = 'help: add a [listeners.web] with bind = "127.0.0.1:8080" and targets = ["10.0.0.11:80"]'
 _GLOB_CHARACTERS = frozenset("*?[")
+
+B = TypeVar("B", Block, Pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class _Merge:
     problems: list[Problem] = field(default_factory=list)
     sections: dict[str, _Part] = field(default_factory=dict)
     blocks: dict[str, Block] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
 
 
 def load(path: Path, passed: Inventory | None = None) -> Loaded:
@@ -67,6 +72,7 @@ def load(path: Path, passed: Inventory | None = None) -> Loaded:
     built = [build(block, passed) for block in merged.blocks.values()]
     for one in built:
         problems += one.problems
+    problems += pools.problems(merged.pools, built)
     bindings = Bindings(built, passed or {})
     problems += bindings.conflicts()
     problems += loops(built, bindings)
@@ -117,8 +123,14 @@ def _read_all(path: Path, problems: list[Problem]) -> list[_Part]:
                     found = error.problem
                     about_all = main.document.problem(where, f"{found.file}: {found.message}", found.suggestion)
                     problems.append(found if found.line else about_all)
+                    parts.append(_unread(file))
             seen.add(real)
     return parts
+
+
+def _unread(path: Path) -> _Part:
+    """In place of a file that says nothing: which pools it has is not known."""
+    return _Part(path, Document(str(path), "", {}), Configuration(), frozenset({("pools",)}))
 
 
 def load_admin(path: Path) -> spec.Admin:
@@ -169,18 +181,38 @@ def _merge(parts: list[_Part]) -> _Merge:
             _take_section(merged, part, section)
         own = (part.model.defaults,) if part is not main else ()
         layers = tuple(layer for layer in (main.model.defaults, *own) if layer is not None)
-        wrong: dict[str, list[str]] = {}
-        for path in part.wrong:
-            if len(path) == 3:
-                wrong.setdefault(str(path[1]), []).append(str(path[2]))
-        for name, table in part.model.listeners.items():
-            block = Block(part.document, name, table, layers, frozenset(wrong.get(name, ())))
-            first = merged.blocks.setdefault(name, block)
-            if first is not block:
-                place = first.document.place_of_key(first.path)
-                message = f"there is a listener of this name already: {place}"
-                merged.problems.append(part.document.problem(block.path, message, at_key=True))
+        _take_blocks(merged, part, layers)
+    merged.problems += pools.references(list(merged.blocks.values()), merged.pools, _unusable_pools(parts))
+    for name, block in merged.blocks.items():
+        merged.blocks[name] = replace(block, pool=pools.pool_of(block, merged.pools))
     return merged
+
+
+def _take_blocks(merged: _Merge, part: _Part, layers: tuple[Shared, ...]) -> None:
+    wrong: dict[Keys, set[str]] = {}
+    for path in part.wrong:
+        if len(path) == 3:
+            wrong.setdefault(path[:2], set()).add(str(path[2]))
+    for name, table in part.model.listeners.items():
+        keys = frozenset(wrong.get(("listeners", name), ()))
+        _take_block(merged, merged.blocks, Block(part.document, name, table, layers, keys), "listener")
+    for name, pool in part.model.pools.items():
+        keys = frozenset(wrong.get(("pools", name), ()))
+        _take_block(merged, merged.pools, Pool(part.document, name, pool, layers, keys), "pool")
+
+
+def _take_block(merged: _Merge, known: dict[str, B], block: B, what: str) -> None:
+    first = known.setdefault(block.name, block)
+    if first is not block:
+        place = first.document.place_of_key(first.path)
+        message = f"there is a {what} of this name already: {place}"
+        merged.problems.append(block.document.problem(block.path, message, at_key=True))
+
+
+def _unusable_pools(parts: list[_Part]) -> frozenset[str] | None:
+    """Names of pools that are no table; None where all of them in a file are wrong, so that there may be any."""
+    wrong = [path for part in parts for path in part.wrong if path[0] == "pools"]
+    return None if ("pools",) in wrong else frozenset(str(path[1]) for path in wrong if len(path) == 2)
 
 
 def _take_section(merged: _Merge, part: _Part, section: str) -> None:
@@ -213,6 +245,7 @@ def _one_model(merged: _Merge) -> Configuration:
         admin=(admin_api.model.admin if admin_api else None) or AdminTable(),
         defaults=main.defaults or Shared(),
         listeners={name: block.table for name, block in merged.blocks.items()},
+        pools={name: pool.table for name, pool in merged.pools.items()},
     )
 
 
@@ -234,7 +267,9 @@ def _warnings(merged: _Merge, built: list[Built]) -> list[Problem]:
         (part.document, ("defaults",), part.model.defaults) for part in merged.parts if part.model.defaults
     ]
     tables += [(one.block.document, one.block.path, one.block.table) for one in built]
-    return _in_order([*warning.of_keys(tables), *warning.of_binds(built), *warning.of_backups(built)], merged.parts)
+    found = [*warning.of_keys(tables), *warning.of_binds(built), *warning.of_backups(built)]
+    found += warning.of_unused(merged.pools.values(), built)
+    return _in_order(found, merged.parts)
 
 
 def _in_order(problems: list[Problem], parts: list[_Part]) -> list[Problem]:

@@ -177,7 +177,32 @@ class TargetTable(Table):
 Target: TypeAlias = Annotated[TargetTable, BeforeValidator(_target_form)]
 
 
-class Shared(Table):
+#: What a listener and a pool have as `targets`.
+Targets: TypeAlias = Annotated[
+    list[Target],
+    BeforeValidator(values.one_or_many(1, values.TARGETS_MAX, str, dict)),
+    _one_or_more('address or `{ address = "..." }`', values.TARGETS_MAX),
+]
+
+
+class PoolKeys(Table):
+    """What a pool may set for all listeners that share it; a listener without a pool sets it itself."""
+
+    dial_attempts: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None,
+        description="Dials before a client is refused, each to the next target: one that is down is passed over before "
+        "the client notices.",
+    )
+    balance: Literal["round_robin", "least_connections", "random", "source_hash", "first"] | None = Field(
+        None,
+        description="Which target gets the next client. Each worker decides by itself. round_robin: in turn. "
+        "least_connections: the one with the fewest connections and sessions of this worker. random: the less busy of "
+        "two drawn by chance. source_hash: the same for the same client address, whichever worker, process or machine "
+        "has the same file (Maglev). first: the first that does not fail.",
+    )
+
+
+class Shared(PoolKeys):
     """The keys that [defaults] may set for every listener."""
 
     backlog: Annotated[int, Field(ge=1, le=65_535)] | None = Field(
@@ -214,18 +239,6 @@ class Shared(Table):
         description="Owner of the Unix socket file. One that is not relayd's own takes CAP_CHOWN. Default: as created.",
     )
     group: Group | None = Field(None, description="Group of the Unix socket file. Default: as created.")
-    dial_attempts: Annotated[int, Field(ge=1, le=100)] | None = Field(
-        None,
-        description="Dials before a client is refused, each to the next target: one that is down is passed over before "
-        "the client notices.",
-    )
-    balance: Literal["round_robin", "least_connections", "random", "source_hash", "first"] | None = Field(
-        None,
-        description="Which target gets the next client. Each worker decides by itself. round_robin: in turn. "
-        "least_connections: the one with the fewest connections and sessions of this worker. random: the less busy of "
-        "two drawn by chance. source_hash: the same for the same client address, whichever worker, process or machine "
-        "has the same file (Maglev). first: the first that does not fail.",
-    )
     source: Source | None = Field(
         None,
         description="Address to dial from. Targets of the other family are dialled without it; it is an "
@@ -312,6 +325,12 @@ def built_in() -> Shared:
     return Shared.model_validate(BUILT_IN_TOML)
 
 
+class PoolTable(PoolKeys):
+    """Targets that listeners share, and how one of them is chosen. A listener has them by pool = "NAME"."""
+
+    targets: Targets | None = Field(None, description="Where clients of every listener of the pool are sent.")
+
+
 class ListenerTable(Shared):
     """One listener: where it listens, and the targets it forwards to."""
 
@@ -337,14 +356,15 @@ class ListenerTable(Shared):
         description="Where to listen: host:port, [v6]:port, :port, unix:/path or unix:@name. first-last in place of a "
         "port is a range of them. systemd:NAME is what a .socket unit passes under its FileDescriptorName=.",
     )
-    targets: (
-        Annotated[
-            list[Target],
-            BeforeValidator(values.one_or_many(1, values.TARGETS_MAX, str, dict)),
-            _one_or_more('address or `{ address = "..." }`', values.TARGETS_MAX),
-        ]
-        | None
-    ) = Field(None, description="Where clients are sent: balance says which of them gets the next one.")
+    targets: Targets | None = Field(
+        None,
+        description="Where clients are sent: balance says which of them gets the next one. Default: those of the pool.",
+    )
+    pool: Annotated[str, Form("name of a pool")] | None = Field(
+        None,
+        description="The pool whose targets this listener shares, in place of targets of its own. What a pool may set "
+        "is then set there, and not here.",
+    )
 
 
 class DaemonTable(Table):
@@ -415,4 +435,8 @@ class Configuration(Table):
     defaults: Shared | None = Field(None, description="Keys of listeners that do not set them themselves.")
     listeners: dict[str, ListenerTable] = Field(
         default_factory=dict, description="Listeners by name: letters, digits, _ . and -, at most 64."
+    )
+    pools: dict[str, PoolTable] = Field(
+        default_factory=dict,
+        description="Targets that several listeners share, by name: letters, digits, _ . and -, at most 64.",
     )

@@ -6,7 +6,7 @@ and the defaults are those of `model.BUILT_IN_TOML`, as a file would write them.
 
 from typing import Any
 
-from relayd.config.listeners import NAME_PATTERN
+from relayd.config.blocks import NAME_PATTERN
 from relayd.config.model import BUILT_IN_TOML, Configuration
 from relayd.spec import ADMIN_SOCKET
 
@@ -18,22 +18,25 @@ def schema() -> dict[str, Any]:
     """A new dictionary, ready for `json.dumps`."""
     raw = _plain(Configuration.model_json_schema(ref_template="#/definitions/{model}"))
     definitions: dict[str, Any] = raw.pop("$defs")
-    listener, shared = definitions["ListenerTable"], definitions["Shared"]
-    for table in (listener, shared):
+    listener, pool = definitions["ListenerTable"], definitions["PoolTable"]
+    for table in (listener, pool, definitions["Shared"]):
         _set_defaults(table, BUILT_IN_TOML)
     listener["properties"]["type"]["default"] = "stream"
-    listener["required"] = ["bind", "targets"]
+    listener["properties"]["pool"]["pattern"] = NAME_PATTERN
+    listener["required"], pool["required"] = ["bind"], ["targets"]
+    listener["oneOf"] = [{"required": ["targets"]}, {"required": ["pool"]}]
     _set_defaults(definitions["KeepaliveTable"], _KEEPALIVE_DEFAULTS)
     _set_defaults(definitions["DaemonTable"], _DAEMON_DEFAULTS)
-    targets = listener["properties"]["targets"]
-    targets["items"] = {"anyOf": [definitions["TargetTable"]["properties"]["address"], targets["items"]]}
-    for single in (listener["properties"]["bind"], targets):
-        _or_one(single, at_least=1)
+    for targets in (listener["properties"]["targets"], pool["properties"]["targets"]):
+        targets["items"] = {"anyOf": [definitions["TargetTable"]["properties"]["address"], targets["items"]]}
+        _or_one(targets, at_least=1)
+    _or_one(listener["properties"]["bind"], at_least=1)
     admin_listen = definitions["AdminTable"]["properties"]["listen"]
     for single in (raw["properties"]["include"], admin_listen):
         _or_one(single, at_least=0)
     admin_listen["default"] = [str(ADMIN_SOCKET)]
-    raw["properties"]["listeners"]["propertyNames"] = {"pattern": NAME_PATTERN}
+    for named in ("listeners", "pools"):
+        raw["properties"][named]["propertyNames"] = {"pattern": NAME_PATTERN}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "relay.toml",
@@ -61,8 +64,8 @@ def _plain(node: Any) -> Any:
 
 
 def _set_defaults(table: dict[str, Any], defaults: dict[str, object]) -> None:
-    for key, value in defaults.items():
-        table["properties"][key]["default"] = value
+    for key in defaults.keys() & table["properties"].keys():
+        table["properties"][key]["default"] = defaults[key]
 
 
 def _or_one(node: dict[str, Any], at_least: int) -> None:

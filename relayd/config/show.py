@@ -30,14 +30,22 @@ def to_toml(spec: Spec) -> str:
         f"listen = [{', '.join(quote(str(address)) for address in spec.admin.listen)}]",
         f"allow_remote = {_boolean(spec.admin.remote)}",
     ]
+    shared: dict[str, list[Listener]] = {}
     for listener in spec.listeners:
-        lines += ["", f"[{key_text(('listeners', listener.name))}]", *_listener(listener)]
+        if listener.pool:
+            shared.setdefault(listener.pool, []).append(listener)
+    for name, listeners in shared.items():
+        # What a pool says is the same in all of them; what streams alone have, those of datagrams do not know.
+        first = next((one for one in listeners if one.stream is not None), listeners[0])
+        lines += ["", f"[{key_text(('pools', name))}]", *_of_pool(first)]
+    for listener in spec.listeners:
+        lines += ["", f"[{key_text(('listeners', listener.name))}]", *_listener(listener, whole=False)]
     return "\n".join(lines) + "\n"
 
 
 def listener_keys(listener: Listener) -> dict[str, str]:
-    """What is in force for one listener, by key, as TOML."""
-    return dict(_pair(line) for line in _listener(listener))
+    """What is in force for one listener, what its pool says included, by key, as TOML."""
+    return dict(_pair(line) for line in _listener(listener, whole=True))
 
 
 def daemon_keys(spec: Spec) -> dict[str, str]:
@@ -58,7 +66,17 @@ def _pair(line: str) -> tuple[str, str]:
     return key, value
 
 
-def _listener(listener: Listener) -> Iterator[str]:
+def _of_pool(listener: Listener) -> Iterator[str]:
+    """What a pool says, or a listener without one."""
+    ports = max(bind.ports for bind in listener.binds)
+    yield f"targets = {_array([_target(listener, index, ports) for index in range(len(listener.targets))])}"
+    yield f"balance = {quote(listener.balance.value)}"
+    if listener.stream is not None:
+        yield f"dial_attempts = {listener.stream.dial_attempts}"
+
+
+def _listener(listener: Listener, *, whole: bool) -> Iterator[str]:
+    """`whole`: with what its pool says, which else is for the pool to say."""
     binding, stream, datagram = listener.binding, listener.stream, listener.datagram
     addresses = [bind.address for bind in listener.binds]
     inet_binds = [address for address in addresses if isinstance(address, InetAddress)]
@@ -85,9 +103,10 @@ def _listener(listener: Listener) -> Iterator[str]:
             yield f'group = "{binding.group_id}"'
     if listener.on_change is not None:
         yield f"on_change = {quote(listener.on_change.value)}"
-    ports = max(bind.ports for bind in listener.binds)
-    yield f"targets = {_array([_target(listener, index, ports) for index in range(len(listener.targets))])}"
-    yield f"balance = {quote(listener.balance.value)}"
+    if listener.pool:
+        yield f"pool = {quote(listener.pool)}"
+    if whole or not listener.pool:
+        yield from _of_pool(listener)
     if isinstance(listener.source, InetAddress):
         yield f"source = {quote(str(listener.source).removesuffix(':0'))}"
     if stream is not None:
@@ -104,7 +123,6 @@ def _listener(listener: Listener) -> Iterator[str]:
 
 def _stream(stream: Stream) -> Iterator[str]:
     timeouts = stream.timeouts
-    yield f"dial_attempts = {stream.dial_attempts}"
     yield f"connect_timeout = {_duration(timeouts.connect_s)}"
     yield f"idle_timeout = {_duration(timeouts.idle_s)}"
     yield f"half_close_timeout = {_duration(timeouts.half_close_s)}"

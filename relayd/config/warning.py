@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from relayd.address import InetAddress, SystemdAddress, UnixAddress
 from relayd.config import machine
+from relayd.config.blocks import Pool
 from relayd.config.document import Document
 from relayd.config.listeners import Built
 from relayd.config.model import Shared
@@ -59,16 +60,31 @@ def of_binds(listeners: Sequence[Built]) -> Iterator[Problem]:
 
 
 def of_backups(listeners: Sequence[Built]) -> Iterator[Problem]:
-    """Warnings about backups that no connection reaches, for its dials are used up before."""
+    """Warnings about backups that no connection reaches, for its dials are used up before. One for a pool."""
+    told: set[str] = set()
     for built in listeners:
         listener = built.listener
+        if listener.stream is None or listener.pool in told:
+            continue
+        told |= {listener.pool} - {""}
         backups = [at for at, share in enumerate(listener.shares) if share.backup]
         others = len(listener.targets) - len(backups)
-        if listener.stream is not None and backups and listener.stream.dial_attempts <= others:
+        if backups and listener.stream.dial_attempts <= others:
             attempts = listener.stream.dial_attempts
             message = f"no connection comes to this backup: dial_attempts is {attempts}, and {others} go before it"
             help_text = f"help: set dial_attempts = {others + 1}"
-            yield built.block.problem("targets", message, help_text, built.target_sources[backups[0]])
+            yield built.block.home.problem("targets", message, help_text, built.target_sources[backups[0]])
+
+
+def of_unused(all_pools: Iterable[Pool], listeners: Sequence[Built]) -> Iterator[Problem]:
+    """Warnings about pools that no listener shares."""
+    shared = {built.listener.pool for built in listeners}
+    for pool in all_pools:
+        if pool.name not in shared:
+            message = "no listener shares this pool"
+            yield pool.document.problem(
+                pool.path, message, f"help: share it with pool = {quote(pool.name)}", at_key=True
+            )
 
 
 def _host(address: InetAddress) -> str:

@@ -11,6 +11,8 @@ from relayd.config.model import (
     KeepaliveTable,
     ListenerTable,
     LogTable,
+    PoolKeys,
+    PoolTable,
     Shared,
     Table,
     TargetTable,
@@ -30,6 +32,7 @@ LISTENER_WORDS = _meant(
         "bind": "listen listen_on listen_address address addr port ports local binds bind_address on frontend",
         "idle_timeout": "timeout timeouts proxy_timeout timeout_client timeout_server inactivity_timeout read_timeout",
         "connect_timeout": "timeout_connect proxy_connect_timeout dial_timeout",
+        "pool": "pools target_pool use_pool use_backend default_backend server_pool target_group",
         "type": "protocol proto kind network",
         "balance": "balancing algorithm lb_policy lb_method method strategy policy scheduler load_balancing balancer",
         "dial_attempts": "retries attempts tries max_retries",
@@ -70,8 +73,8 @@ _TARGET_WORDS = _meant(
 _TOP_WORDS = _meant(
     {
         "[listeners.NAME]": "listener frontend frontends server servers service services stream streams forward "
-        "forwards relay relays proxy proxies tcp udp dgram backend backends upstream upstreams endpoint "
-        "endpoints listen rules",
+        "forwards relay relays proxy proxies tcp udp dgram endpoint endpoints listen rules",
+        "[pools.NAME]": "pool backend backends upstream upstreams cluster clusters target_group target_groups",
         "[daemon]": "global main process settings general",
         "[log]": "logging logs logger",
         "[admin]": "api admin_api admin_socket management ctl control control_socket stats",
@@ -93,7 +96,7 @@ def model_at(path: tuple[str | int, ...]) -> type[Table]:
     """The model of the table in which the last key of `path` stands."""
     if len(path) <= 1:
         return Configuration
-    inside = path[2 if path[0] == "listeners" else 1 : -1]
+    inside = path[2 if path[0] in ("listeners", "pools") else 1 : -1]
     if "keepalive" in inside:
         return KeepaliveTable
     if "targets" in inside:
@@ -103,6 +106,7 @@ def model_at(path: tuple[str | int, ...]) -> type[Table]:
         "log": LogTable,
         "admin": AdminTable,
         "defaults": Shared,
+        "pools": PoolTable,
     }
     return models.get(path[0], ListenerTable)
 
@@ -122,8 +126,13 @@ def _advice(model: type[Table], name: str) -> tuple[str, str]:
         return "stands in each listener, not in [defaults]", ""
     if lower in keys:
         return "unknown key", f"did you mean `{lower}`?"
-    if issubclass(model, Shared) and lower in LISTENER_WORDS:
-        return "unknown key", f"did you mean `{LISTENER_WORDS[lower]}`?"
+    if issubclass(model, PoolKeys) and lower in LISTENER_WORDS:
+        meant = LISTENER_WORDS[lower]
+        elsewhere = model is PoolTable and meant not in keys
+        return (
+            "unknown key",
+            f"help: `{meant}` belongs in [listeners.NAME]" if elsewhere else f"did you mean `{meant}`?",
+        )
     if model is TargetTable and lower in _TARGET_WORDS:
         return "unknown key", f"did you mean `{_TARGET_WORDS[lower]}`?"
     if model is AdminTable and lower in _ADMIN_WORDS:

@@ -82,7 +82,7 @@ def _of_listener(old: Listener, new: Listener, live: "_Live", postponed: set[Pos
         if other_type and not (key in before and key in after):
             continue  # it comes or goes with its type
         late = Postpone(new.name, key) in postponed
-        unaffected = late or key == "balance"  # which is about those to come
+        unaffected = late or key in ("balance", "pool")  # which are about those to come, and about where targets stand
         fate = NEEDS_RESTART if late else "" if unaffected else affected
         yield Change("~", new.name, _differs(key, before.get(key), after.get(key)), fate)
         affected = affected if unaffected else ""

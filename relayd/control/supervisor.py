@@ -36,6 +36,8 @@ from relayd.channel.messages import (
     Report,
     Resolved,
     Stop,
+    TargetFailures,
+    TargetStates,
 )
 from relayd.channel.parcel import CONNECTIONS_AT_LEAST
 from relayd.control import upgrade
@@ -107,6 +109,7 @@ class Supervisor:
 
     `say(event, message, **fields)` writes a log line. `on_release(number, address)` is told of datagram sockets that a
     worker has let go of; address None: of all, for it is gone. `nursery` has workers that are started already.
+    `on_failures` is told what clients have met.
     """
 
     def __init__(
@@ -117,15 +120,18 @@ class Supervisor:
         command: Sequence[str] = WORKER_COMMAND,
         on_release: Callable[[int, SocketAddress | None], None] | None = None,
         nursery: Nursery | None = None,
+        on_failures: Callable[[TargetFailures], None] | None = None,
     ) -> None:
         self._spec = spec
         self._sockets = sockets
         self._say = say
         self._command = command
         self._on_release = on_release
+        self._on_failures = on_failures
         self._nursery = nursery
         self._slots = [_Slot(number) for number in range(1, spec.workers + 1)]
         self._resolved: dict[object, Resolved] = {}
+        self._states = TargetStates(())
         self._booted: asyncio.Future[None] | None = None
         #: While booting: whether workers go on with what is adopted, and whether they have been given all of it.
         self._adopts = self._all_given = False
@@ -227,6 +233,15 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is not None and slot.phase is not Phase.DRAINING:
                 slot.process.send(answer)
+
+    def states(self, states: TargetStates) -> None:
+        """Tell every worker, now and future, what is to be known of targets. Nothing where that is no news."""
+        if states == self._states:
+            return
+        self._states = states
+        for slot in self._slots:
+            if slot.process is not None and slot.phase is not Phase.DRAINING:
+                slot.process.send(states)
 
     def change(self, spec: Spec, added: Callable[[int], Sequence[int]]) -> None:
         """Have every worker, now and future, do what `spec` says. `added(number)` are the sockets of worker `number`
@@ -400,6 +415,8 @@ class Supervisor:
         slot.does = self._change
         adopting = self._adopts and not self._all_given
         slot.process.send(Configure(self._spec, slot.number, adopting), self._sockets(slot.number))
+        if self._states.states:
+            slot.process.send(self._states)
         for answer in self._resolved.values():
             slot.process.send(answer)
 
@@ -421,6 +438,8 @@ class Supervisor:
             )
         elif isinstance(message, Released):
             self._released(slot, message.address)
+        elif isinstance(message, TargetFailures) and self._on_failures is not None:
+            self._on_failures(message)
         elif isinstance(message, Ready) and slot.phase is Phase.STARTING and not self._ending:
             slot.move(Phase.RUNNING)
             pid = slot.process.pid if slot.process is not None else 0

@@ -109,6 +109,10 @@ class Event(enum.Enum):
     TARGET_DOWN = ("target_down", Level.WARNING, "a9271f0e7e414b25989e68ef5c20fc3f", False)
     #: A target could not be checked, for a reason of this machine: it stays as it is, and is asked again.
     CHECK_IMPEDED = ("check_impeded", Level.WARNING, "b8741347c4d74e03b83080d2c7af0e78")
+    #: A client has met a target that fails: its worker passes it over for a while.
+    TARGET_SUSPECT = ("target_suspect", Level.WARNING, "33551ae050684c7b83669b32d571a47f")
+    #: A client has met a target that works, and was passed over.
+    TARGET_TRUSTED = ("target_trusted", Level.INFO, "4cd0863ed1264b2cbb5823328e2b6e52")
     #: Datagrams were not passed on: how many, and by which reason.
     DATAGRAMS_DROPPED = ("datagrams_dropped", Level.WARNING, "ef47ae9fabb14a8ab504d85261ab08ed")
     #: An access line: a connection has ended.

@@ -6,6 +6,9 @@ decides is in integers, so that a share is exact, and a tie is one.
 
 The order of turns is what `order` gives and `change` takes. It is a queue, whose places have a time: whoever is put
 into the place of a member that goes has its turn, and nobody waits longer by that.
+
+Members that `sit_out` are there and get nobody, for a while: they cost a pick nothing, and those that are excluded for
+one client cost that client's pick a look at each.
 """
 
 import abc
@@ -17,9 +20,9 @@ from bisect import bisect
 from collections.abc import Collection, Iterable, Sequence
 from hashlib import blake2b
 from itertools import accumulate
-from typing import Generic, Protocol, TypeVar
-from weakref import WeakValueDictionary
+from typing import ClassVar, Generic, TypeVar
 
+from relayd.relay.maglev import Member, known, table_of
 from relayd.spec import WEIGHT_MAX, Balance
 
 #: Bits of a count of picks: at a million a second they last for half a million years.
@@ -28,33 +31,22 @@ _TURN_BITS = 64
 _FEW = 16
 
 
-class Member(Protocol):
-    """What can be picked."""
-
-    @property
-    def label(self) -> str:
-        """Its address as text: who it is, within one set and across changes."""
-
-    @property
-    def origin(self) -> str:
-        """Who it is for SOURCE_HASH, within one set: `label`, or what is alike in sets that shall choose alike."""
-
-    @property
-    def weight(self) -> int:
-        """1..WEIGHT_MAX. Its share is to those of others as their weights."""
-
-
 M = TypeVar("M", bound=Member)
 
 
 class Balancer(abc.ABC, Generic[M]):
     """The members of one set, and whose turn it is. Not thread-safe. Empty until the first `change`."""
 
-    __slots__ = ("_active", "size")
+    __slots__ = ("_active", "_out", "size")
+
+    #: Whoever sits out keeps a place, by which the others are found: `_change` is given all.
+    _placed: ClassVar[bool] = False
 
     def __init__(self) -> None:
         #: How many members there are.
         self.size = 0
+        #: By label, those that sit out.
+        self._out: dict[str, M] = {}
         #: Connections and sessions of each label that has any, whether it is a member or has been one.
         self._active: dict[str, int] = {}
 
@@ -68,20 +60,38 @@ class Balancer(abc.ABC, Generic[M]):
             raise ValueError("a label comes twice")
         if not all(1 <= member.weight <= WEIGHT_MAX for member in members):
             raise ValueError(f"a weight is not in 1..{WEIGHT_MAX}")
-        self._change(list(members))
         self.size = len(members)
+        self._seat(members, self._out)
+
+    def sit_out(self, labels: Collection[str]) -> None:
+        """From now on nobody is sent to the members with these labels, and to all others. Where there are turns, those
+        that come back have the last ones. Labels of nobody are forgotten.
+        """
+        if self._out.keys() != labels:
+            self._seat(self.order(), labels)
+
+    def _seat(self, members: Sequence[M], labels: Collection[str]) -> None:
+        self._out = {member.label: member for member in members if member.label in labels}
+        out = () if self._placed else self._out
+        self._change([member for member in members if member.label not in out])
+
+    def order(self) -> list[M]:
+        """The members in the order of their turns, last those that sit out. Where there are no turns, as `change` was
+        given them.
+        """
+        return self._order() if self._placed else [*self._order(), *self._out.values()]
 
     @abc.abstractmethod
     def _change(self, members: list[M]) -> None:
         """`change`, of a list to keep."""
 
     @abc.abstractmethod
-    def order(self) -> list[M]:
-        """The members in the order of their turns. Where there are no turns, as `change` was given them."""
+    def _order(self) -> list[M]:
+        """`order`, of those that `_change` was given."""
 
     @abc.abstractmethod
     def pick(self, key: bytes, excluded: Collection[str] = ()) -> M | None:
-        """The next one whose label is not among `excluded`; None when there is none.
+        """The next one whose label is not among `excluded`, and who does not sit out; None when there is none.
 
         `key` is the client's address without its port; only SOURCE_HASH looks at it. Labels of nobody exclude nobody.
         """
@@ -158,7 +168,7 @@ class RoundRobin(Balancer[M]):
         self._mask = 0
         self._unit = 1
 
-    def order(self) -> list[M]:
+    def _order(self) -> list[M]:
         if self._heap:
             return [self._members[due & self._mask] for due in sorted(self._heap)]
         return self._members[self._at :] + self._members[: self._at]
@@ -182,7 +192,7 @@ class RoundRobin(Balancer[M]):
 
     def _first_but(self, excluded: Collection[str]) -> M | None:
         """Of equal weights: the first in the queue that is not excluded goes to its end, the others stay in place."""
-        queue = self.order()
+        queue = self._order()
         for at, member in enumerate(queue):
             if member.label not in excluded:
                 queue.append(queue.pop(at))
@@ -212,7 +222,7 @@ class RoundRobin(Balancer[M]):
         weights = [member.weight for member in members]
         if len(set(weights)) < 2:
             self._members, self._at, self._heap = members, 0, []
-        elif weights != [member.weight for member in self.order()] or not self._heap:
+        elif weights != [member.weight for member in self._order()] or not self._heap:
             self._spread(members)
         else:
             for due, member in zip(sorted(self._heap), members, strict=True):
@@ -303,7 +313,7 @@ class LeastConnections(Balancer[M]):
         self._entries = list(self._ranks)
         self._heap = sorted(self._ranks)  # what is sorted is a heap
 
-    def order(self) -> list[M]:
+    def _order(self) -> list[M]:
         return [member for _, member in sorted(zip(self._turns, self._members, strict=True), key=lambda each: each[0])]
 
     def pick(self, key: bytes, excluded: Collection[str] = ()) -> M | None:  # noqa: ARG002  # for SourceHash
@@ -377,7 +387,7 @@ class Random(Balancer[M]):
         self._ends = list(accumulate(member.weight for member in members))
         self._slots = {member.label: slot for slot, member in enumerate(members)}
 
-    def order(self) -> list[M]:
+    def _order(self) -> list[M]:
         return list(self._members)
 
     def pick(self, key: bytes, excluded: Collection[str] = ()) -> M | None:  # noqa: ARG002  # for SourceHash
@@ -408,20 +418,6 @@ class Random(Balancer[M]):
         return bisect(ends, at)
 
 
-#: How large a table is for at most so many shares: the sum of weights over the lightest, which of equal members is
-#: their number. Primes, the largest below 2**12, 2**15, 2**17 and 2**20. The paper asks for 100 entries a member, for
-#: shares that are off by 1 %. One of 100 equal members that goes was measured to move, of the others' keys, 3.3 % with
-#: 20 entries each, 2.1 % with 82, 1.4 % with 164 and 0.9 % with 327: so 200, while that is affordable. Few sizes, far
-#: apart: a change that passes from one to another moves nearly all keys.
-_TABLES = ((20, 4093), (163, 32749), (655, 131071))
-#: Beyond, shares are coarser, down to 10 entries for each of so many members; for more there is one size more.
-_MEMBERS_MANY = 13107
-_TABLE_LARGEST = 1048573
-#: Every table that a set has, by origins and weights: the ports of a range, which choose alike, have one together. So
-#: many ports cost neither the memory nor the time of as many tables.
-_tables: "WeakValueDictionary[tuple[tuple[str, int], ...], array[int]]" = WeakValueDictionary()
-
-
 class SourceHash(Balancer[M]):
     """The same client to the same member, while it is there: by a table, Maglev's (Eisenbud et al., NSDI 2016, section
     3.4). Stateless: for the same origins and weights the same choice in every set, worker, machine and version of
@@ -439,7 +435,9 @@ class SourceHash(Balancer[M]):
     change that keeps origins and weights keeps the table, and sets of the same have one together.
     """
 
-    __slots__ = ("_indexes", "_members", "_sorted", "_table")
+    __slots__ = ("_indexes", "_members", "_out_indexes", "_sorted", "_table")
+
+    _placed = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -447,18 +445,20 @@ class SourceHash(Balancer[M]):
         #: By origin, and where each label is there.
         self._sorted: list[M] = []
         self._indexes: dict[str, int] = {}
+        self._out_indexes: frozenset[int] = frozenset()
         #: Indexes into `_sorted`. Empty: still to be made.
         self._table: array[int] = array("H")
 
     def _change(self, members: list[M]) -> None:
-        before = _known(self._sorted)
+        before = known(self._sorted)
         self._members = members
         self._sorted = sorted(members, key=lambda member: (member.origin, member.label))
         self._indexes = {member.label: index for index, member in enumerate(self._sorted)}
-        if before != _known(self._sorted):
+        self._out_indexes = frozenset(self._indexes[label] for label in self._out)
+        if before != known(self._sorted):
             self._table = array("H")
 
-    def order(self) -> list[M]:
+    def _order(self) -> list[M]:
         return list(self._members)
 
     def pick(self, key: bytes, excluded: Collection[str] = ()) -> M | None:
@@ -466,13 +466,14 @@ class SourceHash(Balancer[M]):
         if not table:
             if not self._sorted:
                 return None
-            table = self._table = _table(self._sorted)
+            table = self._table = table_of(self._sorted)
         hashed = int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
         at = hashed % len(table)
-        member = self._sorted[table[at]]
-        if not excluded or member.label not in excluded:
-            return member
-        out = {self._indexes[label] for label in excluded if label in self._indexes}
+        index, out = table[at], self._out_indexes
+        if index not in out and (not excluded or self._sorted[index].label not in excluded):
+            return self._sorted[index]
+        if excluded:
+            out = out.union(self._indexes[label] for label in excluded if label in self._indexes)
         if len(out) == len(self._sorted):
             return None
         # A step of its own for each client: neighbours in the table are not independent. It meets all entries, of which
@@ -483,68 +484,12 @@ class SourceHash(Balancer[M]):
         return self._sorted[table[at]]
 
 
-def _known(members: Iterable[Member]) -> tuple[tuple[str, int], ...]:
-    """All that a table says of sorted `members`."""
-    return tuple((member.origin, member.weight) for member in members)
-
-
-def _table(members: Sequence[Member]) -> "array[int]":
-    """Of sorted `members`. Never to be changed: others have the same."""
-    known = _known(members)
-    table = _tables.get(known)
-    if table is None:
-        table = _tables[known] = _maglev(members)
-    return table
-
-
-def table_size(weights: Sequence[int]) -> int:
-    """How many entries a table for members of these weights has: a prime, see _TABLES."""
-    shares = sum(weights) / min(weights)
-    if len(weights) > _MEMBERS_MANY:
-        return _TABLE_LARGEST
-    return next((size for most, size in _TABLES if shares <= most), _TABLES[-1][1])
-
-
-def _maglev(members: Sequence[Member]) -> "array[int]":
-    """The table: of each entry, the index of its member. `members` are sorted, and fewer than entries."""
-    weights = [member.weight for member in members]
-    heaviest, size = max(weights), table_size(weights)
-    places = [_hash(member.origin, b"offset") % size for member in members]
-    skips = [_hash(member.origin, b"skip") % (size - 1) + 1 for member in members]
-    # Another turn from r * w / heaviest = turns + 1/2 on; both sides times 2 * heaviest.
-    turn_at = [heaviest] * len(members)
-    free = bytearray(b"\1") * size
-    table = array("H" if len(members) <= 1 << 16 else "I", [0]) * size
-    left = size
-    rounds = 0
-    while True:
-        rounds += 1
-        for index, weight in enumerate(weights):
-            if 2 * rounds * weight < turn_at[index] and rounds > 1:
-                continue
-            turn_at[index] += 2 * heaviest
-            at, skip = places[index], skips[index]
-            while not free[at]:
-                at += skip
-                if at >= size:
-                    at -= size
-            free[at] = 0
-            table[at] = index
-            places[index] = at
-            left -= 1
-            if not left:
-                return table
-
-
-def _hash(origin: str, which: bytes) -> int:
-    """64 bits, one of two independent functions."""
-    return int.from_bytes(blake2b(origin.encode(errors="surrogatepass"), digest_size=8, person=which).digest(), "big")
-
-
 class First(Balancer[M]):
     """The first in the order given that is not excluded: the others are there for when it fails."""
 
     __slots__ = ("_members",)
+
+    _placed = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -553,11 +498,12 @@ class First(Balancer[M]):
     def _change(self, members: list[M]) -> None:
         self._members = members
 
-    def order(self) -> list[M]:
+    def _order(self) -> list[M]:
         return list(self._members)
 
     def pick(self, key: bytes, excluded: Collection[str] = ()) -> M | None:  # noqa: ARG002  # for SourceHash
+        out = self._out
         for member in self._members:
-            if not excluded or member.label not in excluded:
+            if member.label not in out and (not excluded or member.label not in excluded):
                 return member
         return None

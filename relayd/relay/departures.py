@@ -80,3 +80,41 @@ class Departures:
     def crashed(self, error: Exception) -> None:
         """A bug."""
         self._log.bug("met connections that a reload ends", error)
+
+
+class Disabled:
+    """Those whose targets an operator has disabled: ended by the `on_change` of their listeners, as if the targets had
+    been taken out of the file. It lives as long as its timer.
+    """
+
+    def __init__(self, loop: Loop, log: Logger, still: Callable[[str, str], bool], drain_timeout_s: float) -> None:
+        """`still(pool, target)`: it is disabled."""
+        self._loop = loop
+        self._log = log
+        self._still = still
+        self._drain_timeout_s = drain_timeout_s
+        self._draining: list[tuple[Departing, str, str]] = []
+
+    def consider(self, live: Iterable[Departing], listener: Listener, target: str) -> None:
+        """They go to `target`, by its origin, and are those of `listener`."""
+        for each in live:
+            if listener.on_change is OnChange.CLOSE:
+                each.end(Outcome.REMOVED)
+            elif listener.on_change is not OnChange.KEEP:
+                self._draining.append((each, listener.pool_name, target))
+
+    def begin(self) -> None:
+        """Set the timer, if it takes one."""
+        if self._draining:
+            self._loop.call_at(self, self._loop.now + self._drain_timeout_s)
+
+    def expire(self) -> None:
+        """`drain_timeout` is over."""
+        for each, pool, target in self._draining:
+            if self._still(pool, target):
+                each.end(Outcome.REMOVED)
+        self._draining.clear()
+
+    def crashed(self, error: Exception) -> None:
+        """A bug."""
+        self._log.bug("met connections of a disabled target", error)

@@ -5,6 +5,7 @@ is none. A new answer begins no new round: however often a name resolves to some
 Backups are chosen among in the same way, for clients for whom every other target has failed.
 """
 
+import math
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,9 @@ from dataclasses import dataclass, replace
 from relayd.address import InetAddress, NameAddress, Sockaddr, SocketAddress
 from relayd.net.dialing import may_meet_itself
 from relayd.relay.balance import Balancer, balancer
-from relayd.spec import Balance, PortRule, Share, Target
+from relayd.relay.pool import Pool
+from relayd.relay.suspects import Suspects
+from relayd.spec import UNCHECKED, Balance, Health, Listener, PortRule, Share, Target
 from relayd.spec.sockets import Endpoint
 
 #: For RANDOM. Seeded by the system, so that workers do not draw the same.
@@ -35,29 +38,65 @@ class Choice:
     port: int
     #: Dialled on a port where nobody listens, a socket could connect to itself.
     may_meet_itself: bool
+    #: `spec.Target.origin`, by which its state is known. Where the port follows the bind it is the same for all ports:
+    #: by SOURCE_HASH a client goes to one host by all of them.
+    origin: str
     weight: int = 1
     backup: bool = False
 
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a group chooses among its targets. `shares` and `health` as of `spec.Listener`.
+
+    `patience_s` is how long a client waits at most until it knows whether a target fails; None where it may never know,
+    as of datagrams.
+    """
+
+    balance: Balance = Balance.ROUND_ROBIN
+    shares: tuple[Share, ...] = ()
+    health: Health = UNCHECKED
+    patience_s: float | None = None
+
+    @classmethod
+    def of(cls, listener: Listener, *, datagrams: bool) -> "Rules":
+        """Those of `listener`."""
+        stream = None if datagrams else listener.stream
+        patience_s = None if stream is None else stream.timeouts.connect_s
+        return cls(listener.balance, listener.shares, listener.health, patience_s)
+
     @property
-    def origin(self) -> str:
-        """As of `balance.Member`. Where the port follows the bind it is the same for all ports: by SOURCE_HASH a client
-        goes to one host by all of them.
-        """
-        return self.target.origin(self.address)
+    def suspects(self) -> Suspects:
+        """None yet."""
+        return Suspects(self.patience_s or 0.0, silence_is_success=self.patience_s is None)
+
+
+_PLAIN_RULES = Rules()
 
 
 class Group:
-    """The choices of one listener, or of one of its ports. Not thread-safe; one per listener, or port, and worker."""
+    """The choices of one listener, or of one of its ports. Not thread-safe; one per listener, or port, and worker.
+
+    Who gets a client is up to four questions, in this order: is the target open (`Pool.open`), is it up by its checks,
+    is it no suspect of this group, and whose turn is it. Backups are asked when no other target is left; then suspects;
+    and where checks say that nobody at all is up, and the pool is to `fail_open`, the second question is not asked.
+    """
 
     __slots__ = (
         "_backups",
-        "_balance",
         "_begun",
+        "_changes",
+        "_ejected",
+        "_look_at",
         "_main",
+        "_pool",
         "_resolved",
-        "_shares",
+        "_rules",
         "_stale",
+        "_suspects",
         "_targets",
+        "_trials",
+        "_version",
         "bind_port",
         "index",
         "keyed",
@@ -68,24 +107,33 @@ class Group:
         targets: Sequence[Target],
         bind_port: int = 0,
         index: int = 0,
-        balance: Balance = Balance.ROUND_ROBIN,
-        shares: Sequence[Share] = (),
+        rules: Rules = _PLAIN_RULES,
+        pool: Pool | None = None,
     ) -> None:
-        """Choices for clients that come to `bind_port`, the port at position `index` of its bind. `shares` as of
-        `spec.Listener`.
+        """Choices for clients that come to `bind_port`, the port at position `index` of its bind. `pool` None: one of
+        its own.
         """
-        self._targets, self._shares, self._balance = tuple(targets), tuple(shares), balance
+        self._targets, self._rules = tuple(targets), rules
         self.bind_port = bind_port
         self.index = index
         #: `pick` wants to know the client.
-        self.keyed = balance is Balance.SOURCE_HASH
+        self.keyed = rules.balance is Balance.SOURCE_HASH
         self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
-        self._main: Balancer[Choice] = balancer(balance, _RNG)
+        self._main: Balancer[Choice] = balancer(rules.balance, _RNG)
         self._backups: Balancer[Choice] | None = None
         #: There was a pick: from then on turns go on.
         self._begun = False
         #: The choices are still to be made, for the first client: of thousands of ports, most may never see one.
         self._stale = True
+        self._pool = pool if pool is not None else Pool()
+        #: Of the pool, when that was looked at.
+        self._changes = self._version = -1
+        self._suspects = rules.suspects
+        #: When it is to be looked again who is out, though nothing has happened.
+        self._look_at = math.inf
+        #: Suspects that are passed over, and the labels of those whose time is over.
+        self._ejected: tuple[Choice, ...] = ()
+        self._trials: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         if self._stale:
@@ -94,6 +142,8 @@ class Group:
 
     def __iter__(self) -> Iterator[Choice]:
         """The choices that there are now: the very objects that `pick` gives, until something changes."""
+        if self._stale:
+            self._rebuild()
         yield from self._main.order()
         if self._backups is not None:
             yield from self._backups.order()
@@ -108,60 +158,146 @@ class Group:
             if not self._stale:
                 self._rebuild({self._on_port(target, address) for target in targets for address in addresses})
 
-    def retarget(
-        self, targets: Sequence[Target], balance: Balance = Balance.ROUND_ROBIN, shares: Sequence[Share] = ()
-    ) -> None:
-        """From now on choose among `targets`, in this way. Those that stay keep their turn, and what they have."""
-        self._targets, self._shares = tuple(targets), tuple(shares)
-        if balance is not self._balance:
-            self._balance, self.keyed = balance, balance is Balance.SOURCE_HASH
-            before, spare = self._main, self._backups
+    def retarget(self, targets: Sequence[Target], rules: Rules = _PLAIN_RULES, pool: Pool | None = None) -> None:
+        """From now on choose among `targets`, in this way. Those that stay keep their turn, and what they have. `pool`
+        None: the one that it has.
+        """
+        before, self._rules = self._rules, rules
+        self._targets = tuple(targets)
+        if pool is not None and pool is not self._pool:
+            self._move_to(pool)
+        if rules.patience_s != before.patience_s:
+            self._suspects = rules.suspects
+        if rules.balance is not before.balance:
+            self.keyed = rules.balance is Balance.SOURCE_HASH
+            main, spare = self._main, self._backups
             self._main = self._another()
-            self._main.change(before.order())
+            self._main.change(main.order())
             if spare is not None:
                 self._backups = self._another()
                 self._backups.change(spare.order())
         if not self._stale:
             self._rebuild()
 
-    def pick(self, tried: Sequence[Choice] = (), key: bytes = b"") -> Choice | None:
+    def _move_to(self, pool: Pool) -> None:
+        """From now on it is one of that pool, together with the connections that its choices have."""
+        for choice in self:
+            count = self._main.active(choice.label)
+            if count:
+                self._pool.ended(choice.origin, count)
+                pool.begun(choice.origin, count)
+        self._pool = pool
+        self._changes = -1
+
+    def pick(self, tried: Sequence[Choice] = (), key: bytes = b"", now: float = 0.0) -> Choice | None:
         """The next choice that is not among `tried`; None when there is none. `key` is the client's address without its
-        port, and only wanted where the group is `keyed`.
+        port, and only wanted where the group is `keyed`; `now` is monotonic.
         """
-        if self._stale:
-            self._rebuild()
+        if self._changes != self._pool.changes or now >= self._look_at or self._stale:
+            self._look(now)
         self._begun = True
         excluded = {choice.label for choice in tried} if tried else ()
         choice = self._main.pick(key, excluded)
         if choice is None and self._backups is not None:
-            return self._backups.pick(key, excluded)
+            choice = self._backups.pick(key, excluded)
+        if choice is None and self._ejected:
+            choice = next((suspect for suspect in self._ejected if suspect.label not in excluded), None)
+        if self._trials and choice is not None and choice.label in self._trials:
+            self._suspects.on_trial(choice.label, now)
+            self._look_at = -math.inf
         return choice
+
+    def failed(self, choice: Choice, reason: str, now: float) -> None:
+        """A client has met `choice` failing, for `reason`: it is passed over for a while, and those are told who shall
+        know.
+        """
+        first = self._suspects.failed(choice.label, now)
+        self._look_at = -math.inf
+        self._pool.failed(choice.origin, choice.label, reason, first=first)
+
+    def worked(self, choice: Choice) -> None:
+        """A client has met `choice` working."""
+        if self._suspects.worked(choice.label):
+            self._look_at = -math.inf
+            self._pool.worked(choice.origin, choice.label)
+
+    @property
+    def suspicious(self) -> bool:
+        """There are suspects, so that it matters what has `worked`."""
+        return len(self._suspects) > 0
 
     def begun(self, choice: Choice) -> None:
         """A connection or session goes to `choice` from now on. Whatever it is, it is counted until it has `ended`."""
         self._main.begun(choice.label)
         if self._backups is not None:
             self._backups.begun(choice.label)
+        self._pool.begun(choice.origin)
 
     def ended(self, choice: Choice) -> None:
         """One that had begun goes there no more."""
         self._main.ended(choice.label)
         if self._backups is not None:
             self._backups.ended(choice.label)
+        self._pool.ended(choice.origin)
+
+    # who is out -------------------------------------------------------------------------------------------------
+
+    def _look(self, now: float) -> None:
+        """Have those sit out who are to get no clients now."""
+        pool = self._pool
+        if self._stale or self._version != pool.version:
+            self._version = pool.version
+            self._rebuild()
+        self._changes = pool.changes
+        waiting = self._suspects.out(now) if self._suspects else []
+        self._look_at = self._suspects.soonest
+        self._ejected, self._trials = (), frozenset()
+        tiers = [self._main] if self._backups is None else [self._main, self._backups]
+        if pool.quiet and not self._suspects:
+            for tier in tiers:
+                tier.sit_out(())
+            return
+        members = [tier.order() for tier in tiers]
+        everybody = [choice for choices in members for choice in choices]
+        closed = {choice.label for choice in everybody if not pool.open(choice.origin)}
+        down = {choice.label for choice in everybody if not pool.up(choice.origin)} - closed
+        if self._rules.health.fail_open and len(closed) + len(down) == len(everybody):
+            down = set()
+        for tier, choices in zip(tiers, members, strict=True):
+            out = {choice.label for choice in choices if choice.label in closed or choice.label in down}
+            at_most = (len(choices) - len(out)) * self._rules.health.max_ejected // 100
+            up = {choice.label: choice for choice in choices if choice.label not in out}
+            ejected = [up[label] for label in waiting if label in up][:at_most]
+            self._ejected += tuple(ejected)
+            tier.sit_out(out.union(choice.label for choice in ejected))
+        self._trials = frozenset(choice.label for choice in everybody if choice.label in self._suspects).difference(
+            waiting
+        )
+
+    # the choices ------------------------------------------------------------------------------------------------
 
     def _rebuild(self, answer: Collection[SocketAddress] = ()) -> None:
         self._stale = False
+        self._look_at = -math.inf
         main: dict[SocketAddress, tuple[Target, Share]] = {}
         backups: dict[SocketAddress, tuple[Target, Share]] = {}
         for index, target in enumerate(self._targets):
-            share = self._shares[index] if self._shares else _PLAIN
+            share = self._rules.shares[index] if self._rules.shares else _PLAIN
             for address in self._addresses(target):
                 if address not in main and address not in backups:
-                    (backups if share.backup else main)[address] = target, share
+                    (backups if share.backup else main)[address] = target, self._share_now(target, address, share)
         self._fill(self._main, main, answer)
         if backups or self._backups is not None:
             self._backups = self._backups or self._another()
             self._fill(self._backups, backups, answer)
+        self._suspects.keep({choice.label for choice in self})
+
+    def _share_now(self, target: Target, address: SocketAddress, share: Share) -> Share:
+        """`share`, or what an operator has made of it; and the pool knows how many the target may have."""
+        origin = target.origin(address)
+        self._pool.limit(origin, share.max_connections)
+        weight = self._pool.weight(origin)
+        return share if weight is None else replace(share, weight=weight)
 
     def _fill(
         self,
@@ -169,7 +305,7 @@ class Group:
         addresses: Mapping[SocketAddress, tuple[Target, Share]],
         answer: Collection[SocketAddress],
     ) -> None:
-        if not self._begun or self._balance is Balance.FIRST:  # in the order of the file
+        if not self._begun or self._rules.balance is Balance.FIRST:  # in the order of the file
             known = {choice.address: choice for choice in balancer.order()}
             balancer.change([_made(known.get(address), address, *of) for address, of in addresses.items()])
         else:
@@ -177,7 +313,7 @@ class Group:
 
     def _another(self) -> Balancer[Choice]:
         """A new one, without choices, which knows what has begun."""
-        made: Balancer[Choice] = balancer(self._balance, _RNG)
+        made: Balancer[Choice] = balancer(self._rules.balance, _RNG)
         for label, count in self._main.counts().items():
             for _ in range(count):
                 made.begun(label)
@@ -205,22 +341,20 @@ class Groups:
     bind, one for each port.
     """
 
-    def __init__(
-        self, targets: Sequence[Target], balance: Balance = Balance.ROUND_ROBIN, shares: Sequence[Share] = ()
-    ) -> None:
+    def __init__(self, targets: Sequence[Target], rules: Rules = _PLAIN_RULES, pool: Pool | None = None) -> None:
         """See `Group`."""
-        self._targets, self._balance, self._shares = tuple(targets), balance, tuple(shares)
+        self._targets, self._rules = tuple(targets), rules
+        self._pool = pool if pool is not None else Pool()
         self._each_port = any(target.rule is not PortRule.FIXED for target in targets)
         self._resolved: dict[NameAddress, tuple[InetAddress, ...]] = {}
         self._groups: dict[tuple[int, int], Group] = {}
 
-    def retarget(
-        self, targets: Sequence[Target], balance: Balance = Balance.ROUND_ROBIN, shares: Sequence[Share] = ()
-    ) -> None:
+    def retarget(self, targets: Sequence[Target], rules: Rules = _PLAIN_RULES, pool: Pool | None = None) -> None:
         """From now on choose among `targets`, in this way. A group stays the same object, unless all ports have shared
         it, or will: `at` has to be asked again.
         """
-        self._targets, self._balance, self._shares = tuple(targets), balance, tuple(shares)
+        self._targets, self._rules = tuple(targets), rules
+        self._pool = pool if pool is not None else self._pool
         each_port = any(target.rule is not PortRule.FIXED for target in targets)
         if each_port is not self._each_port:
             self._each_port = each_port
@@ -228,7 +362,7 @@ class Groups:
         names = {target.address for target in targets}
         self._resolved = {name: addresses for name, addresses in self._resolved.items() if name in names}
         for group in self._groups.values():
-            group.retarget(targets, balance, shares)
+            group.retarget(targets, rules, pool)
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self._groups.values())
@@ -243,7 +377,7 @@ class Groups:
         key = (bind_port, index) if self._each_port else (0, 0)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(self._targets, *key, self._balance, self._shares)
+            group = self._groups[key] = Group(self._targets, *key, self._rules, self._pool)
             for name, addresses in self._resolved.items():
                 group.resolved(name, addresses)
         return group
@@ -285,7 +419,7 @@ def _made(known: Choice | None, address: SocketAddress, target: Target, share: S
         return choice_of(address, target, share)
     if (known.target, known.weight, known.backup) == (target, share.weight, share.backup):
         return known
-    return replace(known, target=target, weight=share.weight, backup=share.backup)
+    return replace(known, target=target, origin=target.origin(address), weight=share.weight, backup=share.backup)
 
 
 def client_key(sockaddr: object) -> bytes:
@@ -311,6 +445,7 @@ def choice_of(address: SocketAddress, target: Target, share: Share = _PLAIN) -> 
         str(address),
         port,
         may_meet_itself(address),
+        target.origin(address),
         share.weight,
         share.backup,
     )

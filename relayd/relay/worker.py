@@ -41,6 +41,7 @@ from relayd.channel.messages import (
     Report,
     Resolved,
     Stop,
+    TargetStates,
 )
 from relayd.channel.parcel import Label
 from relayd.counters import DatagramTotals, ListenerTotals
@@ -50,10 +51,12 @@ from relayd.net.pipes import PipePool
 from relayd.net.poller import IN, OUT
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.services import DatagramServices
-from relayd.relay.departures import Departures
+from relayd.relay.departures import Departures, Disabled
+from relayd.relay.failures import Failures
 from relayd.relay.handover import Arrivals, Packer
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Actor, Loop
+from relayd.relay.pool import Pools
 from relayd.relay.stream.services import StreamServices
 from relayd.spec import Listener, OnChange, Spec
 from relayd.spec.budget import budget_of
@@ -94,7 +97,9 @@ class Worker:
         limits = budget_of(spec, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._admission = Admission(limits.connections)
         self._pipes = PipePool(limits.pipes)
-        self._streams = StreamServices(self._loop, self._log, self._admission, self._pipes)
+        heard = Failures(self._loop, self._log, self._send)
+        self._target_pools = Pools(configure.worker, spec.workers, heard)
+        self._streams = StreamServices(self._loop, self._log, self._admission, self._pipes, self._target_pools)
         self._datagrams: DatagramServices | None = None
         self._drain_until: float | None = None
         #: The number of the last change.
@@ -120,7 +125,9 @@ class Worker:
         self._log.change(spec.log)
         limits = budget_of(spec, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         if self._datagrams is None and any(listener.datagram is not None for listener in spec.listeners):
-            self._datagrams = DatagramServices(self._loop, self._log, limits.sessions, on_release=self._released)
+            self._datagrams = DatagramServices(
+                self._loop, self._log, limits.sessions, on_release=self._released, pools=self._target_pools
+            )
             self._loop.flush = self._flush
         departures = Departures(self._loop, self._log, self._listener, spec.drain_timeout_s)
         before = {endpoint.key: endpoint for endpoint in endpoints_of(old, self._number)}
@@ -268,6 +275,8 @@ class Worker:
             self._streams.resolved(message.name, message.addresses)
             if self._datagrams is not None:
                 self._datagrams.resolved(message.name, message.addresses)
+        elif isinstance(message, TargetStates):
+            self._say(message)
         elif isinstance(message, Count):
             self._send(Counted(message.number, tuple(self._counts())))
         elif isinstance(message, Drain):
@@ -276,6 +285,19 @@ class Worker:
             self._hand_over([socket.socket(fileno=fd) for fd in fds])
         elif isinstance(message, Stop):
             self._loop.running = False
+
+    def _say(self, message: TargetStates) -> None:
+        """Targets have other states now."""
+        newly = self._target_pools.say(message.states)
+        if self._datagrams is not None:
+            self._datagrams.states_changed()
+        leaving = Disabled(self._loop, self._log, self._target_pools.disabled, self._spec.drain_timeout_s)
+        for pool, target in newly:
+            for services in (self._streams, self._datagrams):
+                if services is not None:
+                    for listener, live in services.of_target(pool, target):
+                        leaving.consider(live, listener, target)
+        leaving.begin()
 
     def _after_this_turn(self) -> None:
         """What the change has closed is closed as its turn ends. From then on nobody comes there: control is told."""

@@ -227,7 +227,7 @@ class Listener:
 
     `stream` is None where it serves no streams, `datagram` where it serves no datagrams; never both. `on_change` None
     leaves it to the change: `spec.plan.effect`. `shares` are those of `targets`, in the same order; empty where all are
-    alike.
+    alike. `pool` is the name of the one whose targets these are; "" where they are the listener's own.
     """
 
     name: str
@@ -241,11 +241,14 @@ class Listener:
     balance: Balance = Balance.ROUND_ROBIN
     shares: tuple[Share, ...] = ()
     health: Health = UNCHECKED
+    pool: str = ""
 
     @property
     def pool_name(self) -> str:
-        """Whose the targets are: what their states are known by."""
-        return self.name
+        """By which the states of its targets are known, and what commands call it: a pool cannot have the name of a
+        listener with targets of its own.
+        """
+        return self.pool or self.name
 
     def share(self, index: int) -> Share:
         """That of `targets[index]`."""

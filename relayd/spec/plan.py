@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from relayd.address import Family, SystemdAddress
 from relayd.errors import RelaydError
-from relayd.spec import Balance, Listener, OnChange, Spec, Target
+from relayd.spec import UNCHECKED, Balance, Listener, OnChange, Spec, Target
 from relayd.spec.sockets import Endpoint, SocketKey, endpoints
 
 __all__ = ["Adjust", "Close", "NotWithoutRestart", "Open", "Plan", "Postpone", "Serve", "Step", "effect", "plan"]
@@ -176,5 +176,7 @@ def effect(old: Listener, new: Listener | None, target: Target | None) -> OnChan
 
 
 def _alone(listener: Listener) -> Listener:
-    """Without what concerns its other targets only."""
-    return replace(listener, targets=(), on_change=None, balance=Balance.ROUND_ROBIN, shares=())
+    """Without what concerns its other targets only, or where they stand."""
+    return replace(
+        listener, targets=(), on_change=None, balance=Balance.ROUND_ROBIN, shares=(), health=UNCHECKED, pool=""
+    )

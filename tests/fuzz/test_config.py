@@ -46,6 +46,17 @@ max_responses = 1
 session = "client"
 on_target_error = "move"
 on_change = "drain"
+[listeners.shares]
+bind = "127.0.0.1:82"
+pool = "app"
+[listeners.also]
+type = "dgram"
+bind = "127.0.0.1:82"
+pool = "app"
+[pools.app]
+targets = ["10.0.0.11:80", {address = "10.0.0.12", weight = 2}, {address = "a.example.com:+7", backup = true}]
+balance = "random"
+dial_attempts = 3
 [listeners."a.b"]
 bind.nope = 2026-01-01 07:32:00
 targets = \"\"\"x\"\"\"
@@ -64,6 +75,7 @@ scalars = st.one_of(
             '"a"',
             '"datagram"',
             '["tcp", "dgram"]',
+            '"app"',
         ]
     ),
     st.sampled_from(
@@ -152,6 +164,7 @@ SECTIONS: list[tuple[str, type[Table]]] = [
     ("defaults", ListenerTable),
     ("listeners.web", ListenerTable),
     ("listeners.web.keepalive", KeepaliveTable),
+    ("pools.app", ListenerTable),
     ("", Configuration),
 ]
 section_keys = [(section, key) for section, model in SECTIONS for key in model.model_fields]

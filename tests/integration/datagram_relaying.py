@@ -26,7 +26,7 @@ from relayd.outcomes import Drop, Outcome
 from relayd.relay.datagram.services import DatagramServices
 from relayd.relay.datagram.session import Session
 from relayd.relay.datagram.sessions import STEP_S
-from relayd.spec import Bind, Datagram, Listener, SessionMode
+from relayd.spec import UNCHECKED, Bind, Datagram, Health, Listener, SessionMode
 from relayd.spec import Target as TargetSpec
 from relayd.spec.sockets import Endpoint
 from tests.integration.loop_thread import DEADLINE_S, LoopThread, remove_file
@@ -116,6 +116,7 @@ class DatagramRelay(LoopThread):
         limit: int = 1000,
         share: int | None = None,
         resolved: Mapping[NameAddress, tuple[InetAddress, ...]] | None = None,
+        health: Health = UNCHECKED,
     ) -> None:
         super().__init__(self._flush)
         self.services = DatagramServices(self.loop, self.log, limit, fast=fast)
@@ -129,6 +130,7 @@ class DatagramRelay(LoopThread):
             source=source,
             stream=None,
             datagram=datagram,
+            health=health,
         )
         self.services.serve(spec, share, "t-")
         for bound, address, sock in zip(spec.binds, self.addresses, self._sockets, strict=True):

@@ -27,7 +27,7 @@ from relayd.address import Address, InetAddress, NameAddress, SocketAddress, fro
 from relayd.net.options import apply_tcp
 from relayd.net.pipes import Pipe, PipePool
 from relayd.outcomes import Outcome
-from relayd.relay.group import Group
+from relayd.relay.group import Group, Rules
 from relayd.relay.limits import Admission
 from relayd.relay.stream.connection import Connection, Phase
 from relayd.relay.stream.listener import AcceptingSocket, Acceptor
@@ -132,7 +132,7 @@ class Relay(LoopThread):
         )
         super().__init__(self._flush)
         self.pipes = PipePool(64)
-        self.group = Group(spec.targets)
+        self.group = Group(spec.targets, rules=Rules.of(spec, datagrams=False))
         for name, addresses in (resolved or {}).items():
             self.group.resolved(name, addresses)
         self.service = StreamService(

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import os
 import resource
+import select
 import socket
 import struct
 import time
@@ -23,7 +24,7 @@ from relayd.spec import OnTargetError
 from tests.integration.datagram_relaying import DatagramRelay, DatagramTarget, dead_address
 from tests.integration.loop_thread import DEADLINE_S
 from tests.integration.restarting import restart_datagrams
-from tests.specs import DATAGRAM
+from tests.specs import DATAGRAM, TRUSTING
 
 KINDS = ("inet", "inet6", "unix", "abstract")
 BINDS = {"inet": "127.0.0.1:0", "inet6": "[::1]:0"}
@@ -382,7 +383,7 @@ def test_a_session_moves_with_the_datagram_that_failed(fast: bool, tmp_path: Pat
     with (
         dead_address() as dead,
         DatagramTarget("inet", tmp_path) as target,
-        DatagramRelay([dead, target.address], fast=fast) as relay,
+        DatagramRelay([dead, target.address], fast=fast, health=TRUSTING) as relay,
     ):
         for _ in range(6):
             client = relay.client()
@@ -397,6 +398,31 @@ def test_a_session_moves_with_the_datagram_that_failed(fast: bool, tmp_path: Pat
         assert relay.counters.target_errors == 6
         relay.call(lambda: relay.services.end_all(Outcome.SHUTDOWN))
         assert {relay.ended().attempts for _ in range(6)} == {2}
+
+
+def test_a_target_that_has_failed_gets_no_session_for_a_while(fast: bool, tmp_path: Path) -> None:
+    with (
+        dead_address() as dead,
+        DatagramTarget("inet", tmp_path) as target,
+        DatagramRelay([dead, target.address], fast=fast) as relay,
+    ):
+        for _ in range(6):
+            client = relay.client()
+            client.send(b"question")
+            target.receive().reply(b"answer")
+            assert client.recv(100) == b"answer"
+        assert relay.counters.target_errors == 1
+        with DatagramTarget("inet", tmp_path, address=dead) as again:
+            deadline = time.monotonic() + DEADLINE_S
+            while not _asked(relay, again, target):
+                assert time.monotonic() < deadline, "no session at the target that is back"
+
+
+def _asked(relay: DatagramRelay, again: DatagramTarget, target: DatagramTarget) -> list[bytes]:
+    """Ask as a new client; what the target that was dead has got."""
+    relay.client().send(b"question")
+    readable, _, _ = select.select([again.sock, target.sock], [], [], 5)
+    return again.waiting() if again.sock in readable else target.waiting() and []
 
 
 def test_sessions_of_a_target_that_dies_move_on(fast: bool, tmp_path: Path) -> None:

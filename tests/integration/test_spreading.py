@@ -12,7 +12,7 @@ from relayd.net.datagrams import SOL_UDP, UDP_SEGMENT
 from relayd.outcomes import Drop
 from relayd.spec import OnTargetError, SessionMode
 from tests.integration.datagram_relaying import DatagramRelay, DatagramTarget, dead_address
-from tests.specs import DATAGRAM
+from tests.specs import DATAGRAM, TRUSTING
 
 SPREADING = dataclasses.replace(DATAGRAM, session=SessionMode.DATAGRAM)
 
@@ -78,7 +78,7 @@ def test_what_a_dead_target_would_get_goes_to_another(fast: bool, tmp_path: Path
     with (
         dead_address() as dead,
         DatagramTarget("inet", tmp_path) as target,
-        DatagramRelay([dead, target.address], fast=fast, datagram=SPREADING) as relay,
+        DatagramRelay([dead, target.address], fast=fast, datagram=SPREADING, health=TRUSTING) as relay,
     ):
         client = relay.client()
         for number in range(30):
@@ -92,6 +92,19 @@ def test_what_a_dead_target_would_get_goes_to_another(fast: bool, tmp_path: Path
             assert {again.receive().data, again.receive().data} | {target.receive().data, target.receive().data} == {
                 b"%d" % number for number in range(4)
             }
+
+
+def test_a_dead_target_is_passed_over_for_a_while(fast: bool, tmp_path: Path) -> None:
+    with (
+        dead_address() as dead,
+        DatagramTarget("inet", tmp_path) as target,
+        DatagramRelay([dead, target.address], fast=fast, datagram=SPREADING) as relay,
+    ):
+        client = relay.client()
+        for number in range(30):
+            client.send(b"%d" % number)
+        assert {target.receive().data for _ in range(30)} == {b"%d" % number for number in range(30)}
+        assert relay.counters.target_errors <= 2
 
 
 def test_with_every_target_dead_each_datagram_is_counted_once(fast: bool) -> None:
@@ -114,7 +127,7 @@ def test_close_loses_what_was_sent_to_a_dead_target(fast: bool, tmp_path: Path) 
     with (
         dead_address() as dead,
         DatagramTarget("inet", tmp_path) as target,
-        DatagramRelay([dead, target.address], fast=fast, datagram=datagram) as relay,
+        DatagramRelay([dead, target.address], fast=fast, datagram=datagram, health=TRUSTING) as relay,
     ):
         client = relay.client()
         for number in range(10):

@@ -13,6 +13,7 @@ from relayd.log.logger import Logger
 from relayd.net.batches import Batches
 from relayd.outcomes import Drop, Outcome
 from relayd.relay.datagram.sessions import Entry, Sessions
+from relayd.relay.group import Choice
 from relayd.relay.loop import Actor, Loop
 from relayd.spec import Datagram, Listener, Target
 
@@ -31,6 +32,8 @@ class LiveSession(Entry, abc.ABC):
     """A session, as the service knows it."""
 
     __slots__ = ()
+
+    choice: Choice
 
     @property
     @abc.abstractmethod

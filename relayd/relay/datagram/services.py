@@ -14,12 +14,13 @@ from relayd.net.batches import Batches
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.listener import Receiver, SessionReceiver
 from relayd.relay.datagram.reception import Reception
-from relayd.relay.datagram.service import DRAIN_SILENCE_S, DatagramService, SessionRoom
+from relayd.relay.datagram.service import DRAIN_SILENCE_S, DatagramService, LiveSession, SessionRoom
 from relayd.relay.datagram.session import Session
 from relayd.relay.datagram.spreading import Spreader, SpreadingReceiver
 from relayd.relay.departures import Departures
-from relayd.relay.group import Group, Groups
+from relayd.relay.group import Group, Groups, Rules
 from relayd.relay.loop import Loop
+from relayd.relay.pool import Pools
 from relayd.spec import Listener, OnChange, SessionMode, Target
 from relayd.spec.sockets import Covered, Endpoint, SocketKey
 
@@ -53,10 +54,12 @@ class DatagramServices:
         *,
         fast: bool = True,
         on_release: Callable[[SocketAddress], None] | None = None,
+        pools: Pools | None = None,
     ) -> None:
         """`limit` sessions at most, over all listeners. `fast` False uses no batched system calls. `on_release` is told
-        of each socket that `dismiss` was about, once it is closed.
+        of each socket that `dismiss` was about, once it is closed. `pools` are the worker's; None: nobody else has any.
         """
+        self._target_pools = pools if pools is not None else Pools()
         self.batches = Batches(fast=fast)
         #: Sends what waits for clients. To be called at the end of every turn of the loop.
         self.flush: Callable[[], None] = self.batches.flush
@@ -97,7 +100,8 @@ class DatagramServices:
             self._end_service(service)
             service = None
         if service is None:
-            self._groups[name] = Groups(listener.targets, listener.balance, listener.shares)
+            rules = Rules.of(listener, datagrams=True)
+            self._groups[name] = Groups(listener.targets, rules, self._target_pools[listener.pool_name])
             self.services[name] = DatagramService(
                 loop=self._loop,
                 spec=listener,
@@ -113,7 +117,8 @@ class DatagramServices:
         before = service.spec
         service.change(listener, datagram, limit)
         if before != listener:
-            self._groups[name].retarget(listener.targets, listener.balance, listener.shares)
+            rules = Rules.of(listener, datagrams=True)
+            self._groups[name].retarget(listener.targets, rules, self._target_pools[listener.pool_name])
             if departures is not None:
                 departures.consider(service.table, before, listener, datagram=True)
 
@@ -209,6 +214,16 @@ class DatagramServices:
         """From now on `name` means `addresses`. Sessions stay where they are (T3)."""
         for groups in self._groups.values():
             groups.resolved(name, addresses)
+        self.states_changed()
+
+    def of_target(self, pool: str, target: str) -> Iterator[tuple[Listener, list[LiveSession]]]:
+        """By listener, the sessions to `target`, by its origin, of `pool`."""
+        for service in (*self._removed, *self.services.values()):
+            if service.spec.pool_name == pool:
+                yield service.spec, [one for one in service.table if one.choice.origin == target]
+
+    def states_changed(self) -> None:
+        """Other targets are chosen now: let go of ways that nobody uses any more."""
         for spreader in self._spreaders.values():
             spreader.prune()
 

@@ -21,7 +21,7 @@ import errno
 import socket
 from collections.abc import Callable
 
-from relayd.errors import OUT_OF_RESOURCES, REFUSED
+from relayd.errors import OUT_OF_RESOURCES, REFUSED, spoken
 from relayd.net.datagrams import (
     BATCH,
     GSO_REFUSED,
@@ -152,7 +152,6 @@ class Session(LiveSession):
         # What waits for the target, and for the client: made when something does.
         self._waiting: Waiting | None = None
         self._late: LateAnswers | None = None
-        self._look_at = 1
 
     # begin ------------------------------------------------------------------------------------------------------
 
@@ -165,7 +164,7 @@ class Session(LiveSession):
         move = service.datagram.on_target_error is OnTargetError.MOVE
         group = self.receiver.group
         key = client_key(self.receiver.layout.client(self.key)) if group.keyed else b""
-        while (choice := group.pick(self._tried, key)) is not None:
+        while (choice := group.pick(self._tried, key, self._loop.now)) is not None:
             try:
                 sock = self._open(choice)
             except OSError as error:
@@ -220,14 +219,13 @@ class Session(LiveSession):
         self._group.begun(choice)
         self._watched = IN
         self.attempts += 1
+        self._look_at = self.datagrams_out + 1
         self.send = sock.send
         self._recv_into = sock.recv_into
         move = self.service.datagram.on_target_error is OnTargetError.MOVE
         self.keeps = move and len(self.receiver.group) > 1
-        unix = choice.af == socket.AF_UNIX
-        self._gso_in = not unix
-        self._joined = False
-        self._read_most = 1
+        self._gso_in = choice.af != socket.AF_UNIX
+        self._joined, self._read_most = False, 1
         self._watch()
 
     def _failed(self, choice: Choice) -> None:
@@ -235,6 +233,7 @@ class Session(LiveSession):
         if self.datagrams_out != self._tried_at:
             self._tried, self._tried_at = (), self.datagrams_out
         self._tried = (*self._tried, choice)
+        self.receiver.group.failed(choice, spoken(self.errno), self._loop.now)
         self.service.counters.target_errors += 1
 
     # target to client -------------------------------------------------------------------------------------------
@@ -277,6 +276,8 @@ class Session(LiveSession):
         count, most = self.datagrams_out, self.service.datagram.max_responses
         if not self.first_reply_at:
             self.first_reply_at = self._loop.now
+        if self._group.suspicious:
+            self._group.worked(self.choice)
         if most is None:
             self._look_at = count + PROBE_EVERY
         else:

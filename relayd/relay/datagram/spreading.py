@@ -7,6 +7,7 @@ by ICMP, after the fact: the last datagram to it then goes to another one (`on_t
 import errno
 import socket
 
+from relayd.errors import spoken
 from relayd.net.boxes import Inbox
 from relayd.net.datagrams import forget_errors, open_session_socket
 from relayd.net.dialing import met_itself
@@ -49,7 +50,7 @@ class Way:
                     forget_errors(self.sock)
                     self._spreader.service.drop(Drop.TOO_LARGE)
                 else:
-                    self._spreader.failed(self)
+                    self._spreader.failed(self, error.errno or errno.EIO)
                 return
             self._spreader.service.counters.datagrams_out += 1
             self._spreader.service.drop(Drop.NO_REPLY_PATH)
@@ -81,15 +82,19 @@ class Spreader:
         `Group.pick`.
         """
         reason = Drop.TARGET_FAILED if tried else Drop.NO_TARGET
-        while (choice := self._group.pick(tried, key)) is not None:
+        loop = self.service.loop
+        while (choice := self._group.pick(tried, key, loop.now)) is not None:
             tried = (*tried, choice)
             number = self._send_to(choice, data, key, tried)
             if not number:
                 return
             if number in _FULL:
                 reason = Drop.TARGET_FULL
+            elif number == errno.EMSGSIZE:
+                reason = Drop.TOO_LARGE
             else:
-                reason = Drop.TOO_LARGE if number == errno.EMSGSIZE else Drop.TARGET_FAILED
+                reason = Drop.TARGET_FAILED
+                self._group.failed(choice, spoken(number), loop.now)
         self.service.drop(reason)
 
     def _send_to(self, choice: Choice, data: memoryview | bytes, key: bytes, tried: tuple[Choice, ...]) -> int:
@@ -108,21 +113,24 @@ class Spreader:
                 if number == errno.EMSGSIZE and way is not None:
                     forget_errors(way.sock)
                 elif way is not None:
-                    self.failed(way)
+                    self.failed(way, number)
             else:
                 if self._moves and choice.af != socket.AF_UNIX:
                     way.kept, way.kept_key, way.kept_tried = bytes(data), key, tried
                 return 0
         return number
 
-    def failed(self, way: Way) -> None:
-        """The target cannot be reached: the last datagram that went there goes elsewhere, or is lost."""
+    def failed(self, way: Way, number: int) -> None:
+        """The target cannot be reached, with errno `number`: the last datagram that went there goes elsewhere, or is
+        lost.
+        """
         self.service.counters.target_errors += 1
         if way.choice.af == socket.AF_UNIX:
             # It says so at once, so nothing is lost; and when somebody is there again, that is another socket.
             self.close_way(way)
             return
         forget_errors(way.sock)
+        self._group.failed(way.choice, spoken(number), self.service.loop.now)
         kept, way.kept = way.kept, None
         if kept is not None:
             self.send(kept, way.kept_key, way.kept_tried)

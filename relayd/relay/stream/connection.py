@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from relayd import clock
 from relayd.address import InetAddress, from_sockaddr
-from relayd.errors import OUT_OF_RESOURCES, REFUSED
+from relayd.errors import OUT_OF_RESOURCES, REFUSED, spoken
 from relayd.log.access import AccessRecord
 from relayd.net.dialing import NoSource, met_itself, open_dial_socket, pending_error
 from relayd.net.options import apply_keepalive
@@ -67,6 +67,8 @@ _CLIENT, _TARGET = Side.CLIENT, Side.TARGET
 _AF_UNIX = int(socket.AF_UNIX)
 #: What connect(2) of a non-blocking socket says when an event will say the rest.
 _UNDER_WAY = (errno.EINPROGRESS, 0, errno.EINTR)
+#: Dials that fail for us, and say nothing about the target.
+_OURS = (Outcome.NO_SOURCE, Outcome.RESOURCE_EXHAUSTED)
 _NEVER = float("inf")
 _NO_TIMER: set[Actor] = set()  # shared by all that have no timer yet; nobody is ever in it
 
@@ -90,7 +92,6 @@ class Connection:
     __slots__ = (
         "_arrival",
         "_attempts",
-        "_choice",
         "_client",
         "_client_fd",
         "_client_sockaddr",
@@ -116,6 +117,7 @@ class Connection:
         "_timer_at",
         "_tried",
         "active_at",
+        "choice",
         "loop",
         "phase",
     )
@@ -138,8 +140,8 @@ class Connection:
         self._arrival = arrival
         self._target: socket.SocketType | None = None
         self._target_fd = -1
-        self._choice: Choice | None = None
-        #: The choice while it counts this connection; what it was stays in `_choice`.
+        self.choice: Choice | None = None
+        #: The choice while it counts this connection; what it was stays in `choice`.
         self._counted: Choice | None = None
         #: Both between DIALING and CLOSED, and neither else.
         self._pump_in: Pump | None = None
@@ -181,7 +183,8 @@ class Connection:
         stream = self._service.stream
         while self._attempts < stream.dial_attempts:
             group = self._arrival.group
-            choice = group.pick(self._tried, client_key(self._client_sockaddr) if group.keyed else b"")
+            key = client_key(self._client_sockaddr) if group.keyed else b""
+            choice = group.pick(self._tried, key, self.loop.now)
             if choice is None:
                 break
             self._count(choice)
@@ -193,7 +196,7 @@ class Connection:
 
     def _count(self, choice: Choice) -> None:
         """It is the choice of this connection from now on, and has one more, until `_uncount`."""
-        self._choice = self._counted = choice
+        self.choice = self._counted = choice
         self._arrival.group.begun(choice)
 
     def _uncount(self) -> None:
@@ -251,8 +254,10 @@ class Connection:
             self._outcome = Outcome.RESOURCE_EXHAUSTED
         else:
             self._outcome = Outcome.TARGET_UNREACHABLE
-        if self._choice is not None:
-            self._tried = (*self._tried, self._choice)
+        if self.choice is not None:
+            self._tried = (*self._tried, self.choice)
+            if self._outcome not in _OURS:
+                self._arrival.group.failed(self.choice, spoken(number), self.loop.now)
             self._uncount()
 
     def _dial_again(self, number: int) -> None:
@@ -286,7 +291,7 @@ class Connection:
         """Handler of the target's socket while DIALING: it has answered. EPOLLHUP beside EPOLLOUT is not believed: some
         kernels say it of a good connect.
         """
-        target, choice = self._target, self._choice
+        target, choice = self._target, self.choice
         if target is None or choice is None or not mask & (OUT | ERR | HUP):
             return
         if mask & (ERR | HUP):
@@ -307,6 +312,8 @@ class Connection:
         self._outcome, self._errno = None, 0
         self._connected_at = self.active_at = loop.now
         self._keepalive_pending = choice.af != _AF_UNIX
+        if self._arrival.group.suspicious:
+            self._arrival.group.worked(choice)
         pump_in = Pump(self, client, target, pipes, self._arrival.af)
         pump_out = Pump(self, target, client, pipes, choice.af)
         self._pump_in, self._pump_out = pump_in, pump_out
@@ -442,7 +449,7 @@ class Connection:
                 self._dial_again(errno.ETIMEDOUT if self._target is not None else self._errno)
             elif self._target is not None:
                 self._set_timer(self._deadline)
-            elif self._choice is None or not self._dial(self._choice):
+            elif self.choice is None or not self._dial(self.choice):
                 self._dial_next()
 
     def _look_at_timeouts(self, now: float) -> None:
@@ -478,7 +485,7 @@ class Connection:
     @property
     def target(self) -> Target | None:
         """Where it goes, or tries to; None before the first dial."""
-        return self._choice.target if self._choice is not None else None
+        return self.choice.target if self.choice is not None else None
 
     def end(self, outcome: Outcome) -> None:
         """End the connection from outside: shutdown, or an operator."""
@@ -552,7 +559,7 @@ class Connection:
         """What the log says about this connection. Before its sockets are closed: the kernel is asked about the
         client's.
         """
-        service, choice, client = self._service, self._choice, self._client
+        service, choice, client = self._service, self.choice, self._client
         bytes_in, bytes_out, first = 0, 0, 0.0
         if self._pump_in is not None and self._pump_out is not None:
             bytes_in, bytes_out = self._pump_in.moved, self._pump_out.moved

@@ -141,7 +141,7 @@ def freeze(connection: Connection, choices: list[Choice]) -> tuple[StreamRecord,
 
 
 def _record(connection: Connection, choices: list[Choice], pumps: list[PumpRecord]) -> StreamRecord:
-    choice, arrival = connection._choice, connection._arrival
+    choice, arrival = connection.choice, connection._arrival
     for each in (*connection._tried, *(() if choice is None else (choice,))):
         if each not in choices:
             choices.append(each)

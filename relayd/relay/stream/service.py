@@ -9,6 +9,7 @@ from relayd.log.logger import Logger
 from relayd.net.options import Setting, tcp_settings
 from relayd.net.pipes import PipePool
 from relayd.outcomes import Outcome
+from relayd.relay.group import Choice
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Actor, Loop
 from relayd.spec import Listener, Stream, Target
@@ -20,6 +21,8 @@ FIRST_LOOK_S = 10.0
 
 class Live(Protocol):
     """A live connection, as the service knows it."""
+
+    choice: Choice | None
 
     @property
     def target(self) -> Target | None:

@@ -12,12 +12,13 @@ from relayd.log.logger import Logger
 from relayd.net.pipes import PipePool
 from relayd.outcomes import Outcome
 from relayd.relay.departures import Departures
-from relayd.relay.group import Group, Groups
+from relayd.relay.group import Group, Groups, Rules
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Loop
+from relayd.relay.pool import Pools
 from relayd.relay.stream.connection import Connection
 from relayd.relay.stream.listener import AcceptingSocket, Acceptor
-from relayd.relay.stream.service import StreamService
+from relayd.relay.stream.service import Live, StreamService
 from relayd.spec import Listener, OnChange, Stream, Target
 from relayd.spec.sockets import Endpoint, SocketKey
 
@@ -25,7 +26,11 @@ from relayd.spec.sockets import Endpoint, SocketKey
 class StreamServices:
     """The stream listeners of one worker. Owns their sockets and connections."""
 
-    def __init__(self, loop: Loop, log: Logger, admission: Admission, pipes: PipePool) -> None:
+    def __init__(
+        self, loop: Loop, log: Logger, admission: Admission, pipes: PipePool, pools: Pools | None = None
+    ) -> None:
+        """`pools` are the worker's; None: nobody else has any."""
+        self._target_pools = pools if pools is not None else Pools()
         self.services: dict[str, StreamService] = {}
         self._loop = loop
         self._log = log
@@ -56,12 +61,14 @@ class StreamServices:
             raise ValueError(f"{listener.name} serves no streams")
         service = self.services.get(listener.name)
         if service is None:
-            self._groups[listener.name] = Groups(listener.targets, listener.balance, listener.shares)
+            self._groups[listener.name] = self._groups_of(listener)
             self.services[listener.name] = self._make(listener, stream, id_prefix)
             return
         before = service.spec
         if before != listener:
-            self._groups[listener.name].retarget(listener.targets, listener.balance, listener.shares)
+            self._groups[listener.name].retarget(
+                listener.targets, Rules.of(listener, datagrams=False), self._target_pools[listener.pool_name]
+            )
             service.change(listener, stream)
             departures.consider(service.connections, before, listener, datagram=False)
 
@@ -98,6 +105,10 @@ class StreamServices:
         self._removed.append(service)
         departures.consider(service.connections, replace(service.spec, on_change=policy), None, datagram=False)
 
+    def _groups_of(self, listener: Listener) -> Groups:
+        rules = Rules.of(listener, datagrams=False)
+        return Groups(listener.targets, rules, self._target_pools[listener.pool_name])
+
     def _make(self, listener: Listener, stream: Stream, id_prefix: str) -> StreamService:
         return StreamService(
             loop=self._loop,
@@ -114,6 +125,12 @@ class StreamServices:
         """From now on `name` means `addresses`. Connections stay where they are (T3)."""
         for groups in self._groups.values():
             groups.resolved(name, addresses)
+
+    def of_target(self, pool: str, target: str) -> Iterator[tuple[Listener, list[Live]]]:
+        """By listener, the connections to `target`, by its origin, of `pool`."""
+        for service in (*self._removed, *self.services.values()):
+            if service.spec.pool_name == pool:
+                yield service.spec, [one for one in service.connections if one.choice and one.choice.origin == target]
 
     # over a restart ---------------------------------------------------------------------------------------------
 
@@ -143,7 +160,7 @@ class StreamServices:
         else:
             service = self._make(listener, listener.stream, "")
             self._removed.append(service)
-        return service, Groups(listener.targets, listener.balance, listener.shares).at(bind_port, bind_index)
+        return service, self._groups_of(listener).at(bind_port, bind_index)
 
     def closed(self, name: str) -> defaultdict[Outcome, int]:
         """The counts of how connections of the listener `name` have ended."""

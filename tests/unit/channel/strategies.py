@@ -21,28 +21,38 @@ from relayd.channel.messages import (
     Report,
     Resolved,
     Stop,
+    TargetFailure,
+    TargetFailures,
+    TargetStates,
 )
 from relayd.channel.parcel import Label
 from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.outcomes import Drop, Outcome
 from relayd.spec import (
     Admin,
+    Balance,
     Bind,
     Binding,
+    Check,
+    CheckKind,
     Datagram,
+    Health,
     Keepalive,
     Listener,
     Log,
     OnChange,
     OnTargetError,
+    Ordered,
     Passed,
     PortRule,
     SessionMode,
+    Share,
     SocketOptions,
     Spec,
     Stream,
     StreamTimeouts,
     Target,
+    TargetState,
 )
 from relayd.spec.sockets import SocketKey
 
@@ -94,6 +104,24 @@ datagrams = st.builds(
     st.sampled_from(OnTargetError),
 )
 targets = st.builds(Target, addresses, st.sampled_from(PortRule), numbers)
+checks = st.builds(
+    Check,
+    st.sampled_from(CheckKind),
+    seconds,
+    seconds,
+    seconds,
+    numbers,
+    numbers,
+    optional(numbers),
+    texts,
+    optional(texts),
+    optional(texts),
+    texts,
+    texts,
+    optional(texts),
+    tuples_of(st.tuples(numbers, numbers)),
+    tuples_of(texts),
+)
 listeners = st.builds(
     Listener,
     texts,
@@ -107,6 +135,9 @@ listeners = st.builds(
     optional(st.builds(Stream, numbers, options, timeouts)),
     optional(datagrams),
     optional(st.sampled_from(OnChange)),
+    st.sampled_from(Balance),
+    tuples_of(st.builds(Share, numbers, booleans, optional(numbers))),
+    st.builds(Health, optional(checks), booleans, numbers, seconds),
 )
 specs = st.builds(
     Spec,
@@ -164,5 +195,10 @@ of_class: dict[type, st.SearchStrategy[Message]] = {
     Report: st.builds(Report, tuples_of(totals | datagram_totals)),
     Resolved: st.builds(Resolved, names, tuples_of(inet_addresses)),
     Stop: st.just(Stop()),
+    TargetFailures: st.builds(TargetFailures, tuples_of(st.builds(TargetFailure, texts, texts, texts, numbers))),
+    TargetStates: st.builds(
+        TargetStates,
+        tuples_of(st.builds(TargetState, texts, texts, booleans, st.sampled_from(Ordered), optional(numbers))),
+    ),
 }
 messages = st.one_of(*of_class.values())

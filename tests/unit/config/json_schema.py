@@ -28,6 +28,9 @@ def _check(
     elif keyword == "anyOf":
         if all(list(violations(value, one, root, where)) for one in want):
             yield f"{where}: none of the alternatives"
+    elif keyword == "oneOf":
+        if sum(not list(violations(value, one, root, where)) for one in want) != 1:
+            yield f"{where}: not one of the alternatives"
     elif keyword == "items":
         for index, item in enumerate(value if isinstance(value, list) else ()):
             yield from violations(item, want, root, f"{where}[{index}]")

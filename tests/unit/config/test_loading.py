@@ -191,7 +191,7 @@ ONE_KEY = [
     ("back-log = 5", 1, "back-log", "unknown key", "did you mean `backlog`?"),
     ("nodeley = true", 1, "nodeley", "unknown key", "did you mean `nodelay`?"),
     ("workers = 1", 1, "workers", "unknown key", "help: `workers` belongs in [daemon]"),
-    ("pool = 'x'", 1, "pool", "unknown key", ""),
+    ("pool = 'x'", 1, "pool", "`targets` are there as well", ""),
     ('"a\\u001bb" = 1', 1, '"a\\U0000001bb"', "unknown key", ""),
 ]
 

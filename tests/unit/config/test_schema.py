@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tomli
 
-from relayd.config.model import BUILT_IN_TOML, AdminTable, Configuration, ListenerTable
+from relayd.config.model import BUILT_IN_TOML, AdminTable, Configuration, ListenerTable, PoolKeys
 from relayd.config.schema import schema
 from relayd.spec import ADMIN_SOCKET
 
@@ -47,6 +47,7 @@ def test_accepts_every_file_of_the_project(path: Path) -> None:
         'bind = ":1"\ntargets = "x:1"\n[admin]\nlisten = ["unix:@a", "127.0.0.1:1", "[::1]:2"]\nallow_remote = true',
         'bind = ["systemd:web", "systemd:relayd.socket"]\ntargets = "x:1"',
         'bind = ":1"\ntargets = "x:1"\n[admin]\nlisten = []',
+        'bind = ":1"\npool = "a.b"\n[pools."a.b"]\ntargets = ["x:1", {address = "y:1", weight = 2}]\nbalance = "first"',
         'bind = [":1-2", "[::]:1-2", "x:3-4"]\ntargets = ["x:1-2", "[::1]:3-4", "x:+1", "[::1]:+1", "x", "[::1]"]',
     ],
 )
@@ -102,6 +103,13 @@ def test_refuses(line: str) -> None:
         "[admin]\nbind = 'unix:/a'",
         "[nope]",
         "[defaults]\nbind = ':80'",
+        "[listeners.x]\nbind = ':80'\npool = 'a'\ntargets = 'x:80'",
+        "[listeners.x]\nbind = ':80'\npool = 'a b'",
+        "[pools.x]\nbalance = 'first'",
+        "[pools.x]\ntargets = []",
+        "[pools.x]\ntargets = 'x:80'\nconnect_timeout = '5s'",
+        "[pools.'a b']\ntargets = 'x:80'",
+        "[defaults]\npool = 'a'",
         "include = 5",
     ],
 )
@@ -119,7 +127,7 @@ def tables(node: Any) -> Iterator[dict[str, Any]]:
 
 def test_every_key_is_described_and_no_table_is_open() -> None:
     found_tables = list(tables(schema()))
-    assert len(found_tables) == 8
+    assert len(found_tables) == 9
     for table in found_tables:
         assert table["additionalProperties"] is False
         for name, key in table["properties"].items():
@@ -131,6 +139,9 @@ def test_defaults_are_those_in_force() -> None:
     shown = {name: key["default"] for name, key in listener.items() if "default" in key}
     assert shown == {**BUILT_IN_TOML, "type": "stream"}
     assert set(listener) == set(ListenerTable.model_fields)
+    pool = schema()["definitions"]["PoolTable"]["properties"]
+    assert set(pool) == {*PoolKeys.model_fields, "targets"}
+    assert all(pool[key] == listener[key] for key in PoolKeys.model_fields)
     assert set(schema()["properties"]) == set(Configuration.model_fields)
     daemon = schema()["definitions"]["DaemonTable"]["properties"]
     keepalive = schema()["definitions"]["KeepaliveTable"]["properties"]

@@ -13,6 +13,7 @@ from relayd.config.model import built_in
 from relayd.config.show import to_toml
 from relayd.spec import (
     Admin,
+    Balance,
     Bind,
     Binding,
     Datagram,
@@ -77,6 +78,7 @@ datagrams = st.builds(
     st.just(SessionMode.DATAGRAM),
     st.sampled_from(OnTargetError),
 )
+pool_names = st.from_regex(r"[A-Za-z0-9_.-]{1,64}", fullmatch=True)
 #: At ports and paths that no listener below has.
 admin_addresses = st.one_of(
     st.sampled_from([("127.0.0.1", Family.INET), ("192.0.2.1", Family.INET), ("::1", Family.INET6)]).flatmap(
@@ -98,8 +100,10 @@ def followers(draw: st.DrawFn, ports: int) -> Target:
 
 
 @st.composite
-def listeners(draw: st.DrawFn, number: int) -> Listener:
-    """A listener that meets no other: its port and its path are its number's. What cannot apply is as built in."""
+def listeners(draw: st.DrawFn, number: int, like: Listener | None = None) -> Listener:
+    """A listener that meets no other: its port and its path are its number's. What cannot apply is as built in. It has
+    the targets of `like`, and as many ports where they follow those.
+    """
     port = 1000 + 1000 * number
     candidates: list[SocketAddress] = [
         InetAddress(Family.INET, "127.0.0.1", port),
@@ -112,13 +116,24 @@ def listeners(draw: st.DrawFn, number: int) -> Listener:
     streams, datagram = draw(st.sampled_from([(True, False), (False, True), (True, True)]))
     if streams and datagram:  # a path is one socket
         candidates = [address for address in candidates if not str(address).startswith("unix:/")]
+    followed = like is not None and any(target.rule is not PortRule.FIXED for target in like.targets)
+    if followed:
+        candidates = [address for address in candidates if isinstance(address, InetAddress)]
     binds = draw(st.lists(st.sampled_from(candidates), min_size=1, max_size=3, unique=True))
     inet = any(isinstance(bind, InetAddress) for bind in binds)
     inet6 = any(bind.family is Family.INET6 for bind in binds)
     unix = any(isinstance(bind, UnixAddress) for bind in binds)
     path = any(isinstance(bind, UnixAddress) and not bind.abstract for bind in binds)
-    ports = 1 if unix else draw(st.integers(1, 999))
-    to = draw(st.lists(targets.map(Target) if unix else targets.map(Target) | followers(ports), min_size=1, max_size=3))
+    ports = 1 if unix else like.binds[0].ports if like is not None and followed else draw(st.integers(1, 999))
+    to = (
+        like.targets
+        if like is not None
+        else draw(
+            st.lists(
+                targets.map(Target) if unix else targets.map(Target) | followers(ports), min_size=1, max_size=3
+            ).map(tuple)
+        )
+    )
     to_unix = all(isinstance(one.address, UnixAddress) for one in to)
     source = draw(st.none() | sources)
     if source and not any(isinstance(one.address, NameAddress) or one.address.family is source.family for one in to):
@@ -138,7 +153,7 @@ def listeners(draw: st.DrawFn, number: int) -> Listener:
             user_id=draw(st.none() | st.integers(0, 2**32 - 2)) if path else None,
             group_id=draw(st.none() | st.integers(0, 2**32 - 2)) if path else None,
         ),
-        targets=tuple(to),
+        targets=to,
         source=source,
         stream=draw(st.builds(Stream, st.integers(1, 100), options if tcp else st.just(BUILT_IN_OPTIONS), timeouts))
         if streams
@@ -146,6 +161,19 @@ def listeners(draw: st.DrawFn, number: int) -> Listener:
         datagram=draw(datagrams) if datagram else None,
         on_change=draw(st.none() | st.sampled_from(OnChange)),
     )
+
+
+@st.composite
+def some_sharing(draw: st.DrawFn) -> tuple[Listener, ...]:
+    """One to three listeners, of which some may share the targets of the first."""
+    first, pool, attempts = draw(listeners(0)), draw(pool_names), draw(st.integers(1, 100))
+    found = []
+    for one in (first, *(draw(listeners(number, draw(st.sampled_from([None, first])))) for number in range(1, 3))):
+        if one.targets is first.targets:
+            stream = one.stream and replace(one.stream, dial_attempts=attempts)
+            one = replace(one, pool=pool, stream=stream, balance=Balance.RANDOM)
+        found.append(one)
+    return tuple(found[: draw(st.integers(1, 3))])
 
 
 specs = st.builds(
@@ -158,7 +186,7 @@ specs = st.builds(
         format=st.sampled_from(["auto", "journal", "text", "json"]),
         access=st.booleans(),
     ),
-    listeners=st.integers(1, 3).flatmap(lambda count: st.tuples(*(listeners(number) for number in range(count)))),
+    listeners=some_sharing() | st.tuples(listeners(0), listeners(1)),
     preserve_connections=st.booleans(),
     admin=st.builds(Admin, st.lists(admin_addresses, max_size=3, unique=True).map(tuple)),
 )
@@ -260,3 +288,27 @@ def test_sockets_of_systemd(tmp_path: Path) -> None:
     assert to_toml(known) == shown
     path.write_text(shown)
     assert load(path).spec == unknown
+
+
+def test_pools(tmp_path: Path) -> None:
+    path = tmp_path / "relay.toml"
+    path.write_text(
+        '[listeners.dns]\ntype = "dgram"\nbind = "127.0.0.1:53"\npool = "a.b"\n'
+        '[listeners.tcp]\nbind = "127.0.0.1:54"\npool = "a.b"\nsource = "127.0.0.1"\n'
+        '[listeners.own]\nbind = "127.0.0.1:55"\ntargets = "unix:@x"\n'
+        '[pools."a.b"]\ntargets = ["10.0.0.1:1", { address = "10.0.0.2", weight = 2 }]\ndial_attempts = 7\n'
+        '[pools.unused]\ntargets = "10.0.0.1:1"\n'
+    )
+    spec = load(path).spec
+    assert [listener.pool for listener in spec.listeners] == ["a.b", "a.b", ""]
+    shown = to_toml(spec)
+    _, _, _, pool, dns, tcp, own = shown.split("\n\n")
+    assert pool == (
+        '[pools."a.b"]\ntargets = [\n    "10.0.0.1:1",\n    { address = "10.0.0.2", weight = 2 },\n]\n'
+        'balance = "round_robin"\ndial_attempts = 7'
+    )
+    assert 'pool = "a.b"\nsource = "127.0.0.1"\nconnect_timeout' in tcp
+    assert 'pool = "a.b"\nsession_timeout' in dns
+    assert 'targets = ["unix:@x"]\nbalance = "round_robin"\ndial_attempts = 3\n' in own
+    path.write_text(shown)
+    assert load(path).spec == spec

@@ -6,7 +6,17 @@ import socket
 import sys
 
 from relayd.channel import Channel, ChannelClosed
-from relayd.channel.messages import Configure, Drain, Ready, Report, Resolved, Stop
+from relayd.channel.messages import (
+    Configure,
+    Drain,
+    Ready,
+    Report,
+    Resolved,
+    Stop,
+    TargetFailure,
+    TargetFailures,
+    TargetStates,
+)
 from relayd.counters import ListenerCounters
 
 
@@ -37,6 +47,10 @@ def main(fault: str, fd: int) -> int:
                     ready = True
                 elif isinstance(message, Resolved):
                     resolved += 1
+                elif isinstance(message, TargetStates):
+                    # What it was told comes back, so that a test can see it.
+                    told = [TargetFailure(state.pool, state.target, str(state.up), 1) for state in message.states]
+                    channel.send(TargetFailures(tuple(told)))
                 elif isinstance(message, (Drain, Stop)):
                     if fault == "deaf" or (fault == "slow" and isinstance(message, Drain)):
                         continue

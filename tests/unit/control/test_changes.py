@@ -7,10 +7,10 @@ import pytest
 
 from relayd.channel.messages import LiveCount
 from relayd.config import load
-from relayd.config.model import AdminTable, DaemonTable, ListenerTable, LogTable, Shared, Table
+from relayd.config.model import AdminTable, DaemonTable, ListenerTable, LogTable, PoolTable, Shared, Table
 from relayd.control.changes import changes_between
 from relayd.spec import OnChange, Spec
-from relayd.spec.plan import Postpone, plan
+from relayd.spec.plan import Postpone, effect, plan
 
 #: For every key a line for each of two files. What belongs to a type or a family has that listener; the rest has both.
 BEFORE = """
@@ -80,6 +80,7 @@ LISTENER_ITSELF = {
     "type": ('type = "dgram"', 'type = ["stream", "dgram"]'),
     "bind": ('bind = "127.0.0.1:53"', 'bind = "127.0.0.1:54"'),
     "targets": ('targets = ["10.0.0.1:53"]', 'targets = ["10.0.0.2:53"]'),
+    "pool": ('targets = ["10.0.0.1:53"]', 'pool = "p"\n[pools.p]\ntargets = ["10.0.0.1:53"]'),
 }
 #: Keys that say nothing by themselves: `family` is that of the binds, `allow_remote` permits what `listen` says.
 WITHOUT_EFFECT = {"family", "allow_remote"}
@@ -96,7 +97,9 @@ def test_no_key_is_forgotten() -> None:
     tables: dict[str, type[Table]] = {"daemon": DaemonTable, "log": LogTable, "admin": AdminTable}
     keys = {f"{name}.{key}" for name, table in tables.items() for key in table.model_fields}
     assert keys - {f"admin.{key}" for key in WITHOUT_EFFECT} == set(OTHERS)
-    assert set(ListenerTable.model_fields) - WITHOUT_EFFECT == {*STREAM_KEYS, *DATAGRAM_KEYS, *LISTENER_ITSELF}
+    of_listeners = {*STREAM_KEYS, *DATAGRAM_KEYS, *LISTENER_ITSELF}
+    assert set(ListenerTable.model_fields) - WITHOUT_EFFECT == of_listeners
+    assert set(PoolTable.model_fields) <= of_listeners
     assert set(Shared.model_fields) <= {*STREAM_KEYS, *DATAGRAM_KEYS}
 
 
@@ -153,3 +156,46 @@ def test_what_becomes_of_what_is_live_is_counted(both: Spec) -> None:
         "~ listener a: backlog 4096 -> 1 (50 connections: close)",
         '~ listener a: on_change not set -> "close"',
     ]
+
+
+POOL = """
+[pools.app]
+targets = [{targets}]
+{more}
+[listeners.web]
+bind = "127.0.0.1:80"
+pool = "app"
+[listeners.dns]
+type = "dgram"
+bind = "127.0.0.1:53"
+pool = "app"
+"""
+
+
+def test_what_a_pool_changes_stands_with_each_listener(tmp_path: Path) -> None:
+    old = loaded(POOL.format(targets='"10.0.0.1:80", "10.0.0.2:80"', more=""), tmp_path)
+    new = loaded(
+        POOL.format(targets='"10.0.0.2:80", "10.0.0.3:80"', more='balance = "random"\ndial_attempts = 5'), tmp_path
+    )
+    goes, stays = old.listeners[0].targets
+    live = [LiveCount("web", False, goes, 2), LiveCount("dns", True, goes, 1), LiveCount("dns", True, stays, 4)]
+    assert [str(change) for change in changes_between(old, new, live)] == [
+        "~ listener web: target 10.0.0.1:80 removed (2 connections: drain 30s)",
+        "~ listener web: target 10.0.0.3:80 added",
+        '~ listener web: balance "round_robin" -> "random"',
+        "~ listener web: dial_attempts 3 -> 5",
+        "~ listener dns: target 10.0.0.1:80 removed (1 session: drain 30s)",
+        "~ listener dns: target 10.0.0.3:80 added",
+        '~ listener dns: balance "round_robin" -> "random"',
+    ]
+
+
+def test_where_targets_stand_is_nothing_to_what_is_live(tmp_path: Path) -> None:
+    web = '[listeners.web]\nbind = "127.0.0.1:80"\non_change = "close"\n'
+    old = loaded(f'{web}targets = "10.0.0.1:80"', tmp_path)
+    new = loaded(f'{web}pool = "app"\n[pools.app]\ntargets = "10.0.0.1:80"', tmp_path)
+    target = old.listeners[0].targets[0]
+    assert [str(change) for change in changes_between(old, new, [LiveCount("web", False, target, 2)])] == [
+        '~ listener web: pool not set -> "app"'
+    ]
+    assert effect(old.listeners[0], new.listeners[0], target) is OnChange.KEEP

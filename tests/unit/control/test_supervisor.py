@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from relayd.address import Family, InetAddress, NameAddress
-from relayd.channel.messages import Resolved
+from relayd.channel.messages import Resolved, TargetFailures, TargetStates
 from relayd.control.heartbeat import REPORT_TICKS, START_TICKS
 from relayd.control.supervisor import Supervisor, WorkersFailed
 from relayd.log.events import Event
-from relayd.spec import Log, Spec
+from relayd.spec import Log, Spec, TargetState
 
 FAKE = Path(__file__).with_name("fake_worker.py")
 DEADLINE_S = 10.0
@@ -29,7 +29,9 @@ class Bench:
         self.said: list[tuple[Event, dict[str, Any]]] = []
         self._more = asyncio.Event()
         spec = Spec(workers, 30.0, Log("info", "auto", access=False), ())
-        self.supervisor = Supervisor(spec, lambda _: sockets, self._say, (sys.executable, "-S", str(FAKE), fault))
+        self.failures: list[TargetFailures] = []
+        command = (sys.executable, "-S", str(FAKE), fault)
+        self.supervisor = Supervisor(spec, lambda _: sockets, self._say, command, on_failures=self.failures.append)
 
     def _say(self, event: Event, message: str, **fields: Any) -> None:
         self.said.append((event, {"message": message, **fields}))
@@ -150,6 +152,24 @@ def test_a_killed_worker_is_replaced_and_its_counts_stay() -> None:
 
     bench = supervised("none", scenario, workers=2)
     assert len(set(bench.pids())) == 3
+
+
+def test_every_worker_knows_the_states_of_targets_now_and_later() -> None:
+    async def scenario(bench: Bench) -> None:
+        supervisor = bench.supervisor
+        await supervisor.boot()
+        states = TargetStates((TargetState("web", "192.0.2.1:80", up=False),))
+        supervisor.states(states)
+        await bench.until(lambda: len(bench.failures) == 2)
+        supervisor.states(states)  # no news
+        os.kill(bench.pids()[0], signal.SIGKILL)
+        await bench.wait_for(Event.WORKER_STARTED, 3)
+        await bench.until(lambda: len(bench.failures) == 3)
+        supervisor.states(TargetStates(()))
+        await bench.until(lambda: len(bench.failures) == 5)
+
+    bench = supervised("none", scenario, workers=2)
+    assert [len(each.failures) for each in bench.failures] == [1, 1, 1, 0, 0]
 
 
 def test_a_crash_loop_slows_down_and_says_so() -> None:

@@ -28,6 +28,7 @@ def accepted(table: str, key: str, value: str) -> bool:
         "keepalive as a table": f"[defaults]\nkeepalive = {{ {key} = {value} }}",
         "[listeners.NAME]": f"[listeners.x]\n{key} = {value}",
         "[listeners.NAME] and [defaults]": f"[defaults]\n{key} = {value}",
+        "[pools.NAME], [listeners.NAME] and [defaults]": f"[pools.x]\n{key} = {value}",
     }
     text = where.get(table, f"{table}\n{key} = {value}")
     try:
@@ -73,7 +74,8 @@ def test_everything_is_said(table: str, key: Key) -> None:
     assert key.meaning[0].isupper() or key.meaning.startswith(("host:", "auto ", "client:"))
     assert key.meaning.endswith(".")
     assert "Default:" not in key.meaning
-    assert (key.default == "") == (key.name in ("bind", "targets", "address"))
+    required = {("[listeners.NAME]", "bind"), ("[pools.NAME]", "targets"), ("A target as a table", "address")}
+    assert (key.default == "") == ((table, key.name) in required)
 
 
 def test_for_what_it_is() -> None:

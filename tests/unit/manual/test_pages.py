@@ -13,7 +13,7 @@ from manual.keys import tables
 
 from relayd.cli import verbs
 from relayd.config import load
-from relayd.config.model import Configuration, ListenerTable, Shared
+from relayd.config.model import Configuration, ListenerTable, PoolKeys, Shared
 from relayd.config.schema import schema
 from relayd.log.events import Event
 from relayd.outcomes import Drop, Outcome
@@ -57,10 +57,11 @@ def test_apropos_finds_it(page: Path) -> None:
 def test_every_key_of_every_table_is_there_once() -> None:
     shown = [key.name for table in tables() for key in table.keys]
     whole = schema()
-    tables_of_file = {"daemon", "log", "admin", "defaults", "listeners"}
+    tables_of_file = {"daemon", "log", "admin", "defaults", "listeners", "pools"}
+    inherited = {"ListenerTable": Shared, "Shared": PoolKeys}
     meant = [*(set(whole["properties"]) - tables_of_file)]
     for name, table in whole["definitions"].items():
-        own = set(table["properties"]) - (set(Shared.model_fields) if name == "ListenerTable" else set())
+        own = set(table["properties"]) - (set(inherited[name].model_fields) if name in inherited else set())
         meant += sorted(own)
     assert sorted(shown) == sorted(meant)
     assert set(Configuration.model_fields) == set(whole["properties"])

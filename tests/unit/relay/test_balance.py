@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.relay import balance
-from relayd.relay.balance import Balancer, LeastConnections, RoundRobin, balancer, table_size
+from relayd.relay import maglev
+from relayd.relay.balance import Balancer, LeastConnections, RoundRobin, balancer
+from relayd.relay.maglev import table_size
 from relayd.spec import WEIGHT_MAX, Balance
 
 KINDS = pytest.mark.parametrize("kind", Balance, ids=lambda kind: kind.value)
@@ -165,6 +166,62 @@ def test_a_member_that_stays_may_be_another_object(kind: Balance, weights: list[
         picked = chooser.pick(KEY)
         assert picked is not None
         assert picked is again[picked.label]
+
+
+@KINDS
+@settings(deadline=None)
+@given(weights=LIGHT, data=st.data())
+def test_nobody_is_sent_to_who_sits_out(kind: Balance, weights: list[int], data: st.DataObject) -> None:
+    chooser = of(kind, nodes(weights))
+    everybody = {member.label for member in chooser.order()}
+    some = st.sets(st.sampled_from(sorted(everybody)))
+    for out, excluded, change in data.draw(st.lists(st.tuples(some, some, st.booleans()), max_size=20)):
+        chooser.sit_out(out)
+        if change:
+            chooser.change(chooser.order())
+        picked = chooser.pick(KEY, excluded)
+        assert (picked is None) == (everybody <= out | excluded)
+        assert picked is None or picked.label not in out | excluded
+        assert chooser.size == len(weights)
+        assert {member.label for member in chooser.order()} == everybody
+
+
+@KINDS
+def test_who_went_while_sitting_out_and_comes_again_does_not_sit_out(kind: Balance) -> None:
+    chooser = of(kind, nodes([1, 1]))
+    chooser.sit_out({"0"})
+    chooser.change(nodes([1], first=1))
+    chooser.change(nodes([1, 1]))
+    assert set(labels(chooser, 1, excluded=("1",))) == {"0"}
+
+
+@pytest.mark.parametrize("weights", [[1, 1, 1], [1, 2, 3]], ids=["equal", "mixed"])
+def test_who_sat_out_comes_back_without_a_burst(weights: list[int]) -> None:
+    chooser = of(Balance.ROUND_ROBIN, nodes(weights))
+    chooser.sit_out({"2"})
+    labels(chooser, 100)
+    chooser.sit_out(set())
+    after = Counter(labels(chooser, sum(weights)))
+    assert abs(after["2"] - weights[2]) <= 1
+
+
+def test_who_sits_out_moves_no_other_client_of_source_hash() -> None:
+    chooser = of(Balance.SOURCE_HASH, nodes([1] * 100))
+    before = {key: chooser.pick(key) for key in keys(2000)}
+    chooser.sit_out({"7"})
+    after = {key: chooser.pick(key) for key in before}
+    assert all(after[key] is member for key, member in before.items() if member is not None and member.label != "7")
+    assert len({member.label for key, member in after.items() if member and before[key] is not member}) > 5
+    chooser.sit_out(set())
+    assert before == {key: chooser.pick(key) for key in before}
+
+
+def test_the_order_of_first_is_the_same_after_somebody_sat_out() -> None:
+    chooser = of(Balance.FIRST, nodes([1, 1]))
+    chooser.sit_out({"0"})
+    assert labels(chooser, 1) == ["1"]
+    chooser.sit_out(set())
+    assert labels(chooser, 1) == ["0"]
 
 
 # Round robin.
@@ -530,7 +587,7 @@ def test_a_table_for_equal_weights_is_that_of_the_paper(members: int) -> None:
     size = table_size([1] * members)
     permutations = []
     for backend in backends:
-        offset, skip = balance._hash(backend.label, b"offset") % size, balance._hash(backend.label, b"skip")
+        offset, skip = maglev._hash(backend.label, b"offset") % size, maglev._hash(backend.label, b"skip")
         permutations.append([(offset + entry * (skip % (size - 1) + 1)) % size for entry in range(size)])
         assert len(set(permutations[-1])) == size
     expected = [-1] * size
@@ -538,7 +595,7 @@ def test_a_table_for_equal_weights_is_that_of_the_paper(members: int) -> None:
     for turn in range(size):
         at = next(entry for entry in following[turn % members] if expected[entry] < 0)
         expected[at] = turn % members
-    assert list(balance._maglev(backends)) == expected
+    assert list(maglev._maglev(backends)) == expected
 
 
 def test_workers_agree_whatever_they_have_seen() -> None:
@@ -593,7 +650,7 @@ def test_clients_of_an_excluded_one_are_spread_by_weight() -> None:
 )
 def test_entries_are_shared_by_weight(weights: list[int], off: float) -> None:
     members = nodes(weights)
-    table = balance._maglev(members)
+    table = maglev._maglev(members)
     assert len(table) == table_size(weights)
     counts = Counter(table)
     for index, weight in enumerate(weights):
@@ -605,7 +662,7 @@ def test_entries_are_shared_by_weight(weights: list[int], off: float) -> None:
 def test_nobody_is_without_an_entry() -> None:
     weights = [1, *[WEIGHT_MAX] * 1200]
     assert sum(weights) > 2 * table_size(weights)  # the lightest has a right to less than half of one
-    assert len(set(balance._maglev(nodes(weights)))) == 1201
+    assert len(set(maglev._maglev(nodes(weights)))) == 1201
 
 
 def test_sizes_are_primes_and_large_enough() -> None:
@@ -621,13 +678,13 @@ def test_sizes_are_primes_and_large_enough() -> None:
 
 def test_a_table_is_made_for_the_first_client_and_kept_while_it_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    build = balance._maglev
+    build = maglev._maglev
 
     def counted(members: Sequence[Node]) -> Sequence[int]:
         made.append(len(members))
         return build(members)
 
-    monkeypatch.setattr(balance, "_maglev", counted)
+    monkeypatch.setattr(maglev, "_maglev", counted)
     chooser = of(Balance.SOURCE_HASH, BACKENDS)
     chooser.change(BACKENDS[:3])
     assert made == []
@@ -643,12 +700,12 @@ def test_a_table_is_made_for_the_first_client_and_kept_while_it_is_right(monkeyp
 def test_sets_of_the_same_members_have_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = of(Balance.SOURCE_HASH, BACKENDS), of(Balance.SOURCE_HASH, BACKENDS[::-1])
     labels(one, 1)
-    monkeypatch.setattr(balance, "_maglev", None)
+    monkeypatch.setattr(maglev, "_maglev", None)
     labels(other, 1)
-    tables = len(balance._tables)
+    tables = len(maglev._tables)
     assert tables > 0
     del one, other
-    assert len(balance._tables) == tables - 1
+    assert len(maglev._tables) == tables - 1
 
 
 # First.

@@ -6,7 +6,7 @@ import pytest
 
 from relayd.address import Family, InetAddress, NameAddress
 from relayd.relay.balance import RoundRobin
-from relayd.relay.group import Choice, Group, Groups, client_key
+from relayd.relay.group import Choice, Group, Groups, Rules, client_key
 from relayd.spec import Balance, PortRule, Share, Target
 
 NAME = NameAddress("app.example.com", 80)
@@ -18,7 +18,7 @@ def inet(number: int) -> InetAddress:
 
 def group(*shares: Share, balance: Balance = Balance.ROUND_ROBIN) -> Group:
     """Of the targets 1, 2, 3 and so on."""
-    return Group([Target(inet(number)) for number, _ in enumerate(shares, 1)], 0, 0, balance, shares)
+    return Group([Target(inet(number)) for number, _ in enumerate(shares, 1)], 0, 0, Rules(balance, shares))
 
 
 def number_of(choice: Choice | None) -> int:
@@ -38,7 +38,7 @@ def test_weights_are_exact() -> None:
 
 
 def test_every_address_of_a_name_has_its_weight() -> None:
-    chooser = Group([Target(NAME), Target(inet(9))], 0, 0, Balance.ROUND_ROBIN, (Share(2), Share()))
+    chooser = Group([Target(NAME), Target(inet(9))], 0, 0, Rules(shares=(Share(2), Share())))
     chooser.resolved(NAME, (inet(1), inet(2)))
     assert Counter(numbers(chooser, 5)) == {1: 2, 2: 2, 9: 1}
     chooser.resolved(NAME, (inet(2), inet(3)))
@@ -66,9 +66,9 @@ def test_a_backup_that_is_none_any_more() -> None:
     for choice in (first, first, backup):
         chooser.begun(choice)
     targets = [Target(inet(1)), Target(inet(2))]
-    chooser.retarget(targets, Balance.LEAST_CONNECTIONS, ())
+    chooser.retarget(targets, Rules(Balance.LEAST_CONNECTIONS))
     assert numbers(chooser, 1) == [2]  # it has one, and the other two
-    chooser.retarget(targets, Balance.LEAST_CONNECTIONS, (Share(backup=True), Share()))
+    chooser.retarget(targets, Rules(Balance.LEAST_CONNECTIONS, (Share(backup=True), Share())))
     assert numbers(chooser, 3) == [2, 2, 2]
     for choice in (first, first, backup):
         chooser.ended(choice)
@@ -80,7 +80,7 @@ def test_what_has_begun_is_known_to_another_balance() -> None:
     for choice in begun:
         chooser.begun(choice)
     targets = [Target(inet(number)) for number in (1, 2, 3)]
-    chooser.retarget(targets, Balance.LEAST_CONNECTIONS)
+    chooser.retarget(targets, Rules(Balance.LEAST_CONNECTIONS))
     assert numbers(chooser, 1) == [3]
     for choice in begun:
         chooser.ended(choice)
@@ -89,7 +89,7 @@ def test_what_has_begun_is_known_to_another_balance() -> None:
 
 
 def test_the_first_that_does_not_fail_is_that_of_the_file_whatever_a_name_resolves_to() -> None:
-    chooser = Group([Target(NAME), Target(inet(9))], 0, 0, Balance.FIRST)
+    chooser = Group([Target(NAME), Target(inet(9))], 0, 0, Rules(Balance.FIRST))
     assert numbers(chooser, 2) == [9, 9]
     chooser.resolved(NAME, (inet(1),))
     assert numbers(chooser, 2) == [1, 1]
@@ -110,7 +110,9 @@ def test_no_look_at_every_target_to_know_how_many_there_are(monkeypatch: pytest.
 
 
 def test_a_client_has_its_target() -> None:
-    one, other = (Groups([Target(inet(n)) for n in range(1, 6)], Balance.SOURCE_HASH).at(80, 0) for _ in range(2))
+    one, other = (
+        Groups([Target(inet(n)) for n in range(1, 6)], Rules(Balance.SOURCE_HASH)).at(80, 0) for _ in range(2)
+    )
     assert one.keyed
     seen: Counter[int] = Counter()
     for number in range(500):
@@ -123,10 +125,10 @@ def test_a_client_has_its_target() -> None:
 
 def test_each_port_has_its_shares() -> None:
     targets = [Target(InetAddress(Family.INET, f"192.0.2.{n}", 0), PortRule.OFFSET, 1) for n in (1, 2)]
-    groups = Groups(targets, Balance.ROUND_ROBIN, (Share(3), Share()))
+    groups = Groups(targets, Rules(shares=(Share(3), Share())))
     for port in (5000, 5001):
         assert Counter(numbers(groups.at(port, 0), 4)) == {1: 3, 2: 1}
-    groups.retarget(targets, Balance.ROUND_ROBIN, ())
+    groups.retarget(targets)
     assert Counter(numbers(groups.at(5000, 0), 4)) == {1: 2, 2: 2}
 
 
@@ -141,12 +143,12 @@ def test_the_ports_of_a_range_send_a_client_to_the_same_host_by_one_table(
 ) -> None:
     # 10,000 tables would be up to gigabytes, and each takes time that the loop does not have.
     targets = following(rule, offset, port)
-    groups = Groups(targets, Balance.SOURCE_HASH)
+    groups = Groups(targets, Rules(Balance.SOURCE_HASH))
     groups.resolved(NameAddress("app.example.com", port), (InetAddress(Family.INET, "192.0.2.9", port),))
     clients = [f"198.51.100.{number}".encode() for number in range(200)]
     first = [number_of(groups.at(5000, 0).pick(key=key)) for key in clients]
     assert set(first) == {1, 2, 3, 9}
-    monkeypatch.setattr("relayd.relay.balance._maglev", None)
+    monkeypatch.setattr("relayd.relay.maglev._maglev", None)
     for index in (1, 2, 500):
         assert [number_of(groups.at(5000 + index, index).pick(key=key)) for key in clients] == first
 
@@ -154,7 +156,7 @@ def test_the_ports_of_a_range_send_a_client_to_the_same_host_by_one_table(
 def test_two_rules_for_one_host_are_two() -> None:
     host = InetAddress(Family.INET, "192.0.2.1", 0)
     targets = [Target(host, PortRule.OFFSET, 7), Target(host, PortRule.OFFSET, 8), Target(inet(1))]
-    chooser = Groups(targets, Balance.SOURCE_HASH).at(5000, 0)
+    chooser = Groups(targets, Rules(Balance.SOURCE_HASH)).at(5000, 0)
     assert len({choice.port for choice in (chooser.pick(key=str(n).encode()) for n in range(50)) if choice}) == 3
 
 
