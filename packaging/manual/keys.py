@@ -8,18 +8,18 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from relayd.config import listeners
+from relayd.config.check_table import CheckTable
+from relayd.config.forms import Form, Table
 from relayd.config.model import (
     AdminTable,
     Configuration,
     DaemonTable,
-    Form,
     KeepaliveTable,
     ListenerTable,
     LogTable,
     PoolKeys,
     PoolTable,
     Shared,
-    Table,
     TargetTable,
 )
 from relayd.config.schema import schema
@@ -77,6 +77,7 @@ def tables() -> tuple[KeyTable, ...]:
             _keys(PoolTable, of_pools, applies=True),
         ),
         KeyTable("A target as a table", _meaning(TargetTable), _keys(TargetTable)),
+        KeyTable("health_check as a table", _meaning(CheckTable), _keys(CheckTable)),
         KeyTable("keepalive as a table", _meaning(KeepaliveTable), _keys(KeepaliveTable)),
     )
 

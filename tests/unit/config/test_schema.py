@@ -48,6 +48,13 @@ def test_accepts_every_file_of_the_project(path: Path) -> None:
         'bind = ["systemd:web", "systemd:relayd.socket"]\ntargets = "x:1"',
         'bind = ":1"\ntargets = "x:1"\n[admin]\nlisten = []',
         'bind = ":1"\npool = "a.b"\n[pools."a.b"]\ntargets = ["x:1", {address = "y:1", weight = 2}]\nbalance = "first"',
+        'bind = ":1"\ntargets = {address = "x:1", max_connections = 5}\nhealth_check = "off"\nmax_ejected = "100%"',
+        'bind = ":1"\ntargets = "x:1"\nhealth_check = {type = "tcp", send = {hex = "0d0A"}, expect = "x"}',
+        'bind = ":1"\ntargets = "x:1"\nhealth_check = {type = "stream", rise = 1, fall = 1}\nfail_open = true',
+        'bind = ":1"\ntargets = "x:1"\nhealth_check = {type = "dgram", send = "a", expect = {regex = "b"}, port = 7}',
+        'bind = ":1"\ntargets = "x:1"\nhealth_check = {type = "http", path = "/a?b", method = "HEAD", status = 204}',
+        'bind = ":1"\ntargets = "x:1"\nhealth_check = {type = "http", host = "a.b", status = ["200-299", 301]}',
+        'bind = ":1"\ntargets = "x:1"\nhealth_check = {type = "exec", command = ["/bin/true"]}\nslow_start = "30s"',
         'bind = [":1-2", "[::]:1-2", "x:3-4"]\ntargets = ["x:1-2", "[::1]:3-4", "x:+1", "[::1]:+1", "x", "[::1]"]',
     ],
 )
@@ -77,6 +84,19 @@ def test_accepts(line: str) -> None:
         "keepalive = {idle = 5}",
         "dial_attempts = true",
         'on_change = "stay"',
+        'health_check = "on"',
+        "health_check = {}",
+        'health_check = {type = "icmp"}',
+        'health_check = {type = "tcp", rise = 0}',
+        'health_check = {type = "tcp", expect = {regexp = "a"}}',
+        'health_check = {type = "tcp", send = {hex = "0"}}',
+        'health_check = {type = "tcp", send = ""}',
+        'health_check = {type = "http", status = 600}',
+        'health_check = {type = "http", status = "2xx"}',
+        'health_check = {type = "http", path = "health"}',
+        'health_check = {type = "exec", command = "/bin/true"}',
+        'max_ejected = "101%"',
+        "max_ejected = 50",
     ],
 )
 def test_refuses(line: str) -> None:
@@ -127,7 +147,7 @@ def tables(node: Any) -> Iterator[dict[str, Any]]:
 
 def test_every_key_is_described_and_no_table_is_open() -> None:
     found_tables = list(tables(schema()))
-    assert len(found_tables) == 9
+    assert len(found_tables) == 10
     for table in found_tables:
         assert table["additionalProperties"] is False
         for name, key in table["properties"].items():
