@@ -8,11 +8,12 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from relayd.config import listeners
+from relayd.config.check_table import CheckTable
+from relayd.config.forms import Form, Table
 from relayd.config.model import (
     AdminTable,
     Configuration,
     DaemonTable,
-    Form,
     KeepaliveTable,
     ListenerTable,
     LogTable,
@@ -20,7 +21,6 @@ from relayd.config.model import (
     PoolTable,
     ResolveTable,
     Shared,
-    Table,
     TargetTable,
 )
 from relayd.config.schema import schema
@@ -79,6 +79,7 @@ def tables() -> tuple[KeyTable, ...]:
         ),
         KeyTable("A target as a table", _meaning(TargetTable), _keys(TargetTable)),
         KeyTable("resolve", _meaning(ResolveTable), _keys(ResolveTable)),
+        KeyTable("health_check as a table", _meaning(CheckTable), _keys(CheckTable)),
         KeyTable("keepalive as a table", _meaning(KeepaliveTable), _keys(KeepaliveTable)),
     )
 

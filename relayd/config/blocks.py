@@ -86,7 +86,7 @@ class _Named(Generic[T]):
         entries = self.table.targets or ()
         return (
             tuple(Target(each.address.address, each.address.rule, each.address.offset) for each in entries),
-            tuple(Share(each.weight, each.backup) for each in entries),
+            tuple(Share(each.weight, each.backup, each.max_connections) for each in entries),
         )
 
     @functools.cached_property

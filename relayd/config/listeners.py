@@ -17,7 +17,7 @@ from relayd.address import (
     SystemdAddress,
     UnixAddress,
 )
-from relayd.config import machine, passed, targets
+from relayd.config import health, machine, passed, targets
 from relayd.config.blocks import Block, Pool
 from relayd.config.model import KeepaliveTable, PoolKeys, Shared, built_in
 from relayd.config.ports import BindEntry
@@ -85,7 +85,7 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
     problems = list(_required(block))
     binds, sources = _binds(block, inventory, problems)
     goals, shares, goal_sources = _targets(block, binds, problems)
-    useless = {**_useless(block, binds, goals), **_of_other_types(block)}
+    useless = {**_useless(block, binds, goals), **_of_other_types(block), **health.useless(block)}
     keys = _effective(block, useless, problems)
     if block.pool is None:
         problems += of_targets(block)
@@ -100,6 +100,7 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
         on_change=OnChange(keys.on_change) if keys.on_change else None,
         balance=Balance(keys.balance),
         shares=shares,
+        health=health.build(keys),
         pool=block.pool.name if block.pool else "",
         resolve=_resolve(keys),
     )
@@ -178,6 +179,7 @@ def _targets(
 
 def of_targets(home: Block | Pool) -> Iterator[Problem]:
     """What is wrong with the targets that stand in `home`, whoever is sent to them."""
+    yield from health.of_home(home)
     entries = home.table.targets or ()
     if entries and all(table.backup for table in entries):
         yield home.problem("targets", "every target is a backup; one at least is not", index=0)
@@ -194,7 +196,8 @@ def of_targets(home: Block | Pool) -> Iterator[Problem]:
         name = str(table.address)
         if first.setdefault(name, share) != share:
             message = (
-                f"{quote(name)} is there already, with another weight or backup; a target is one, with one of each"
+                f"{quote(name)} is there already, with another weight, backup or max_connections; a target is one, "
+                "with one of each"
             )
             yield home.problem("targets", message, index=index)
 

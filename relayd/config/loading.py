@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from relayd import spec
-from relayd.config import admin, faults, machine, pools, warning
+from relayd.config import admin, faults, health, machine, pools, warning
 from relayd.config.blocks import Block, Pool
 from relayd.config.conflicts import Bindings, loops
 from relayd.config.document import Document, UnreadableError, read
 from relayd.config.listeners import Built, build
-from relayd.config.model import AdminTable, Configuration, DaemonTable, LogTable, Shared
+from relayd.config.model import AdminTable, Configuration, DaemonTable, LogTable, PoolKeys, Shared
 from relayd.config.positions import Path as Keys
 from relayd.config.problems import ConfigError, Problem, quote, quote_short
 from relayd.spec.passed import Inventory
@@ -73,6 +73,7 @@ def load(path: Path, passed: Inventory | None = None) -> Loaded:
     for one in built:
         problems += one.problems
     problems += pools.problems(merged.pools, built)
+    problems += health.of_tables(_pool_tables(merged))
     bindings = Bindings(built, passed or {})
     problems += bindings.conflicts()
     problems += loops(built, bindings)
@@ -82,11 +83,12 @@ def load(path: Path, passed: Inventory | None = None) -> Loaded:
     if problems:
         raise ConfigError(_in_order(problems, merged.parts))
     model = _one_model(merged)
+    loaded = _spec(model, built)
     return Loaded(
-        spec=_spec(model, built),
+        spec=loaded,
         model=model,
         files=tuple(part.path for part in merged.parts),
-        warnings=tuple(_warnings(merged, built)),
+        warnings=tuple(_warnings(merged, built, loaded.workers)),
         sha256=_digest(merged.parts),
     )
 
@@ -261,13 +263,23 @@ def _spec(model: Configuration, built: list[Built]) -> spec.Spec:
     )
 
 
-def _warnings(merged: _Merge, built: list[Built]) -> list[Problem]:
+def _pool_tables(merged: _Merge) -> list[tuple[Document, Keys, PoolKeys]]:
+    """All that can say what a pool says, with its place."""
+    tables: list[tuple[Document, Keys, PoolKeys]] = [
+        (part.document, ("defaults",), part.model.defaults) for part in merged.parts if part.model.defaults
+    ]
+    blocks: list[Block | Pool] = [*merged.pools.values(), *merged.blocks.values()]
+    return [*tables, *((block.document, block.path, block.table) for block in blocks)]
+
+
+def _warnings(merged: _Merge, built: list[Built], workers: int) -> list[Problem]:
     """What will not stop relayd now, and may not be what was meant."""
     tables: list[tuple[Document, Keys, Shared]] = [
         (part.document, ("defaults",), part.model.defaults) for part in merged.parts if part.model.defaults
     ]
     tables += [(one.block.document, one.block.path, one.block.table) for one in built]
     found = [*warning.of_keys(tables), *warning.of_binds(built), *warning.of_backups(built)]
+    found += warning.of_limits(built, workers)
     found += warning.of_unused(merged.pools.values(), built)
     return _in_order(found, merged.parts)
 

@@ -6,28 +6,31 @@ write.
 """
 
 import functools
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainValidator,
-    Tag,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, PlainValidator, Tag, model_validator
 
 from relayd.address import InetAddress, SocketAddress
 from relayd.config import values
+from relayd.config.check_table import CheckValue, Percent
+from relayd.config.forms import (
+    DURATION,
+    LONGEST,
+    OFF,
+    OR_OFF,
+    Duration,
+    Form,
+    PositiveDuration,
+    Table,
+    Timeout,
+    lasting,
+    one_or_more,
+    schema_of,
+)
 from relayd.config.ports import BindEntry, TargetEntry
-from relayd.config.units import DURATION_MAX_MS, DURATION_PATTERN, format_duration
+from relayd.config.units import format_duration
 from relayd.spec import WEIGHT_MAX
 
-_OFF = {"const": "off"}
-_DURATION = {"type": "string", "pattern": DURATION_PATTERN}
 _HOST, _PORTS = r"\[[^\]]+\]|[^:\s/\[\]]", r":[0-9]{1,5}(-[0-9]{1,5})?"
 _SERVICE = r"srv:[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}"
 _ADDRESS = {"type": "string", "pattern": rf"^(unix:[/@].+|{_SERVICE}|({_HOST}+)({_PORTS}|:\+[0-9]{{1,5}})?)$"}
@@ -36,107 +39,72 @@ _ADMIN = {"type": "string", "pattern": rf"^(unix:[/@].+|({_HOST}*):[0-9]{{1,5}})
 _TYPE = {"enum": ["stream", "dgram", "tcp", "udp"]}
 
 
-def _schema(*alternatives: dict[str, object]) -> WithJsonSchema:
-    return WithJsonSchema(dict(alternatives[0]) if len(alternatives) == 1 else {"anyOf": list(alternatives)})
-
-
-class Form(NamedTuple):
-    """How people are told to write a value that its type alone does not explain. pydantic passes over it."""
-
-    text: str
-
-
-def _lasting(shortest: str, longest: str, also: str = "") -> Form:
-    """Durations from `shortest` to `longest`."""
-    return Form(f'duration, `"{shortest}"` to `"{longest}"`{also}')
-
-
-def _one_or_more(what: str, most: int) -> Form:
-    return Form(f"{what}, or an array of up to {most} of them")
-
-
-_OR_OFF = ', or `"off"`'
-_LONGEST = format_duration(DURATION_MAX_MS)
 _KERNEL_LONGEST = f"{values.KEEPALIVE_MAX_S}s"
 
-Duration: TypeAlias = Annotated[int, PlainValidator(values.duration), _schema(_DURATION), _lasting("0s", _LONGEST)]
-PositiveDuration: TypeAlias = Annotated[
-    int, PlainValidator(values.positive_duration), _schema(_DURATION), _lasting("1ms", _LONGEST)
-]
-Timeout: TypeAlias = Annotated[
-    int | Literal["off"], PlainValidator(values.timeout), _schema(_DURATION, _OFF), _lasting("1ms", _LONGEST, _OR_OFF)
-]
 Ttl: TypeAlias = Annotated[
     int,
     PlainValidator(values.ttl),
-    _schema(_DURATION),
-    _lasting(format_duration(values.TTL_MIN_MS), _LONGEST),
+    schema_of(DURATION),
+    lasting(format_duration(values.TTL_MIN_MS), LONGEST),
 ]
 UserTimeout: TypeAlias = Annotated[
     int | Literal["off"],
     PlainValidator(values.user_timeout),
-    _schema(_DURATION, _OFF),
-    _lasting("1ms", format_duration(values.USER_TIMEOUT_MAX_MS), _OR_OFF),
+    schema_of(DURATION, OFF),
+    lasting("1ms", format_duration(values.USER_TIMEOUT_MAX_MS), OR_OFF),
 ]
 KernelSeconds: TypeAlias = Annotated[
     int,
     PlainValidator(values.kernel_seconds),
-    _schema(_DURATION),
-    _lasting("1s", _KERNEL_LONGEST, ", whole seconds"),
+    schema_of(DURATION),
+    lasting("1s", _KERNEL_LONGEST, ", whole seconds"),
 ]
 DeferAccept: TypeAlias = Annotated[
     int | Literal["off"],
     PlainValidator(values.kernel_seconds_or_off),
-    _schema(_DURATION, _OFF),
-    _lasting("1s", _KERNEL_LONGEST, f", whole seconds{_OR_OFF}"),
+    schema_of(DURATION, OFF),
+    lasting("1s", _KERNEL_LONGEST, f", whole seconds{OR_OFF}"),
 ]
-BindText: TypeAlias = Annotated[BindEntry, PlainValidator(values.bind_address), _schema(_BIND)]
+BindText: TypeAlias = Annotated[BindEntry, PlainValidator(values.bind_address), schema_of(_BIND)]
 TargetAddress: TypeAlias = Annotated[
-    TargetEntry, PlainValidator(values.target_address), _schema(_ADDRESS), Form("address")
+    TargetEntry, PlainValidator(values.target_address), schema_of(_ADDRESS), Form("address")
 ]
-AdminAddress: TypeAlias = Annotated[SocketAddress, PlainValidator(values.admin_address), _schema(_ADMIN)]
+AdminAddress: TypeAlias = Annotated[SocketAddress, PlainValidator(values.admin_address), schema_of(_ADMIN)]
 Source: TypeAlias = Annotated[
     InetAddress,
     PlainValidator(values.source_address),
-    _schema({"type": "string"}),
+    schema_of({"type": "string"}),
     Form("numeric address without a port"),
 ]
 Mode: TypeAlias = Annotated[
     int,
     PlainValidator(values.file_mode),
-    _schema({"type": "string", "pattern": values.MODE_PATTERN}),
+    schema_of({"type": "string", "pattern": values.MODE_PATTERN}),
     Form('three octal digits, `"000"` to `"0777"`'),
 ]
 _NAME_OR_NUMBER = Form("name, or a number in quotes")
 User: TypeAlias = Annotated[
-    int, PlainValidator(values.user), _schema({"type": "string", "minLength": 1}), _NAME_OR_NUMBER
+    int, PlainValidator(values.user), schema_of({"type": "string", "minLength": 1}), _NAME_OR_NUMBER
 ]
 Group: TypeAlias = Annotated[
-    int, PlainValidator(values.group), _schema({"type": "string", "minLength": 1}), _NAME_OR_NUMBER
+    int, PlainValidator(values.group), schema_of({"type": "string", "minLength": 1}), _NAME_OR_NUMBER
 ]
-_KERNEL_NAME = _schema({"type": "string", "pattern": values.KERNEL_NAME_PATTERN})
+_KERNEL_NAME = schema_of({"type": "string", "pattern": values.KERNEL_NAME_PATTERN})
 _KERNEL_NAME_FORM = Form("name, 1 to 15 characters")
 InterfaceName: TypeAlias = Annotated[str, PlainValidator(values.interface), _KERNEL_NAME, _KERNEL_NAME_FORM]
 Congestion: TypeAlias = Annotated[str, PlainValidator(values.congestion), _KERNEL_NAME, _KERNEL_NAME_FORM]
 Workers: TypeAlias = Annotated[
     int | Literal["auto"],
     PlainValidator(values.workers),
-    _schema({"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": values.WORKERS_MAX}),
+    schema_of({"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": values.WORKERS_MAX}),
     Form(f'integer, 1 to {values.WORKERS_MAX}, or `"auto"`'),
 ]
 ListenerType: TypeAlias = Annotated[
     tuple[str, ...],
     PlainValidator(values.listener_type),
-    _schema(_TYPE, {"type": "array", "items": _TYPE, "minItems": 1}),
+    schema_of(_TYPE, {"type": "array", "items": _TYPE, "minItems": 1}),
     Form('`"stream"` or `"tcp"`, `"dgram"` or `"udp"`, or an array of both'),
 ]
-
-
-class Table(BaseModel):
-    """A table of the file: only known keys, only the type that each key has."""
-
-    # defer_build: `relayd version` and `relayd --help` do not wait for validators that they never use.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class KeepaliveTable(Table):
@@ -210,6 +178,11 @@ class TargetTable(Table):
         False,
         description="Gets a client only once every target that is no backup has failed for it. Not for all targets.",
     )
+    max_connections: Annotated[int, Field(ge=1, le=values.SESSIONS_MAX)] | None = Field(
+        None,
+        description="Connections and sessions that it has at most, over all workers, each of which has its part. "
+        "Default: no limit.",
+    )
 
 
 Target: TypeAlias = Annotated[TargetTable, BeforeValidator(_target_form)]
@@ -219,7 +192,7 @@ Target: TypeAlias = Annotated[TargetTable, BeforeValidator(_target_form)]
 Targets: TypeAlias = Annotated[
     list[Target],
     BeforeValidator(values.one_or_many(1, values.TARGETS_MAX, str, dict)),
-    _one_or_more('address or `{ address = "..." }`', values.TARGETS_MAX),
+    one_or_more('address or `{ address = "..." }`', values.TARGETS_MAX),
 ]
 
 
@@ -242,6 +215,26 @@ class PoolKeys(Table):
         None,
         description="How host names and srv:NAME among the targets are resolved: to addresses of which family, and how "
         "often again.",
+    )
+
+    health_check: CheckValue | None = Field(
+        None,
+        description="Ask each target whether it is up, and send clients to those that are. A table says how.",
+    )
+    fail_open: bool | None = Field(
+        None,
+        description="Where checks find all targets down, clients are sent to them all the same. false: clients are "
+        "refused.",
+    )
+    max_ejected: Percent | None = Field(
+        None,
+        description="Of the targets that are not down, so many at most are passed over because clients have found them "
+        "failing.",
+    )
+    slow_start: Timeout | None = Field(
+        None,
+        description="A target that comes back gets its whole share after so long, and until then a growing part of it. "
+        "Not with balance = first.",
     )
 
 
@@ -350,6 +343,10 @@ BUILT_IN_TOML: dict[str, object] = {
     "dial_attempts": 3,
     "balance": "round_robin",
     "resolve": {"family": "any", "min_ttl": "1s", "max_ttl": "5m"},
+    "health_check": "off",
+    "fail_open": True,
+    "max_ejected": "50%",
+    "slow_start": "off",
     "connect_timeout": "5s",
     "idle_timeout": "1h",
     "half_close_timeout": "60s",
@@ -392,7 +389,7 @@ class ListenerTable(Shared):
         Annotated[
             list[BindText],
             BeforeValidator(values.one_or_many(1, values.BINDS_MAX, str)),
-            _one_or_more("address", values.BINDS_MAX),
+            one_or_more("address", values.BINDS_MAX),
         ]
         | None
     ) = Field(
@@ -448,7 +445,7 @@ class AdminTable(Table):
         Annotated[
             list[AdminAddress],
             BeforeValidator(values.one_or_many(0, values.ADMIN_MAX, str)),
-            _one_or_more("address", values.ADMIN_MAX),
+            one_or_more("address", values.ADMIN_MAX),
         ]
         | None
     ) = Field(
@@ -467,9 +464,9 @@ class Configuration(Table):
     """The configuration of relayd."""
 
     include: Annotated[
-        list[Annotated[str, PlainValidator(values.include_pattern), _schema({"type": "string", "minLength": 1})]],
+        list[Annotated[str, PlainValidator(values.include_pattern), schema_of({"type": "string", "minLength": 1})]],
         BeforeValidator(values.one_or_many(0, values.INCLUDES_MAX, str)),
-        _one_or_more("path or pattern", values.INCLUDES_MAX),
+        one_or_more("path or pattern", values.INCLUDES_MAX),
     ] = Field(
         default_factory=list, description="More files, relative to this one: paths or globs such as conf.d/*.toml."
     )

@@ -10,7 +10,19 @@ from relayd.address import Family, InetAddress, NameAddress, ServiceAddress, Sys
 from relayd.config.ports import target_text
 from relayd.config.problems import key_text, quote
 from relayd.config.units import format_duration
-from relayd.spec import Datagram, Listener, Resolve, SessionMode, Share, SocketOptions, Spec, Stream
+from relayd.spec import (
+    Balance,
+    Check,
+    CheckKind,
+    Datagram,
+    Listener,
+    Resolve,
+    SessionMode,
+    Share,
+    SocketOptions,
+    Spec,
+    Stream,
+)
 
 
 def to_toml(spec: Spec) -> str:
@@ -75,6 +87,13 @@ def _of_pool(listener: Listener) -> Iterator[str]:
         yield f"resolve = {_resolve(listener.resolve)}"
     if listener.stream is not None:
         yield f"dial_attempts = {listener.stream.dial_attempts}"
+    health = listener.health
+    yield f"health_check = {_check(health.check)}"
+    if health.check is not None:
+        yield f"fail_open = {_boolean(health.fail_open)}"
+    yield f'max_ejected = "{health.max_ejected}%"'
+    if listener.balance is not Balance.FIRST:
+        yield f"slow_start = {_duration(health.slow_start_s or None)}"
 
 
 def _listener(listener: Listener, *, whole: bool) -> Iterator[str]:
@@ -156,6 +175,50 @@ def _tcp(options: SocketOptions) -> Iterator[str]:
     yield f"nodelay = {_boolean(options.nodelay)}"
 
 
+def _check(check: Check | None) -> str:
+    """On one line, as a table in TOML before 1.1 has to be."""
+    if check is None:
+        return '"off"'
+    keys = {
+        "type": quote(check.kind.value),
+        "interval": _duration(check.interval_s),
+        "unhealthy_interval": _duration(check.unhealthy_interval_s),
+        "timeout": _duration(check.timeout_s),
+        "rise": str(check.rise),
+        "fall": str(check.fall),
+    }
+    if check.port is not None:
+        keys["port"] = str(check.port)
+    if check.kind is CheckKind.HTTP:
+        keys |= {"method": quote(check.method), "path": quote(check.path)}
+        if check.host is not None:
+            keys["host"] = quote(check.host)
+        keys["status"] = f"[{', '.join(map(_statuses, check.status))}]"
+    elif check.kind is CheckKind.EXEC:
+        keys["command"] = f"[{', '.join(map(quote, check.command))}]"
+    if check.send:
+        keys["send"] = _bytes(check.send)
+    if check.expect is not None:
+        keys["expect"] = _bytes(check.expect)
+    if check.expect_pattern is not None:
+        keys["expect"] = f"{{ regex = {quote(check.expect_pattern.encode('latin-1').decode())} }}"
+    return f"{{ {', '.join(f'{key} = {value}' for key, value in keys.items())} }}"
+
+
+def _statuses(ends: tuple[int, int]) -> str:
+    first, last = ends
+    return str(first) if first == last else f'"{first}-{last}"'
+
+
+def _bytes(characters: str) -> str:
+    """Bytes, one character for each, as the text that they are in UTF-8, or in hexadecimal."""
+    data = characters.encode("latin-1")
+    try:
+        return quote(data.decode())
+    except UnicodeDecodeError:
+        return f'{{ hex = "{data.hex()}" }}'
+
+
 def _duration(seconds: float | None) -> str:
     return '"off"' if seconds is None else f'"{format_duration(round(seconds * 1000))}"'
 
@@ -171,7 +234,8 @@ def _target(listener: Listener, index: int, ports: int) -> str:
         return address
     weight = f", weight = {share.weight}" if share.weight != 1 else ""
     backup = ", backup = true" if share.backup else ""
-    return f"{{ address = {address}{weight}{backup} }}"
+    most = f", max_connections = {share.max_connections}" if share.max_connections is not None else ""
+    return f"{{ address = {address}{weight}{backup}{most} }}"
 
 
 def _resolve(resolve: Resolve) -> str:

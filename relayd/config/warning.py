@@ -76,6 +76,21 @@ def of_backups(listeners: Sequence[Built]) -> Iterator[Problem]:
             yield built.block.home.problem("targets", message, help_text, built.target_sources[backups[0]])
 
 
+def of_limits(listeners: Sequence[Built], workers: int) -> Iterator[Problem]:
+    """Warnings about targets that some worker may send nobody to. One for a target of a pool."""
+    told: set[str] = set()
+    for built in listeners:
+        if built.listener.pool in told:
+            continue
+        told |= {built.listener.pool} - {""}
+        for index, share in enumerate(built.listener.shares):
+            limit = share.max_connections
+            if limit is not None and limit < workers:
+                message = f"max_connections is {limit}, of which some of the {workers} workers have none to give"
+                help_text = f"help: each worker has its part: set it to {workers} or more, or fewer daemon.workers"
+                yield built.block.home.problem("targets", message, help_text, built.target_sources[index])
+
+
 def of_unused(all_pools: Iterable[Pool], listeners: Sequence[Built]) -> Iterator[Problem]:
     """Warnings about pools that no listener shares."""
     shared = {built.listener.pool for built in listeners}

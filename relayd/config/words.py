@@ -4,6 +4,8 @@ import difflib
 import functools
 from typing import Any
 
+from relayd.config.check_table import CheckTable
+from relayd.config.forms import Table
 from relayd.config.model import (
     AdminTable,
     Configuration,
@@ -14,7 +16,6 @@ from relayd.config.model import (
     PoolKeys,
     PoolTable,
     Shared,
-    Table,
     TargetTable,
 )
 
@@ -36,6 +37,10 @@ LISTENER_WORDS = _meant(
         "type": "protocol proto kind network",
         "balance": "balancing algorithm lb_policy lb_method method strategy policy scheduler load_balancing balancer",
         "dial_attempts": "retries attempts tries max_retries",
+        "health_check": "check checks health healthcheck health_checks healthchecks active_health_check option_httpchk",
+        "fail_open": "failopen fail_closed allow_all_down panic",
+        "max_ejected": "max_ejection max_ejection_percent max_ejected_percent max_fails",
+        "slow_start": "slowstart warmup warm_up ramp_up",
         "nodelay": "tcp_nodelay no_delay",
         "keepalive": "so_keepalive keep_alive tcp_keepalive",
         "interface": "bind_device bindtodevice device iface",
@@ -67,6 +72,24 @@ _TARGET_WORDS = _meant(
         "address": "addr host server url endpoint target to",
         "weight": "w share priority ratio",
         "backup": "standby spare fallback secondary",
+        "max_connections": "maxconn max_conns max_conn connections limit",
+    }
+)
+#: Inside a table of `health_check`.
+_CHECK_WORDS = _meant(
+    {
+        "type": "kind protocol proto mode",
+        "interval": "inter every period frequency check_interval",
+        "unhealthy_interval": "downinter fastinter down_interval retry_interval",
+        "timeout": "check_timeout timeouts deadline",
+        "rise": "passes healthy healthy_threshold success_threshold successes",
+        "fall": "fails unhealthy unhealthy_threshold failure_threshold failures retries",
+        "send": "request payload data query",
+        "expect": "match response receive answer contains",
+        "path": "uri url endpoint location",
+        "host": "host_header hostname server_name",
+        "status": "status_code status_codes expect_status codes code",
+        "command": "cmd exec script program args",
     }
 )
 #: At the top of the file: a table where listeners are meant, or a section by another name.
@@ -99,6 +122,8 @@ def model_at(path: tuple[str | int, ...]) -> type[Table]:
     inside = path[2 if path[0] in ("listeners", "pools") else 1 : -1]
     if "keepalive" in inside:
         return KeepaliveTable
+    if "health_check" in inside:
+        return CheckTable
     if "targets" in inside:
         return TargetTable
     models: dict[str | int, type[Table]] = {
@@ -135,6 +160,8 @@ def _advice(model: type[Table], name: str) -> tuple[str, str]:
         )
     if model is TargetTable and lower in _TARGET_WORDS:
         return "unknown key", f"did you mean `{_TARGET_WORDS[lower]}`?"
+    if model is CheckTable and lower in _CHECK_WORDS:
+        return "unknown key", f"did you mean `{_CHECK_WORDS[lower]}`?"
     if model is AdminTable and lower in _ADMIN_WORDS:
         return "unknown key", f"did you mean `{_ADMIN_WORDS[lower]}`?"
     for section, other in _SECTION_OF:

@@ -19,6 +19,8 @@ __all__ = ["changes_between"]
 
 #: Keys of a listener that have lines of their own.
 _LISTS = ("bind", "targets")
+#: Keys that are about clients to come, and about where targets stand.
+_OF_POOLS = frozenset({"balance", "pool", "resolve", "health_check", "fail_open", "max_ejected", "slow_start"})
 
 
 def changes_between(old: Spec | None, new: Spec, live: Iterable[LiveCount] = ()) -> tuple[Change, ...]:
@@ -82,8 +84,7 @@ def _of_listener(old: Listener, new: Listener, live: "_Live", postponed: set[Pos
         if other_type and not (key in before and key in after):
             continue  # it comes or goes with its type
         late = Postpone(new.name, key) in postponed
-        # which are about those to come, and about where targets stand
-        unaffected = late or key in ("balance", "pool", "resolve")
+        unaffected = late or key in _OF_POOLS
         fate = NEEDS_RESTART if late else "" if unaffected else affected
         yield Change("~", new.name, _differs(key, before.get(key), after.get(key)), fate)
         affected = affected if unaffected else ""
@@ -94,6 +95,8 @@ def _shares(old: Share, new: Share) -> Iterator[str]:
         yield f"weight {old.weight} -> {new.weight}"
     if old.backup != new.backup:
         yield "is a backup now" if new.backup else "is no backup any more"
+    if old.max_connections != new.max_connections:
+        yield f"max_connections {old.max_connections or 'not set'} -> {new.max_connections or 'not set'}"
 
 
 def _lists(what: str, old: Sequence[str], new: Sequence[str]) -> Iterator[str]:

@@ -7,6 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relayd.config import ConfigError, Problem, load, machine
+from relayd.config.check_table import CheckTable
+from relayd.config.forms import Table
 from relayd.config.model import (
     AdminTable,
     Configuration,
@@ -14,7 +16,6 @@ from relayd.config.model import (
     KeepaliveTable,
     ListenerTable,
     LogTable,
-    Table,
 )
 
 VALID = """\
@@ -29,6 +30,7 @@ listen = ["unix:/run/relayd/admin.sock", "127.0.0.1:9600"]
 allow_remote = false
 [defaults]
 keepalive = {idle = "60s", interval = "10s", probes = 6}
+health_check = {type = "http", interval = "5s", path = "/health", status = ["200", 204, "301-302"], port = 8081}
 connect_timeout = "1h30m"
 [listeners.web]
 type = ["stream"]
@@ -57,6 +59,10 @@ pool = "app"
 targets = ["10.0.0.11:80", {address = "10.0.0.12", weight = 2}, {address = "a.example.com:+7", backup = true}]
 balance = "random"
 dial_attempts = 3
+health_check = {type = "udp", port = 7, send = {hex = "00ff"}, expect = {regex = "^[a-z]+"}, timeout = "1s"}
+fail_open = false
+max_ejected = "25%"
+slow_start = "30s"
 [listeners."a.b"]
 bind.nope = 2026-01-01 07:32:00
 targets = \"\"\"x\"\"\"
@@ -164,6 +170,7 @@ SECTIONS: list[tuple[str, type[Table]]] = [
     ("defaults", ListenerTable),
     ("listeners.web", ListenerTable),
     ("listeners.web.keepalive", KeepaliveTable),
+    ("listeners.web.health_check", CheckTable),
     ("pools.app", ListenerTable),
     ("", Configuration),
 ]

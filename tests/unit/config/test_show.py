@@ -16,7 +16,10 @@ from relayd.spec import (
     Balance,
     Bind,
     Binding,
+    Check,
+    CheckKind,
     Datagram,
+    Health,
     Keepalive,
     Listener,
     Log,
@@ -109,6 +112,55 @@ def followers(draw: st.DrawFn, ports: int) -> Target:
     return Target(replace(address, port=0), PortRule.OFFSET, draw(st.integers(0, 50_000)))
 
 
+bytes_sent = st.binary(min_size=1, max_size=20).map(lambda data: data.decode("latin-1"))
+patterns = st.sampled_from(["^220 ", "a|b", r"\d+", "é", '"']).map(lambda text: text.encode().decode("latin-1"))
+visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=12)
+
+
+@st.composite
+def healths(draw: st.DrawFn, to: tuple[Target, ...]) -> Health:
+    """What there may be about the targets `to`. What cannot apply is as built in."""
+    unchecked = Health(None, True, draw(st.integers(0, 100)), draw(st.sampled_from([0.0, 0.001, 30.0])))
+    kind = draw(st.none() | st.sampled_from(CheckKind))
+    if kind is None:
+        return unchecked
+    interval, unhealthy = draw(st.integers(100, 10**9)), draw(st.integers(100, 10**9))
+    unix = all(isinstance(target.address, UnixAddress) for target in to)
+    follow = kind is not CheckKind.EXEC and any(target.rule is not PortRule.FIXED for target in to)
+    ports = st.integers(1, 65_535)
+    check = Check(
+        kind,
+        interval / 1000,
+        unhealthy / 1000,
+        draw(st.integers(1, min(interval, unhealthy))) / 1000,
+        draw(st.integers(1, 1000)),
+        draw(st.integers(1, 1000)),
+        port=None if unix else draw(ports if follow else st.none() | ports),
+    )
+    if kind is CheckKind.HTTP:
+        statuses = st.tuples(st.integers(100, 599), st.integers(100, 599)).map(lambda ends: (min(ends), max(ends)))
+        check = replace(
+            check,
+            method=draw(st.sampled_from(["GET", "HEAD"])),
+            path=f"/{draw(visible)}",
+            host=draw(st.none() | visible),
+            status=tuple(draw(st.lists(statuses, min_size=1, max_size=3))),
+        )
+    elif kind is CheckKind.EXEC:
+        check = replace(check, command=("/bin/" + draw(file_names), *draw(st.lists(file_names, max_size=2))))
+    else:
+        check = replace(
+            check,
+            send=draw(bytes_sent if kind is CheckKind.UDP else st.just("") | bytes_sent),
+        )
+        check = draw(
+            st.just(check)
+            | bytes_sent.map(lambda expected: replace(check, expect=expected))
+            | patterns.map(lambda pattern: replace(check, expect_pattern=pattern))
+        )
+    return replace(unchecked, check=check, fail_open=draw(st.booleans()))
+
+
 @st.composite
 def listeners(draw: st.DrawFn, number: int, like: Listener | None = None) -> Listener:
     """A listener that meets no other: its port and its path are its number's. What cannot apply is as built in. It has
@@ -172,6 +224,7 @@ def listeners(draw: st.DrawFn, number: int, like: Listener | None = None) -> Lis
         datagram=draw(datagrams) if datagram else None,
         on_change=draw(st.none() | st.sampled_from(OnChange)),
         resolve=draw(resolves) if named else Resolve(),
+        health=draw(healths(to)),
     )
 
 
@@ -183,7 +236,14 @@ def some_sharing(draw: st.DrawFn) -> tuple[Listener, ...]:
     for one in (first, *(draw(listeners(number, draw(st.sampled_from([None, first])))) for number in range(1, 3))):
         if one.targets is first.targets:
             stream = one.stream and replace(one.stream, dial_attempts=attempts)
-            one = replace(one, pool=pool, stream=stream, balance=Balance.RANDOM, resolve=first.resolve)
+            one = replace(
+                one,
+                pool=pool,
+                stream=stream,
+                balance=Balance.RANDOM,
+                resolve=first.resolve,
+                health=first.health,
+            )
         found.append(one)
     return tuple(found[: draw(st.integers(1, 3))])
 
@@ -230,6 +290,7 @@ def test_what_it_looks_like(tmp_path: Path) -> None:
         '[listeners."a.b"]\ntype = "stream"\nbind = [\n    "127.0.0.1:1",\n    "unix:/nonexistent/x",\n]\n'
         'backlog = 4096\nfreebind = false\nfast_open = false\ndefer_accept = "off"\nmode = "0660"\n'
         'targets = ["10.0.0.1:1"]\nbalance = "round_robin"\ndial_attempts = 3\n'
+        'health_check = "off"\nmax_ejected = "50%"\nslow_start = "off"\n'
         'connect_timeout = "5s"\nidle_timeout = "1h"\nhalf_close_timeout = "1m"\nmax_lifetime = "off"\n'
         'keepalive = { idle = "1m", interval = "10s", probes = 6 }\ntcp_user_timeout = "off"\nnodelay = true\n'
     )
@@ -247,13 +308,15 @@ def test_types_and_ranges(tmp_path: Path) -> None:
         '[listeners.game]\ntype = "dgram"\nbind = ["127.0.0.1:27000-27099"]\nfreebind = false\n'
         'targets = [\n    "10.0.0.1:1-100",\n    "10.0.0.2:+1",\n    "[2001:db8::1]",\n    "a.example.com",\n]\n'
         'balance = "round_robin"\nresolve = { family = "any", min_ttl = "1s", max_ttl = "5m" }\n'
+        'health_check = "off"\nmax_ejected = "50%"\nslow_start = "off"\n'
         'session_timeout = "1m"\nmax_sessions = 7\nsession = "client"\n'
         'on_target_error = "move"'
     )
     assert log == (
         '[listeners.log]\ntype = ["stream", "dgram"]\nbind = ["unix:@log"]\nbacklog = 4096\n'
         'targets = ["unix:@to"]\nbalance = "round_robin"\n'
-        'dial_attempts = 3\nconnect_timeout = "5s"\nidle_timeout = "1h"\n'
+        'dial_attempts = 3\nhealth_check = "off"\nmax_ejected = "50%"\nslow_start = "off"\n'
+        'connect_timeout = "5s"\nidle_timeout = "1h"\n'
         'half_close_timeout = "1m"\nmax_lifetime = "off"\nsession = "datagram"\non_target_error = "move"\n'
     )
 
@@ -262,13 +325,14 @@ def test_shares(tmp_path: Path) -> None:
     path = tmp_path / "relay.toml"
     path.write_text(
         '[listeners.web]\nbind = "127.0.0.1:1"\nbalance = "least_connections"\ntargets = ["10.0.0.1:1", '
-        '{ address = "10.0.0.2:1", weight = 256 }, { address = "10.0.0.3:1", backup = true, weight = 1 }]\n'
+        '{ address = "10.0.0.2:1", weight = 256, max_connections = 7 }, '
+        '{ address = "10.0.0.3:1", backup = true, weight = 1 }]\n'
     )
     spec = load(path).spec
-    assert spec.listeners[0].shares == (Share(), Share(256), Share(1, backup=True))
+    assert spec.listeners[0].shares == (Share(), Share(256, max_connections=7), Share(1, backup=True))
     shown = to_toml(spec)
     assert (
-        'targets = [\n    "10.0.0.1:1",\n    { address = "10.0.0.2:1", weight = 256 },\n'
+        'targets = [\n    "10.0.0.1:1",\n    { address = "10.0.0.2:1", weight = 256, max_connections = 7 },\n'
         '    { address = "10.0.0.3:1", backup = true },\n]\nbalance = "least_connections"\n'
     ) in shown
     path.write_text(shown)
@@ -279,6 +343,30 @@ def test_shares_that_are_alike_are_none(tmp_path: Path) -> None:
     path = tmp_path / "relay.toml"
     path.write_text('[listeners.web]\nbind = "127.0.0.1:1"\ntargets = [{ address = "10.0.0.2:1", weight = 1 }]')
     assert load(path).spec.listeners[0].shares == ()
+
+
+def test_a_check(tmp_path: Path) -> None:
+    path = tmp_path / "relay.toml"
+    path.write_text(
+        '[listeners.web]\nbind = "127.0.0.1:1"\ntargets = "10.0.0.1:1"\nbalance = "first"\nfail_open = false\n'
+        'health_check = { type = "http", interval = "5s", path = "/up", status = [200, "204-299"] }\n'
+        '[listeners.mail]\nbind = "127.0.0.1:2"\ntargets = "10.0.0.1:2"\nmax_ejected = "5%"\nslow_start = "30s"\n'
+        'health_check = { type = "stream", send = { hex = "00ff" }, expect = { regex = "^2" }, timeout = "100ms" }\n'
+    )
+    spec = load(path).spec
+    shown = to_toml(spec)
+    assert (
+        'health_check = { type = "http", interval = "5s", unhealthy_interval = "5s", timeout = "1s", rise = 2, '
+        'fall = 3, method = "GET", path = "/up", status = [200, "204-299"] }\nfail_open = false\n'
+        'max_ejected = "50%"\nconnect'
+    ) in shown
+    assert (
+        'health_check = { type = "tcp", interval = "2s", unhealthy_interval = "2s", timeout = "100ms", rise = 2, '
+        'fall = 3, send = { hex = "00ff" }, expect = { regex = "^2" } }\nfail_open = true\nmax_ejected = "5%"\n'
+        'slow_start = "30s"\n'
+    ) in shown
+    path.write_text(shown)
+    assert load(path).spec == spec
 
 
 def test_sockets_of_systemd(tmp_path: Path) -> None:
@@ -318,7 +406,7 @@ def test_pools(tmp_path: Path) -> None:
     _, _, _, pool, dns, tcp, own = shown.split("\n\n")
     assert pool == (
         '[pools."a.b"]\ntargets = [\n    "10.0.0.1:1",\n    { address = "10.0.0.2", weight = 2 },\n]\n'
-        'balance = "round_robin"\ndial_attempts = 7'
+        'balance = "round_robin"\ndial_attempts = 7\nhealth_check = "off"\nmax_ejected = "50%"\nslow_start = "off"'
     )
     assert 'pool = "a.b"\nsource = "127.0.0.1"\nconnect_timeout' in tcp
     assert 'pool = "a.b"\nsession_timeout' in dns

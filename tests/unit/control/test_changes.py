@@ -7,7 +7,8 @@ import pytest
 
 from relayd.channel.messages import LiveCount
 from relayd.config import load
-from relayd.config.model import AdminTable, DaemonTable, ListenerTable, LogTable, PoolTable, Shared, Table
+from relayd.config.forms import Table
+from relayd.config.model import AdminTable, DaemonTable, ListenerTable, LogTable, PoolTable, Shared
 from relayd.control.changes import changes_between
 from relayd.spec import OnChange, Spec
 from relayd.spec.plan import Postpone, effect, plan
@@ -49,6 +50,10 @@ STREAM_KEYS = {
     "dial_attempts": ("1", "2"),
     "balance": ('"first"', '"random"'),
     "resolve": ('{ family = "inet" }', '{ min_ttl = "5s" }'),
+    "health_check": ('"off"', '{type = "tcp"}'),
+    "fail_open": ('true\nhealth_check = {type = "tcp"}', 'false\nhealth_check = {type = "tcp"}'),
+    "max_ejected": ('"0%"', '"50%"'),
+    "slow_start": ('"1s"', '"off"'),
     "source": ('"10.0.0.5"', '"10.0.0.6"'),
     "connect_timeout": ('"1s"', '"2s"'),
     "idle_timeout": ('"1s"', '"off"'),

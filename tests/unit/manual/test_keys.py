@@ -28,6 +28,9 @@ def accepted(table: str, key: str, value: str) -> bool:
         "resolve": "[defaults]\nresolve = { "
         + ", ".join({"max_ttl": f'max_ttl = "{format_duration(DURATION_MAX_MS)}"', key: f"{key} = {value}"}.values())
         + " }",
+        "health_check as a table": "[defaults]\nhealth_check = { "
+        + ", ".join({"type": 'type = "tcp"', key: f"{key} = {value}"}.values())
+        + " }",
         "keepalive as a table": f"[defaults]\nkeepalive = {{ {key} = {value} }}",
         "[listeners.NAME]": f"[listeners.x]\n{key} = {value}",
         "[listeners.NAME] and [defaults]": f"[defaults]\n{key} = {value}",
@@ -77,7 +80,12 @@ def test_everything_is_said(table: str, key: Key) -> None:
     assert key.meaning[0].isupper() or key.meaning.startswith(("host:", "auto ", "client:"))
     assert key.meaning.endswith(".")
     assert "Default:" not in key.meaning
-    required = {("[listeners.NAME]", "bind"), ("[pools.NAME]", "targets"), ("A target as a table", "address")}
+    required = {
+        ("[listeners.NAME]", "bind"),
+        ("[pools.NAME]", "targets"),
+        ("A target as a table", "address"),
+        ("health_check as a table", "type"),
+    }
     assert (key.default == "") == ((table, key.name) in required)
 
 
