@@ -20,6 +20,7 @@ from relayd.spec.sockets import Endpoint
 #: For RANDOM. Seeded by the system, so that workers do not draw the same.
 _RNG = random.Random()  # noqa: S311  # no secret
 _PLAIN = Share()
+_NOBODY: frozenset[str] = frozenset()
 #: What a name stands for, in order, each with its own share; None: with that of the target.
 Answer: TypeAlias = "dict[InetAddress, Share | None]"
 
@@ -61,6 +62,7 @@ class Group:
         "_backups",
         "_balance",
         "_begun",
+        "_families",
         "_main",
         "_resolved",
         "_shares",
@@ -88,6 +90,8 @@ class Group:
         #: `pick` wants to know the client.
         self.keyed = balance is Balance.SOURCE_HASH
         self._resolved: dict[Name, Answer] = {}
+        #: Labels by family, of those asked for since something has changed.
+        self._families: dict[int, frozenset[str]] = {}
         self._main: Balancer[Choice] = balancer(balance, _RNG)
         self._backups: Balancer[Choice] | None = None
         #: There was a pick: from then on turns go on.
@@ -136,17 +140,28 @@ class Group:
             self._rebuild()
 
     def pick(self, tried: Sequence[Choice] = (), key: bytes = b"") -> Choice | None:
-        """The next choice that is not among `tried`; None when there is none. `key` is the client's address without its
-        port, and only wanted where the group is `keyed`.
+        """The next choice that is not among `tried`; None when there is none. After an address of a name, one of the
+        other family, if there is one. `key` is the client's address without its port, and only wanted where the group
+        is `keyed`.
         """
         if self._stale:
             self._rebuild()
         self._begun = True
-        excluded = {choice.label for choice in tried} if tried else ()
-        choice = self._main.pick(key, excluded)
+        excluded = {choice.label for choice in tried} if tried else _NOBODY
+        choice = None
+        if tried and isinstance(tried[-1].target.address, NameAddress | ServiceAddress):
+            choice = self._main.pick(key, excluded | self._of_family(tried[-1].af))
+        choice = choice or self._main.pick(key, excluded)
         if choice is None and self._backups is not None:
             return self._backups.pick(key, excluded)
         return choice
+
+    def _of_family(self, af: int) -> frozenset[str]:
+        """Labels of all that share the fate of one that has failed, if its family gets nowhere (RFC 8305)."""
+        labels = self._families.get(af)
+        if labels is None:
+            labels = self._families[af] = frozenset(choice.label for choice in self._main.order() if choice.af == af)
+        return labels
 
     def begun(self, choice: Choice) -> None:
         """A connection or session goes to `choice` from now on. Whatever it is, it is counted until it has `ended`."""
@@ -162,6 +177,7 @@ class Group:
 
     def _rebuild(self, answer: Collection[SocketAddress] = ()) -> None:
         self._stale = False
+        self._families.clear()
         main: dict[SocketAddress, tuple[Target, Share]] = {}
         backups: dict[SocketAddress, tuple[Target, Share]] = {}
         for index, target in enumerate(self._targets):
