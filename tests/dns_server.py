@@ -6,6 +6,7 @@ with DnsServer() as dns:
 """
 
 import enum
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -16,6 +17,9 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
+
+#: For a question that comes by TCP.
+_PATIENCE_S = 10.0
 
 
 class Answer(enum.Enum):
@@ -42,7 +46,8 @@ class DnsServer:
         self.asked_by_tcp = 0
         self._changed = threading.Condition()
         self._zone: dict[tuple[str, str], tuple[int, tuple[str, ...] | Answer]] = {}
-        self._threads: list[threading.Thread] = []
+        self._thread = threading.Thread(target=self._serve)
+        self._end, self._ended = socket.socketpair()
         self._open()
 
     def _open(self) -> None:
@@ -64,21 +69,14 @@ class DnsServer:
             return
 
     def __enter__(self) -> "DnsServer":
-        for serve in (self._serve_udp, self._serve_tcp):
-            self._threads.append(threading.Thread(target=serve))
-            self._threads[-1].start()
+        self._thread.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):  # nothing at all ends a thread
-            with socket.socket(socket.AF_INET, kind) as last:
-                last.connect(("127.0.0.1", self.port))
-                if kind == socket.SOCK_DGRAM:
-                    last.send(b"")
-        for thread in self._threads:
-            thread.join()
-        self._udp.close()
-        self._tcp.close()
+        self._end.close()
+        self._thread.join()
+        for sock in (self._ended, self._udp, self._tcp):
+            sock.close()
 
     def say(self, name: str, kind: str, *data: str | Answer, ttl: int = 1) -> None:
         """From now on answer so. One `Answer`, or records in the form of a zone file."""
@@ -101,26 +99,33 @@ class DnsServer:
         """How often this was asked for."""
         return self.asked.count((_plain(name), kind))
 
-    def _serve_udp(self) -> None:
+    def _serve(self) -> None:
+        poll = select.poll()
+        for sock in (self._ended, self._udp, self._tcp):
+            poll.register(sock, select.POLLIN)
         while True:
-            data, peer = self._udp.recvfrom(65535)
-            if not data:
-                return
-            reply = self._reply(data, by_tcp=False)
-            if reply is not None:
-                self._udp.sendto(reply, peer)
-
-    def _serve_tcp(self) -> None:
-        while True:
-            client, _ = self._tcp.accept()
-            with client:
-                size = client.recv(2, socket.MSG_WAITALL)
-                if not size:
+            for fd, _ in poll.poll():
+                if fd == self._ended.fileno():
                     return
-                data = client.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
-                reply = self._reply(data, by_tcp=True)
-                if reply is not None:
-                    client.sendall(len(reply).to_bytes(2, "big") + reply)
+                if fd == self._udp.fileno():
+                    self._answer_by_udp()
+                else:
+                    self._answer_by_tcp()
+
+    def _answer_by_udp(self) -> None:
+        data, peer = self._udp.recvfrom(65535)
+        reply = self._reply(data, by_tcp=False)
+        if reply is not None:
+            self._udp.sendto(reply, peer)
+
+    def _answer_by_tcp(self) -> None:
+        client, _ = self._tcp.accept()
+        with client:
+            client.settimeout(_PATIENCE_S)
+            size = int.from_bytes(client.recv(2, socket.MSG_WAITALL), "big")
+            reply = self._reply(client.recv(size, socket.MSG_WAITALL), by_tcp=True)
+            if reply is not None:
+                client.sendall(len(reply).to_bytes(2, "big") + reply)
 
     def _reply(self, data: bytes, *, by_tcp: bool) -> bytes | None:
         query = dns.message.from_wire(data)

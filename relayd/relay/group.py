@@ -93,6 +93,7 @@ class Group:
         "_begun",
         "_changes",
         "_ejected",
+        "_families",
         "_look_at",
         "_main",
         "_parts",
@@ -128,6 +129,8 @@ class Group:
         #: `pick` wants to know the client.
         self.keyed = rules.balance is Balance.SOURCE_HASH
         self._resolved: dict[Name, Answer] = {}
+        #: Labels by family, of those asked for since something has changed.
+        self._families: dict[int, frozenset[str]] = {}
         self._main: Balancer[Choice] = balancer(rules.balance, _RNG)
         self._backups: Balancer[Choice] | None = None
         #: There was a pick: from then on turns go on.
@@ -207,24 +210,44 @@ class Group:
         self._changes = -1
 
     def pick(self, tried: Sequence[Choice] = (), key: bytes = b"", now: float = 0.0) -> Choice | None:
-        """The next choice that is not among `tried`; None when there is none. `key` is the client's address without its
-        port, and only wanted where the group is `keyed`; `now` is monotonic.
+        """The next choice that is not among `tried`; None when there is none. After an address of a name, one of the
+        other family, if there is one. `key` is the client's address without its port, and only wanted where the group
+        is `keyed`; `now` is monotonic.
         """
         if self._changes != self._pool.changes or now >= self._look_at or self._stale:
             self._look(now)
         self._begun = True
-        excluded = {choice.label for choice in tried} if tried else ()
-        choice = self._main.pick(key, excluded)
-        if self._parts and self.keyed and choice is not None and not self._its_turn(choice, key):
-            choice = self._main.pick(key, {*excluded, choice.label}) or choice
-        if choice is None and self._backups is not None:
-            choice = self._backups.pick(key, excluded)
-        if choice is None and self._ejected:
-            choice = next((suspect for suspect in self._ejected if suspect.label not in excluded), None)
+        choice = self._main_pick(tried, key) if tried or self._parts else self._main.pick(key)
+        if choice is None:
+            choice = self._spare_pick(tried, key)
         if self._trials and choice is not None and choice.label in self._trials:
             self._suspects.on_trial(choice.label, now)
             self._look_at = -math.inf
         return choice
+
+    def _main_pick(self, tried: Sequence[Choice], key: bytes) -> Choice | None:
+        """`pick`, of those that are no backups and sit not out."""
+        excluded = frozenset(choice.label for choice in tried)
+        choice = None
+        if tried and isinstance(tried[-1].target.address, NameAddress | ServiceAddress):
+            choice = self._main.pick(key, excluded | self._of_family(tried[-1].af))
+        choice = choice or self._main.pick(key, excluded)
+        if self._parts and self.keyed and choice is not None and not self._its_turn(choice, key):
+            choice = self._main.pick(key, excluded | {choice.label}) or choice
+        return choice
+
+    def _spare_pick(self, tried: Sequence[Choice], key: bytes) -> Choice | None:
+        """`pick`, of the others: backups, then suspects."""
+        excluded = {choice.label for choice in tried}
+        choice = self._backups.pick(key, excluded) if self._backups is not None else None
+        return choice or next((suspect for suspect in self._ejected if suspect.label not in excluded), None)
+
+    def _of_family(self, af: int) -> frozenset[str]:
+        """Labels of all that share the fate of one that has failed, if its family gets nowhere (RFC 8305)."""
+        labels = self._families.get(af)
+        if labels is None:
+            labels = self._families[af] = frozenset(choice.label for choice in self._main.order() if choice.af == af)
+        return labels
 
     def _its_turn(self, choice: Choice, key: bytes) -> bool:
         """Whether the client of `key` is among those that `choice` has already, which comes back step by step."""
@@ -325,6 +348,7 @@ class Group:
     def _rebuild(self, answer: Collection[SocketAddress] = ()) -> None:
         self._stale = False
         self._look_at = -math.inf
+        self._families.clear()
         main: dict[SocketAddress, tuple[Target, Share]] = {}
         backups: dict[SocketAddress, tuple[Target, Share]] = {}
         for index, target in enumerate(self._targets):

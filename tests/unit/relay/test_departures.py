@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from relayd.address import UnixAddress
+from relayd.address import Family, InetAddress, NameAddress, SocketAddress, UnixAddress
 from relayd.outcomes import Outcome
 from relayd.relay.departures import Departures
-from relayd.relay.group import Choice
+from relayd.relay.group import Choice, choice_of
 from relayd.relay.loop import Loop
 from relayd.spec import Listener, OnChange, SocketOptions, Stream, StreamTimeouts, Target
 from tests.integration.loop_thread import CollectedLog
@@ -64,6 +64,54 @@ def test_a_listener_that_goes(policy: OnChange | None, ends: tuple[bool, bool], 
     live, reload = Live(), Reload(loop, None)
     reload.departures.consider([live], replace(STREAMS, on_change=policy), None, datagram=False)
     assert reload.ends(live) == ends
+
+
+class Choices:
+    """What there is to choose from."""
+
+    def __init__(self, *addresses: SocketAddress) -> None:
+        self.there = addresses
+
+    def addresses(self) -> tuple[SocketAddress, ...]:
+        return self.there
+
+
+NAME = NameAddress("app.example.com", 80)
+HERE, GONE = InetAddress(Family.INET, "192.0.2.1", 80), InetAddress(Family.INET, "192.0.2.2", 80)
+
+
+def of_name(address: SocketAddress, name: NameAddress = NAME) -> Live:
+    live = Live()
+    live.target = Target(name)
+    live.choice = choice_of(address, live.target)
+    return live
+
+
+@pytest.mark.parametrize(
+    ("policy", "ends"),
+    [
+        (None, (False, False)),
+        (OnChange.KEEP, (False, False)),
+        (OnChange.DRAIN, (False, True)),
+        (OnChange.CLOSE, (True, True)),
+    ],
+)
+def test_an_address_that_the_dns_has_no_more(policy: OnChange | None, ends: tuple[bool, bool], loop: Loop) -> None:
+    # T3: a record that rotates moves nobody, unless the file says so in so many words
+    listener = replace(STREAMS, on_change=policy)
+    reload = Reload(loop, listener)
+    stays, goes, other = of_name(HERE), of_name(GONE), of_name(GONE, NameAddress("other.example.com", 80))
+    reload.departures.gone([stays, goes, other, Live()], listener, NAME, Choices(HERE))
+    assert reload.ends(goes) == ends
+    assert stays.ends == other.ends == []
+
+
+def test_an_address_that_has_come_back_keeps_what_it_had(loop: Loop) -> None:
+    listener, choices, goes = replace(STREAMS, on_change=OnChange.DRAIN), Choices(HERE), of_name(GONE)
+    reload = Reload(loop, listener)
+    reload.departures.gone([goes], listener, NAME, choices)
+    choices.there = (HERE, GONE)
+    assert reload.ends(goes) == (False, False)
 
 
 def test_one_that_has_come_back_keeps_what_it_had(loop: Loop) -> None:

@@ -1,11 +1,12 @@
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.address import Address, Family, InetAddress, NameAddress, UnixAddress
-from relayd.relay.group import Choice, Group, Groups
-from relayd.spec import PortRule, Target
+from relayd.address import Address, Family, InetAddress, NameAddress, ServiceAddress, UnixAddress
+from relayd.relay.group import Choice, Group, Groups, Rules
+from relayd.spec import Balance, PortRule, Share, Target
 
 NAME = NameAddress("app.example.com", 80)
 
@@ -63,6 +64,57 @@ def test_a_name_is_no_choice_before_it_is_resolved() -> None:
     assert labels(chooser, 3) == [str(inet(1)), str(inet(2)), str(inet(1))]
     chooser.resolved(NAME, (inet(3),))
     assert labels(chooser, 2) == [str(inet(3)), str(inet(3))]
+
+
+def inet6(number: int) -> InetAddress:
+    return InetAddress(Family.INET6, f"2001:db8::{number}", 80)
+
+
+@pytest.mark.parametrize("balance", list(Balance))
+def test_after_an_address_of_a_name_comes_one_of_the_other_family(balance: Balance) -> None:
+    # T3; RFC 8305: where one family gets nowhere, none of it does
+    chooser = Group([Target(NAME)], rules=Rules(balance))
+    chooser.resolved(NAME, (inet6(1), inet(1), inet6(2), inet(2), inet6(3)))
+    for number in range(20):
+        key = bytes([number])
+        tried: list[Choice] = []
+        while (choice := chooser.pick(tried, key)) is not None:
+            tried.append(choice)
+            chooser.pick((), key)  # somebody else
+        families = [choice.af for choice in tried]
+        assert len(set(families[:2])) == len(set(families[1:3])) == len(set(families[2:4])) == 2
+        assert len(tried) == len(set(tried)) == 5
+    chooser.resolved(NAME, (inet6(1), inet6(2)))  # and none where there is none
+    tried = []
+    while (choice := chooser.pick(tried)) is not None:
+        tried.append(choice)
+    assert len(tried) == 2
+
+
+def test_among_addresses_of_the_file_no_family_goes_first() -> None:
+    chooser = group(inet(1), inet(2), inet6(1))
+    first = chooser.pick()
+    assert first is not None
+    assert [choice.label for choice in [first, chooser.pick((first,))] if choice] == [str(inet(1)), str(inet(2))]
+
+
+def test_a_service_has_the_shares_of_its_records() -> None:
+    service = ServiceAddress("_http._tcp.test")
+    chooser = Group([Target(service)])
+    chooser.resolved(service, (inet(1), inet(2), inet(3)), (Share(3), Share(1), Share(7, backup=True)))
+    assert Counter(labels(chooser, 8)) == {str(inet(1)): 6, str(inet(2)): 2}
+    chooser.resolved(service, (inet(1), inet(2), inet(3)), (Share(1), Share(1), Share(2)))
+    assert Counter(labels(chooser, 8)) == {str(inet(1)): 2, str(inet(2)): 2, str(inet(3)): 4}
+
+
+def test_all_of_a_service_that_is_a_backup_is_one() -> None:
+    service = ServiceAddress("_http._tcp.test")
+    chooser = Group([Target(inet(9)), Target(service)], rules=Rules(shares=(Share(), Share(backup=True))))
+    chooser.resolved(service, (inet(1), inet(2)), (Share(3), Share(1, backup=True)))
+    assert set(labels(chooser, 8)) == {str(inet(9))}
+    tried = [choice for choice in chooser if choice.label == str(inet(9))]
+    others = [chooser.pick(tried) for _ in range(8)]
+    assert Counter(choice.label for choice in others if choice) == {str(inet(1)): 6, str(inet(2)): 2}
 
 
 def test_the_same_answer_changes_nothing() -> None:
