@@ -47,7 +47,7 @@ def _why(one: dict[str, Any]) -> str:
     if one["failures"] is not None:
         failures = one["failures"]
         parts.append(
-            f"clients met {failures['count']:d} failures, the last {_lasting(failures['ago_s'])} ago: "
+            f"{failures['count']:d} failures met by clients, the last {_lasting(failures['ago_s'])} ago: "
             f"{failures['reason']}"
         )
     if one["max_connections"] is not None:

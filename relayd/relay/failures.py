@@ -27,7 +27,7 @@ class Failures:
         self._counts[pool, target, reason] += 1
         if first:
             self._since[pool, label] = self._loop.now
-            text = f"{pool}: {label} is passed over for a while: {reason}"
+            text = f"{pool}: {label} has failed a client, others go first for a while: {reason}"
             self._log.event(Event.TARGET_SUSPECT, text, pool=pool, target=label, reason=reason)
 
     def target_worked(self, pool: str, target: str, label: str) -> None:  # noqa: ARG002  # control need not know

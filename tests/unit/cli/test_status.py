@@ -61,7 +61,7 @@ def test_targets_that_nobody_asks_are_not_worth_a_line(status: dict[str, Any]) -
 def test_every_target_in_a_line() -> None:
     assert targets.text(TARGETS).splitlines() == [
         "pool  target        state  weight    why",
-        "web   10.0.0.11:80  down   2         for 3m: connect timeout x3; clients met 5 failures, the last 2m ago: "
+        "web   10.0.0.11:80  down   2         for 3m: connect timeout x3; 5 failures met by clients, the last 2m ago: "
         "connect timeout; at most 100 connections",
         "web   10.0.0.12:80  up     1 backup",
     ]
