@@ -4,7 +4,7 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -50,14 +50,14 @@ def answering(*pieces: bytes, reset: bool = False, heard: list[bytes] | None = N
             data = conn.recv(65536)
             if heard is not None:
                 heard.append(data)
-            conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            for piece in pieces:
-                conn.sendall(piece)
-            if reset:
-                conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                return
-            conn.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(ConnectionResetError):
+            with contextlib.suppress(OSError):  # the check has its answer, and is gone
+                conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for piece in pieces:
+                    conn.sendall(piece)
+                if reset:
+                    conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    return
+                conn.shutdown(socket.SHUT_WR)
                 conn.recv(1)
 
     return serve
@@ -178,6 +178,23 @@ def test_a_banner_is_expected_without_a_word(listening: socket.socket) -> None:
         assert ask(subject(address, CheckKind.TCP, expect_pattern="^220 .*SMTP")) == UP
 
 
+@pytest.mark.parametrize(
+    ("keys", "held_back"), [({}, True), ({"send": "?", "expect": "yes"}, True), ({"expect": "220"}, False)]
+)
+def test_the_last_ack_is_held_back_unless_a_target_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, keys: dict[str, str], held_back: bool
+) -> None:
+    settings: list[object] = []
+
+    def fail(_: int, wanted: Sequence[object], __: object) -> socket.SocketType:
+        settings.extend(wanted)
+        raise OSError(errno.EMFILE, "enough is known")
+
+    monkeypatch.setattr(probe, "open_dial_socket", fail)
+    ask(subject(closed_port(), CheckKind.TCP, DEADLINE_S, None, **keys))
+    assert ((socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0) in settings) is held_back
+
+
 def test_sending_is_enough_where_nothing_is_expected(listening: socket.socket) -> None:
     assert ask(subject(address_of(listening), CheckKind.TCP, send="hello")) == UP
 
@@ -234,9 +251,10 @@ def test_a_server_that_has_closed_sees_no_reset(listening: socket.socket) -> Non
         with conn:
             conn.settimeout(DEADLINE_S)
             conn.recv(100)
-            conn.sendall(b"HTTP/1.1 200 OK\r\n")
-            conn.shutdown(socket.SHUT_WR)
-            ends.append(conn.recv(1))  # ConnectionResetError otherwise
+            with contextlib.suppress(OSError):
+                conn.sendall(b"HTTP/1.1 200 OK\r\n")
+                conn.shutdown(socket.SHUT_WR)
+                ends.append(conn.recv(1))  # ConnectionResetError otherwise
 
     with serving(listening, serve) as address:
         found = ask(subject(address, CheckKind.TCP, send="GET / HTTP/1.0\r\n\r\n", expect="OK\r\n"))

@@ -110,5 +110,5 @@ def _any_answer(_: bytes, end: str) -> Found:
 
 
 def _wrong(received: bytes) -> Found:
-    shown = received[:_SHOWN_BYTES].decode("ascii", errors="backslashreplace")
-    return Found(False, f"wrong answer {shown!r}{'...' if len(received) > _SHOWN_BYTES else ''}")
+    shown = repr(received[:_SHOWN_BYTES]).removeprefix("b")
+    return Found(False, f"wrong answer {shown}{'...' if len(received) > _SHOWN_BYTES else ''}")

@@ -28,6 +28,8 @@ __all__ = ["Checker", "Found", "Known", "Subject"]
 
 #: What was left by the life before waits for its target for so long: names that do not resolve at once do later.
 _LEFT_S = 300.0
+#: Starting a process takes some 2 ms, which nothing else in the loop has meanwhile.
+COMMANDS_SLOT_MAX = 2
 #: Seconds that `close` waits for the ends of commands that it has killed. All but those that wait for a dead disk are
 #: gone in milliseconds.
 _END_S = 0.5
@@ -56,8 +58,8 @@ class _Entry:
 class Checker:
     """Keeps asking the subjects of the last `change`. To be made in the loop that it lives in.
 
-    `say` gets a line for each target that comes up or goes down. `on_change` is called in the loop, and at most once in
-    a turn of it, when there was one.
+    `say` (`Logger.event`) gets a line for each target that comes up or goes down. `on_change` is called in the loop,
+    and at most once in a turn of it, when there was one.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Checker:
         self._loop = asyncio.get_running_loop()
         self._entries: dict[Key, _Entry] = {}
         self._sockets = Schedule(CHECKS_MAX, rng)
-        self._commands = Schedule(COMMANDS_MAX, rng)
+        self._commands = Schedule(COMMANDS_MAX, rng, COMMANDS_SLOT_MAX)
         #: When those under way are late. Those that are over stay in it until they are the first.
         self._deadlines: list[tuple[float, int, _Entry, Probe | Command]] = []
         self._order = itertools.count()
@@ -90,7 +92,8 @@ class Checker:
 
         What is known of those that stay, by pool and target, is kept, and so is when they are due. One whose check or
         address is another now is as up or down as before, counts anew, and is due within the interval at the latest.
-        New ones begin spread over it.
+        New ones begin spread over it. None of that is a change between up and down: nothing is said, and `on_change`
+        not called.
         """
         now = clock.monotonic()
         wanted = {subject.key: subject for subject in subjects}

@@ -87,6 +87,8 @@ class Command:
     def finish(self, within_s: float) -> None:
         """Kill, and wait for its end for so long at most. Afterwards nothing of it is watched."""
         self._kill()
+        if self._process is not None:
+            _kill_group(self._process.pid)  # once more: it may run as another user no longer
         if self._pidfd >= 0:
             ending = select.poll()
             ending.register(self._pidfd, select.POLLIN)

@@ -32,9 +32,11 @@ __all__ = ["Probe", "seconds"]
 
 #: Close with a reset: struct linger, on, 0 s (socket(7)).
 _RESET: Setting = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-#: Hold the last ACK of the handshake back, for it to go with what is sent.
+#: Hold the last ACK of the handshake back, for it to go with what is sent, or never. Not where a target speaks first:
+#: it would not begin before it has the ACK, which then comes up to 200 ms later (TCP_DELACK_MAX).
 _NO_ACK_YET: Setting = (socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-_SETTINGS = (_RESET, _NO_ACK_YET)
+_SPEAKING_FIRST = (_RESET, _NO_ACK_YET)
+_LISTENING_FIRST = (_RESET,)
 _NO_RESET = struct.pack("ii", 0, 0)
 _NEW_DATAGRAM = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 _LOCAL = OUT_OF_RESOURCES - {errno.ENOSPC}
@@ -125,7 +127,8 @@ class Probe:
         subject = self.subject
         family = subject.address.family.af
         if not self._datagrams:
-            return open_dial_socket(family, _SETTINGS, subject.source)
+            listening = self._script.judge is not None and not self._script.send
+            return open_dial_socket(family, _LISTENING_FIRST if listening else _SPEAKING_FIRST, subject.source)
         sock = socket.SocketType(family, _NEW_DATAGRAM)
         try:
             if family == socket.AF_UNIX:

@@ -3,7 +3,7 @@
     WAITING ──due, and there is room──▶ UNDER WAY ──done──▶ WAITING, due an interval after it began
 
 Never two at once for a target. No storm, whatever comes together (a start, a reload, a loop that stood still, a
-thousand targets that do not answer): at most `limit` are under way, and at most SLOT_MAX begin in a slot of the grid.
+thousand targets that do not answer): at most `limit` are under way, and at most `slot_max` begin in a slot of the grid.
 What is late is asked late, the longest waiting first; nothing is dropped.
 """
 
@@ -49,8 +49,9 @@ class _Entry:
 class Schedule:
     """Who is due when. Unknown keys are no error: a check may end after its target has gone."""
 
-    def __init__(self, limit: int, rng: random.Random) -> None:
+    def __init__(self, limit: int, rng: random.Random, slot_max: int = SLOT_MAX) -> None:
         self._limit = limit
+        self._slot_max = slot_max
         self._rng = rng
         self._entries: dict[Key, _Entry] = {}
         self._heap: list[tuple[float, int, Key]] = []
@@ -87,7 +88,7 @@ class Schedule:
         if slot != self._slot:
             self._slot, self._begun_in_slot = slot, 0
         begun: list[Key] = []
-        while self._begun_in_slot < SLOT_MAX and self._under_way < self._limit:
+        while self._begun_in_slot < self._slot_max and self._under_way < self._limit:
             due = self._next()
             if due is None or due > now + _ROUNDING_S:
                 break
@@ -133,7 +134,7 @@ class Schedule:
         if due is None:
             return None
         slot = _slot(now)
-        if slot == self._slot and self._begun_in_slot >= SLOT_MAX:
+        if slot == self._slot and self._begun_in_slot >= self._slot_max:
             due = max(due, (slot + 1) * GRID_S)
         return max(now, math.ceil(due / GRID_S) * GRID_S)
 

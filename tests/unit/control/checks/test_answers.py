@@ -52,6 +52,7 @@ def test_no_answer_and_a_wrong_one() -> None:
     judged = judge(CheckKind.TCP, expect="OK")
     assert judged(b"", "within 1s") == Found(False, "no answer within 1s")
     assert judged(b"NO\n", "within 1s") == Found(False, "wrong answer 'NO\\n'")
+    assert judged(b"\x81\xff", "within 1s") == Found(False, "wrong answer '\\x81\\xff'")
     assert judged(b"N" * ANSWER_BYTES_MAX, "") == Found(False, f"wrong answer '{'N' * 40}'...")
 
 

@@ -66,6 +66,14 @@ def test_no_more_than_so_many_in_a_slot() -> None:
     assert len(times.begin(wake)) == 3
 
 
+def test_what_costs_more_has_fewer_in_a_slot() -> None:
+    times = Schedule(1000, random.Random(1), slot_max=2)
+    for number in range(3):
+        times.add(("pool", str(number)), 0.0)
+    assert len(times.begin(10.001)) == 2
+    assert times.wake_at(10.001) == pytest.approx(10.0 + GRID_S)
+
+
 def test_what_is_due_together_begins_together_at_the_end_of_a_slot() -> None:
     times = schedule()
     times.add(A, 1.0 + GRID_S / 10)
