@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from relayd.log.access import AccessRecord
 from relayd.outcomes import Outcome, Side
 from tests import ports
+
+# No test of ours is about how long an example takes, and by the clock that is what others do on this machine.
+settings.register_profile("relayd", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("relayd")
 
 
 class _Shares(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

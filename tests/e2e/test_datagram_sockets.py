@@ -10,7 +10,7 @@ import pytest
 from relayd.address import InetAddress
 from tests.e2e.daemon import Daemon
 from tests.e2e.test_ranges import READY_S, config, cpu_s
-from tests.ports import free_range
+from tests.ports import OWN_HOST, free_range
 
 CANNOT_START = 4
 
@@ -34,10 +34,10 @@ def test_a_second_daemon_is_refused(tmp_path: Path, workers: int) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.alone
 def test_ten_thousand_ports_are_ready_soon(tmp_path: Path, workers: int) -> None:
-    first = free_range(10_000)
-    with Daemon(config(f"127.0.0.1:{first}-{first + 9999}", "127.0.0.2", workers, "dgram"), tmp_path) as daemon:
+    first = free_range(10_000, OWN_HOST)
+    with Daemon(config(f"{OWN_HOST}:{first}-{first + 9999}", "127.0.0.2", workers, "dgram"), tmp_path) as daemon:
         assert cpu_s(daemon.pid) + max(map(cpu_s, daemon.workers())) < READY_S
-        assert [line["address"] for line in daemon.events("listening")] == [f"127.0.0.1:{first}-{first + 9999}"]
+        assert [line["address"] for line in daemon.events("listening")] == [f"{OWN_HOST}:{first}-{first + 9999}"]
         assert daemon.stop() == 0
 
 

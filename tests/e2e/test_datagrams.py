@@ -64,6 +64,7 @@ def exchange(client: socket.socket, target: socket.socket, data: bytes) -> objec
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.alone
 def test_clients_are_answered_and_their_sessions_logged(tmp_path: Path, target: socket.socket, workers: int) -> None:
     # D1, D2, O1: a client always meets the same worker
     more = 'session_timeout = "300ms"'

@@ -122,10 +122,12 @@ def test_descriptors_that_are_just_enough_are_enough(tmp_path: Path, echo: Echo,
 
 
 @pytest.mark.parametrize("count", [1, 300], ids=lambda count: f"{count}-listening")
+@pytest.mark.alone
 def test_more_connections_than_may_be_in_flight_end_by_their_name(
     count: int, tmp_path: Path, echo: Echo, again: Again
 ) -> None:
-    # R4: the kernel takes so many descriptors of one user (ETOOMANYREFS), but for one with these capabilities
+    # R4: the kernel takes so many descriptors of one user (ETOOMANYREFS), but for one with these capabilities. Those of
+    # other tests count too: alone.
     limit = 700 if count == 1 else 1000
     unprivileged = ["prlimit", f"--nofile={limit}:{limit}"]
     if os.geteuid() == 0:

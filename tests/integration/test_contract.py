@@ -271,6 +271,7 @@ def test_silence_ends_at_idle_timeout(splice: bool, silent: Side, pending: int, 
 
 
 @pytest.mark.parametrize("first", SIDES)
+@pytest.mark.alone
 def test_a_half_closed_connection_ends_at_half_close_timeout(splice: bool, first: Side, tmp_path: Path) -> None:
     # S2: counted from the last byte moved
     timeouts = StreamTimeouts(connect_s=10.0, idle_s=None, half_close_s=0.3, max_lifetime_s=None)

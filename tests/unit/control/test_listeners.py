@@ -16,7 +16,7 @@ from relayd.spec import (
     Stream,
     StreamTimeouts,
 )
-from tests.ports import free_range
+from tests.ports import OWN_HOST, free_range
 from tests.specs import BINDING, DATAGRAM
 
 STREAM = Stream(3, SocketOptions(True, None, None, None), StreamTimeouts(5.0, None, None, None))
@@ -110,8 +110,8 @@ def test_a_second_daemon_is_refused(theirs: int, ours: int) -> None:
 @pytest.mark.alone
 def test_ten_thousand_ports(workers: int) -> None:
     """One socket for each, dealt to the workers; a second daemon has one line about those that it cannot have."""
-    first = free_range(10_000)
-    bind = Bind(replace(ANY_PORT, port=first), 10_000)
+    first = free_range(10_000, OWN_HOST)
+    bind = Bind(replace(ANY_PORT, host=OWN_HOST, port=first), 10_000)
     spec = datagram_spec(workers, bind)
     before = time.process_time()
     sockets = ListeningSockets.open(spec)
@@ -120,11 +120,11 @@ def test_ten_thousand_ports(workers: int) -> None:
         assert ports_of(sockets) == list(range(first, first + 10_000))
         assert [len(sockets.filenos(worker)) for worker in range(1, workers + 1)] == [10_000 // workers] * workers
         assert [str(each.address) for each in sockets.opened()] == [str(bind)]
-        few = Bind(replace(ANY_PORT, port=first + 5), 3)
+        few = Bind(replace(ANY_PORT, host=OWN_HOST, port=first + 5), 3)
         with pytest.raises(BindFailed) as failure:
             ListeningSockets.open(datagram_spec(workers, few))
         (problem,) = failure.value.problems
-        assert problem.startswith("listeners.game: 127.0.0.1:")
+        assert problem.startswith(f"listeners.game: {OWN_HOST}:")
         assert problem.endswith(" (and 2 more of this bind)")
     finally:
         sockets.close()
