@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from itertools import groupby, zip_longest
 
 from relayd.address import Family, InetAddress
+from relayd.channel.messages import Resolved
 from relayd.spec import WEIGHT_MAX, Share
 
-__all__ = ["ADDRESSES_MAX", "Answer", "Service", "interleaved", "of_services", "weights"]
+__all__ = ["ADDRESSES_MAX", "Answer", "Known", "Service", "interleaved", "of_services", "weights"]
 
 #: Of one name: as many as a listener may have targets. The rest of a longer answer is left out.
 ADDRESSES_MAX = 1024
@@ -31,6 +32,17 @@ class Answer:
 
     def _meaning(self) -> dict[InetAddress, Share | None]:
         return dict(zip(self.addresses, self.shares or [None] * len(self.addresses), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An answer, for the next process (R4): of `at` (monotonic, which is one clock for all of them), and how long it
+    was to count.
+    """
+
+    resolved: Resolved
+    at: float
+    ttl_s: float
 
 
 @dataclass(frozen=True, slots=True)

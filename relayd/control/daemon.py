@@ -164,6 +164,7 @@ class Daemon:
             self._targets.change(spec)
             self._store.targets = self._targets.snapshot
             self._resolver = Resolver(spec.names, self._resolved, say)
+            self._resolver.restore(self._found.known)
             cleanup.callback(self._resolver.close)
             self._sockets = sockets
             self._reloader = Reloader(
@@ -301,7 +302,7 @@ class Daemon:
     def _keep(self) -> None:
         """Have the store hold the sockets that there are now."""
         in_force = self._reloader.in_force
-        self._store.remember(in_force.spec, in_force.sha256, alone=in_force.alone)
+        self._store.remember(in_force.spec, in_force.sha256, alone=in_force.alone, known=self._resolver.known())
         self._store.keep(self._sockets.bound, self._supervisor.totals.sums())
 
     async def _let_go(self, keys: set[SocketKey]) -> None:
@@ -358,7 +359,7 @@ class Daemon:
             self._notifier.stopping("handing over to the next process")
         self._logger.event(Event.HANDING_OVER, f"{self._requests.reason}: handing over", signal=self._requests.reason)
         in_force, store, totals = self._reloader.in_force, self._store, self._supervisor.totals
-        store.remember(in_force.spec, in_force.sha256, alone=in_force.alone)
+        store.remember(in_force.spec, in_force.sha256, alone=in_force.alone, known=self._resolver.known())
         store.begin(self._sockets.bound, totals.sums(), totals.sessions)
         needed = await self._supervisor.packets(_COUNT_S)
         parcels = {number: store.parcels(packets) for number, packets in needed.items()}

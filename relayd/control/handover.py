@@ -22,8 +22,9 @@ import relayd
 from relayd.address import OWN_NAMES, InetAddress, UnixAddress
 from relayd.channel import parcel
 from relayd.channel.codec import plain, value_of
-from relayd.channel.messages import Adopt
+from relayd.channel.messages import Adopt, Resolved
 from relayd.channel.parcel import Content, Label, ParcelFull
+from relayd.control.answers import Known
 from relayd.control.listeners import BoundSocket, ListeningSockets
 from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.net.listening import Identity, ListeningSocket
@@ -78,6 +79,8 @@ class Found:
     alone: bool = False
     #: What was known of targets (`targets.Targets.restore`); None: nothing.
     targets: object = None
+    #: What names were resolved to.
+    known: tuple[Known, ...] = ()
     #: Why the manifest could not be read; "" when it could, or there was none.
     problem: str = ""
 
@@ -174,6 +177,8 @@ def _read_manifest(found: Found, values: Any, sockets: dict[int, list[int]]) -> 
             found.spec, found.sha256, found.alone = spec, str(values["sha256"]), values["alone"] is True
             found.version, found.cores = str(values["relayd"]), int(values["cores"])
     found.targets = values.get("targets")
+    with suppress(*parcel.BROKEN_RECORD):  # of another version, or an earlier one: they are looked up
+        found.known = tuple(_known(each) for each in values["names"])
     found.totals = tuple(_one_of(each, ListenerTotals, DatagramTotals) for each in values["totals"])
     for each in values["sockets"]:
         fds = sockets.get(each["inode"])
@@ -181,6 +186,10 @@ def _read_manifest(found: Found, values: Any, sockets: dict[int, list[int]]) -> 
             key, address = _one_of(each["key"], SocketKey), _one_of(each["address"], InetAddress, UnixAddress)
             identity = Identity(*each["file"]) if each["file"] is not None else None
             found.sockets[key] = ListeningSocket.taken_over(fds.pop(), address, identity)
+
+
+def _known(values: Any) -> Known:
+    return Known(_one_of(values["answer"], Resolved), float(values["at"]), float(values["ttl_s"]))
 
 
 def _one_of(plain: Any, *classes: type) -> Any:
@@ -262,15 +271,16 @@ class Store:
         self._in_force: tuple[Spec | None, str, bool] = (None, "", False)
         #: What is known of targets now, for the next manifest.
         self.targets: Callable[[], object] = lambda: None
+        self._known: tuple[Known, ...] = ()
         #: While handing over: the sockets, and what is made for them, by name. Owned by this.
         self._handing_over: list[BoundSocket] = []
         self._packed: list[Inherited] = []
 
-    def remember(self, spec: Spec, sha256: str, *, alone: bool) -> None:
-        """From now on this is in force, read from files with this hash, or from one `alone`: the next manifest says
-        so.
+    def remember(self, spec: Spec, sha256: str, *, alone: bool, known: tuple[Known, ...] = ()) -> None:
+        """From now on this is in force, read from files with this hash, or from one `alone`, and this is known of
+        names: the next manifest says so.
         """
-        self._in_force = (spec, sha256, alone)
+        self._in_force, self._known = (spec, sha256, alone), known
 
     def keep(self, bound: Iterable[BoundSocket], totals: Iterable[ListenerTotals | DatagramTotals] = ()) -> None:
         """Have the store hold these sockets and what is to be known of them, and nothing else. First what is new, then
@@ -392,6 +402,7 @@ class Store:
             "sha256": sha256,
             "alone": alone,
             "sessions": sessions,
+            "names": [{"answer": plain(each.resolved), "at": each.at, "ttl_s": each.ttl_s} for each in self._known],
             "totals": [plain(each) for each in totals],
             "targets": self.targets(),
             "sockets": sockets,

@@ -11,16 +11,19 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from relayd.control.answers import Answer
+from relayd.channel.messages import Resolved
+from relayd.control.answers import Answer, Known
 from relayd.spec import Wanted
 from relayd.spec.budget import LOOKUPS_MAX
 
-__all__ = ["RETRY_MAX_S", "RETRY_S", "Names", "State"]
+__all__ = ["RESTORED_S", "RETRY_MAX_S", "RETRY_S", "Names", "State"]
 
 #: A name that does not resolve is a target out of service: as soon as a name server that restarts would be back.
 RETRY_S = 5.0
 #: A name server that has failed for so long is asked no more often than a monitoring would.
 RETRY_MAX_S = 60.0
+#: After a restart processors have better to do than to load a library, and what is known is seconds old.
+RESTORED_S = 1.0
 
 
 @dataclass(slots=True)
@@ -51,6 +54,31 @@ class Names:
         before = self._names
         # Sorted: the order of lookups, and of log lines, is the same at every start.
         self._names = {name: before.get(name) or State() for name in sorted(names, key=str)}
+
+    def restore(self, known: Known, now: float) -> bool:
+        """The process before knew this. False: nobody wants to know it, or it is no answer. It is looked up again when
+        its time is over, and not while this process starts.
+        """
+        state = self._names.get(known.resolved.wanted)
+        if state is None or not known.resolved.addresses:
+            return False
+        state.answer = Answer(known.resolved.addresses, known.resolved.shares, known.ttl_s)
+        state.answered_at = min(known.at, now)
+        state.ever_answered = True
+        state.due = max(state.answered_at + known.ttl_s, now + RESTORED_S)
+        return True
+
+    def known(self) -> tuple[Known, ...]:
+        """What `restore` takes."""
+        return tuple(
+            Known(
+                Resolved(name.name, state.answer.addresses, state.answer.shares, name.resolve),
+                state.answered_at,
+                ttl_s(name, state.answer),
+            )
+            for name, state in self._names.items()
+            if state.answer is not None
+        )
 
     def begin(self, now: float) -> list[Wanted]:
         """Names whose lookup is to begin now: those due, the longest waiting first. They count as asked from now on."""

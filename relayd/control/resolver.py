@@ -11,7 +11,7 @@ from typing import Any
 from relayd import clock
 from relayd.address import NameAddress
 from relayd.channel.messages import Resolved
-from relayd.control.answers import Answer
+from relayd.control.answers import Answer, Known
 from relayd.control.lookups import LookupFailed, Lookups
 from relayd.control.names import Names, ttl_s
 from relayd.log.events import Event
@@ -46,6 +46,17 @@ class Resolver:
         self._files: asyncio.Task[None] | None = None
         self._first_answers = asyncio.Event()
         self._closed = False
+
+    def restore(self, known: Iterable[Known]) -> None:
+        """Go on with what the process before has known. Before `start`."""
+        now = clock.monotonic()
+        for each in known:
+            if self._names.restore(each, now):
+                self._on_answer(each.resolved)
+
+    def known(self) -> tuple[Known, ...]:
+        """What the next process shall `restore`."""
+        return self._names.known()
 
     def start(self) -> None:
         """Begin with every name."""

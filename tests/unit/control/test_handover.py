@@ -15,18 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.address import Family, InetAddress, UnixAddress
+from relayd.address import Family, InetAddress, NameAddress, ServiceAddress, UnixAddress
 from relayd.channel import parcel
-from relayd.channel.messages import Adopt
+from relayd.channel.messages import Adopt, Resolved
 from relayd.channel.parcel import Content, Label
 from relayd.control import handover
+from relayd.control.answers import Known
 from relayd.control.handover import MANIFEST_VERSION, SOCKETS_STORED_MAX, Dealer, Found, Store, find
 from relayd.control.listeners import ListeningSockets
 from relayd.counters import DatagramCounters, ListenerCounters
 from relayd.outcomes import Drop, Outcome
 from relayd.sd.activation import Inherited
 from relayd.sd.notify import Notifier
-from relayd.spec import Bind, Listener, Log, SocketOptions, Spec, Stream, StreamTimeouts
+from relayd.spec import Bind, Listener, Log, Resolve, Share, SocketOptions, Spec, Stream, StreamTimeouts
 from relayd.spec.budget import Budget
 from relayd.spec.plan import Plan, plan
 from relayd.spec.sockets import SocketKey, endpoints
@@ -178,6 +179,21 @@ def everything(tmp_path: Path) -> Spec:
     )
 
 
+KNOWN = (
+    Known(
+        Resolved(
+            ServiceAddress("_http._tcp.test"),
+            (InetAddress(Family.INET, "192.0.2.1", 80),),
+            (Share(7),),
+            Resolve(Family.INET, 2.0, 3.0),
+        ),
+        1234.5,
+        2.0,
+    ),
+    Known(Resolved(NameAddress("a.test", 80), (InetAddress(Family.INET6, "2001:db8::1", 80),)), 1.0, 300.0),
+)
+
+
 # what is packed is found --------------------------------------------------------------------------------------------
 
 
@@ -187,7 +203,7 @@ def test_what_is_packed_is_found(tmp_path: Path, lives: list[Life]) -> None:
     lives.append(Life(nobody(), wanted))
     (before,) = lives
     before.keep()
-    before.store.remember(wanted, "0123", alone=True)
+    before.store.remember(wanted, "0123", alone=True, known=KNOWN)
     before.store.begin(before.sockets.bound, (), 0)
     for number in range(2):
         (sending,) = before.store.parcels(1)
@@ -200,7 +216,7 @@ def test_what_is_packed_is_found(tmp_path: Path, lives: list[Life]) -> None:
     found = lives[1].found
     assert lives[1].inodes() == inodes
     assert (found.totals, found.sessions, found.problem) == (TOTALS, 12, "")
-    assert (found.spec, found.sha256, found.alone) == (wanted, "0123", True)
+    assert (found.spec, found.sha256, found.alone, found.known) == (wanted, "0123", True, KNOWN)
     assert [label.listener if label else None for label in labels(found)] == ["listener 0", "listener 1"]
     assert found.parcels == []
     for path in ("web.sock", "both"):

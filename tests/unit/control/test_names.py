@@ -1,8 +1,9 @@
 from dataclasses import replace
 
 from relayd.address import Family, InetAddress, NameAddress, ServiceAddress
-from relayd.control.answers import Answer
-from relayd.control.names import RETRY_MAX_S, RETRY_S, Names
+from relayd.channel.messages import Resolved
+from relayd.control.answers import Answer, Known
+from relayd.control.names import RESTORED_S, RETRY_MAX_S, RETRY_S, Names
 from relayd.spec import Resolve, Share, Wanted
 from relayd.spec.budget import LOOKUPS_MAX
 
@@ -128,6 +129,35 @@ def test_hurry_asks_for_everything_once_more_and_for_what_is_asked_now_after_tha
     assert names.begin(2.0) == [WEB]
     names.answered(WEB, answer(ONE), 3.0)
     assert names.begin(3.0) == []
+
+
+def test_what_one_process_knows_the_next_one_goes_on_with() -> None:
+    # R4
+    bounded = Wanted(DB.name, Resolve(Family.INET, 1.0, 60.0))
+    before = Names([WEB, bounded, Wanted(NameAddress("lost.test", 80))])
+    before.begin(0.0)
+    before.answered(WEB, Answer((ONE, TWO), (Share(1), Share(2)), 30.0), 10.0)
+    before.answered(bounded, answer(TWO, ttl_s=float("inf")), 20.0)
+    known = before.known()
+    after, now = Names([WEB, bounded]), 21.0
+    assert [after.restore(each, now) for each in known] == [True, True]
+    assert after.all_answered
+    assert after.known() == known
+    assert after.begin(now) == []
+    assert after.wait_s(now) == 19.0  # what is left of 30
+    assert after.begin(40.0) == [WEB]
+    assert not after.answered(WEB, Answer((TWO, ONE), (Share(2), Share(1)), 30.0), 40.0)
+
+
+def test_what_is_out_of_date_is_asked_for_when_the_start_is_over_and_nothing_is_taken_on_trust() -> None:
+    names, resolved = Names([WEB]), Resolved(WEB.name, (ONE,))
+    assert not names.restore(Known(Resolved(WEB.name, ()), 0.0, 5.0), 100.0)
+    assert not names.restore(Known(Resolved(DB.name, (ONE,)), 0.0, 5.0), 100.0)
+    assert not names.restore(Known(Resolved(WEB.name, (ONE,), (), Resolve(Family.INET)), 0.0, 5.0), 100.0)
+    assert names.restore(Known(resolved, 0.0, 5.0), 100.0)
+    assert names.wait_s(100.0) == RESTORED_S
+    assert names.restore(Known(resolved, 500.0, 5.0), 100.0)  # of a clock that was another one
+    assert names.wait_s(100.0) == 5.0
 
 
 def test_what_nobody_wants_any_more_is_forgotten_and_what_stays_is_known() -> None:

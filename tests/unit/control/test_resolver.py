@@ -7,7 +7,7 @@ import pytest
 from relayd.address import Family, InetAddress, NameAddress, ServiceAddress
 from relayd.channel.messages import Resolved
 from relayd.control import names, resolver
-from relayd.control.answers import Answer
+from relayd.control.answers import Answer, Known
 from relayd.control.lookups import LookupFailed, NoSuchName, Unanswered
 from relayd.control.resolver import Resolver
 from relayd.log.events import Event
@@ -157,6 +157,24 @@ def test_when_the_files_have_changed_everything_is_looked_up_again(monkeypatch: 
         await until(lambda: len(heard.answers) == 2)
 
     assert resolving(zone, change, WEB).answers == [Resolved(WEB.name, (ONE,)), Resolved(WEB.name, (TWO,))]
+
+
+def test_what_is_known_from_before_is_told_at_once_and_waited_for_by_nobody() -> None:
+    # R4: a restart while no name server answers
+    known = Known(Resolved(WEB.name, (ONE, TWO)), 0.0, 60.0)
+
+    async def run() -> Heard:
+        heard = Heard()
+        running = Resolver([WEB], heard.answers.append, heard.say, Zone(web=asyncio.Event()))  # type: ignore[arg-type]
+        running.restore([known, Known(Resolved(DB.name, (ONE,)), 0.0, 60.0)])
+        assert heard.answers == [known.resolved]
+        running.start()
+        await running.first_answers()
+        assert running.known() == (known,)
+        running.close()
+        return heard
+
+    assert asyncio.run(run()).said == []
 
 
 def test_a_change_waits_for_names_that_are_new_and_forgets_those_that_go() -> None:
