@@ -21,6 +21,7 @@ FLOORS = {
     "sd": 1,
     "spec": 1,
     "channel": 2,
+    "choosing": 2,
     "config": 2,
     "log": 2,
     "control": 3,

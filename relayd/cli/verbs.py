@@ -314,6 +314,39 @@ def target(
         raise typer.Exit(EXIT_NO)
 
 
+@app.command(short_help="Say which target a client would get, and why.")
+def explain(
+    listener: Annotated[str, typer.Argument(metavar="LISTENER", help="Where it would come to.", show_default=False)],
+    client_address: Annotated[
+        str, typer.Option("--client", metavar="ADDR", help="Its address. Default: a client of a Unix socket.")
+    ] = "",
+    port: Annotated[
+        int | None, typer.Option("--port", metavar="PORT", help="The port that it comes to. Default: the first one.")
+    ] = None,
+    as_json: AsJson = False,
+    config_file: DaemonsFile = None,
+    admin: AdminAddress = None,
+) -> None:
+    """Say which target of the running daemon a client would get, and why, without any traffic.
+
+    By the code that workers choose by, with what checks and orders say now. Only a worker knows whose turn it is, how
+    many connections each target has, and which one has just failed a client.
+    """
+    from relayd.cli import client
+    from relayd.cli import explain as report
+
+    members = {"listener": listener, "client": client_address, "port": port}
+    with _asking():
+        found = client.ask(_daemon(admin, config_file), "POST", "/v1/explain", members)
+        if "error" in found:
+            raise client.Refused(f"relayd: {found['error']}")
+        try:
+            text = report.text(found, client_address or "a client")
+        except (KeyError, TypeError, ValueError) as error:
+            raise client.Unreachable(f"relayd: the answer is not one of this version: {error!r}") from None
+    emit(_json(found) if as_json else text)
+
+
 def _targets(found: "dict[str, Any]", pool: str | None, *, as_json: bool) -> str:
     """Those of `pool`, or all. Raises client.Unreachable and RelaydError."""
     from relayd.cli import client

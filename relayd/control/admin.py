@@ -73,6 +73,11 @@ class Operator(Protocol):
     def targets(self) -> dict[str, Any]:
         """For `json.dumps`; docs/admin.md says what is in it."""
 
+    def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
+        """Which target of `listener` a client of this key (`choosing.group.client_key`) would get that comes to `port`;
+        None is the first one. For `json.dumps`; a string says why that cannot be said.
+        """
+
     async def order(self, pool: str, target: str, ordered: Ordered | None, weight: int | None) -> Verdict:
         """Have a target of a pool be `ordered`, or, where that is None, have `weight`; 0 is that of the file."""
 

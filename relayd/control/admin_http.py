@@ -6,12 +6,14 @@
     POST /v1/target   {"pool": "app", "target": "10.0.0.1:80", "ordered": "drained"}, or "weight": 3   a verdict
     GET  /v1/status                               200
     GET  /v1/targets                              200
+    POST /v1/explain  {"listener": "web", "client": "192.0.2.7"}, perhaps "port": 80   200, 409 where it cannot be said
 
 Everything else is {"error": "..."} with the status that HTTP has for it. Each wait for a client is bounded, and so is
 what clients can make the daemon hold; nothing that they send raises anything.
 """
 
 import asyncio
+import ipaddress
 import json
 import logging
 import socket
@@ -25,6 +27,7 @@ from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
+from relayd.choosing.group import client_key
 from relayd.control.admin import Operator
 from relayd.control.verdict import Verdict
 from relayd.spec import Ordered
@@ -152,6 +155,9 @@ class AdminHttp:
         if tell is not None:
             _allow(request, "GET")
             return 200, tell()
+        if request.path == "/v1/explain":
+            _allow(request, "POST")
+            return self._explain(await _members(request))
         asks = {
             "/v1/reload": self._reload,
             "/v1/confirm": self._confirm,
@@ -188,6 +194,20 @@ class AdminHttp:
         if not isinstance(file, str) or not file.startswith("/") or "\0" in file:
             raise _Answer(400, "file is an absolute path")
         return self._operator.plan(Path(file))
+
+    def _explain(self, members: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        _only(members, "listener", "client", "port")
+        listener, client, port = (members.get(name) for name in ("listener", "client", "port"))
+        if not isinstance(listener, str) or not isinstance(client, str):
+            raise _Answer(400, "listener and client are strings")
+        if port is not None and (not isinstance(port, int) or isinstance(port, bool)):
+            raise _Answer(400, "port is an integer")
+        try:
+            key = client_key((str(ipaddress.ip_address(client)), 0)) if client else client_key("")
+        except ValueError:
+            raise _Answer(400, "client is an IP address, or empty for one of a Unix socket") from None
+        found = self._operator.explain(listener, key, port)
+        return (409, {"error": found}) if isinstance(found, str) else (200, found)
 
     def _target(self, members: dict[str, Any]) -> Coroutine[Any, Any, Verdict]:
         _only(members, "pool", "target", "ordered", "weight")

@@ -41,3 +41,7 @@ class Operations:
     async def order(self, pool: str, target: str, ordered: Ordered | None, weight: int | None) -> Verdict:
         """What becomes of a target."""
         return self._targets.order(pool, target, ordered, weight)
+
+    def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
+        """Which target a client would get."""
+        return self._targets.explain(listener, client, port)

@@ -16,6 +16,7 @@ from relayd.address import InetAddress, NameAddress, ServiceAddress, SocketAddre
 from relayd.channel.messages import Resolved, TargetFailures, TargetStates
 from relayd.config.ports import target_text
 from relayd.control.checks.subject import Subject
+from relayd.control.explaining import NoSuchPort, explain
 from relayd.control.verdict import Change, Verdict
 from relayd.log.events import Event
 from relayd.spec import WEIGHT_MAX, Balance, CheckKind, Listener, Ordered, Share, Spec, Target, TargetState, Wanted
@@ -172,13 +173,15 @@ class Targets:
                     self._checker.failed(*key, each.count, each.reason)
 
     def _tell(self) -> None:
-        states = []
+        self._publish(TargetStates(tuple(self._states())))
+
+    def _states(self) -> Iterator[TargetState]:
+        """Of those that are not up, or not as the file has them."""
         for key in self._members:
             order, up = self._orders.get(key), self._up(key)
             if order is not None or not up:
                 ordered, weight = (order.ordered, order.weight) if order is not None else (Ordered.ENABLED, None)
-                states.append(TargetState(*key, up, ordered, weight))
-        self._publish(TargetStates(tuple(states)))
+                yield TargetState(*key, up, ordered, weight)
 
     def _up(self, key: Key) -> bool:
         known = self._checker.state(*key) if self._checker is not None else None
@@ -223,6 +226,24 @@ class Targets:
             text += f"{has or member.share.weight}"
         self._say(Event.TARGET_ORDERED, text, pool=member.pool, target=member.text, state=now.value)
         return Change("~", None, text)
+
+    def explain(self, name: str, client: bytes, port: int | None) -> dict[str, Any] | str:
+        """Which target of the listener `name` a client of this key would get, as docs/admin.md says; or why nobody can
+        say.
+        """
+        listeners = {listener.name: listener for listener in self._spec.listeners} if self._spec is not None else {}
+        listener = listeners.get(name)
+        if listener is None:
+            return _no(f"there is no listener {name!r}", name, set(listeners)).errors[0]
+        states = {state.target: state for state in self._states() if state.pool == listener.pool_name}
+        ours = [key for key in self._members if key[0] == listener.pool_name]
+        known = {key[1]: self._checker.state(*key) for key in ours} if self._checker is not None else {}
+        reasons = {target: each.why for target, each in known.items() if each is not None}
+        answers = [answer for answer in self._answers.values() if answer.resolve == listener.resolve]
+        try:
+            return explain(listener, states, answers, reasons, client, port)
+        except NoSuchPort as error:
+            return f"listener {name}: {error}"
 
     # to be shown ------------------------------------------------------------------------------------------------
 

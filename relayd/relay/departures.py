@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from relayd.address import Name, SocketAddress
+from relayd.choosing.group import Choice
 from relayd.log.logger import Logger
 from relayd.outcomes import Outcome
-from relayd.relay.group import Choice
 from relayd.relay.loop import Loop
 from relayd.spec import Listener, OnChange, Target
 from relayd.spec.plan import effect

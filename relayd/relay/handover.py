@@ -15,6 +15,7 @@ from typing import Any
 from relayd.channel import parcel
 from relayd.channel.codec import plain, value_of
 from relayd.channel.parcel import BATCH_FDS, BROKEN_RECORD, LABEL_VERSION, Content, Label, ParcelFull
+from relayd.choosing.group import Choice, choice_of
 from relayd.log.events import Event
 from relayd.log.logger import Logger
 from relayd.outcomes import Outcome
@@ -23,7 +24,6 @@ from relayd.relay.datagram.reception import Reception
 from relayd.relay.datagram.services import DatagramServices
 from relayd.relay.datagram.session import Session
 from relayd.relay.departures import Departing, Departures
-from relayd.relay.group import Choice, choice_of
 from relayd.relay.stream import handover as stream
 from relayd.relay.stream.connection import Connection
 from relayd.relay.stream.services import StreamServices

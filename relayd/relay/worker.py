@@ -44,6 +44,7 @@ from relayd.channel.messages import (
     TargetStates,
 )
 from relayd.channel.parcel import Label
+from relayd.choosing.pool import Pools
 from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.log.events import Event
 from relayd.log.logger import Logger, open_logger
@@ -56,7 +57,6 @@ from relayd.relay.failures import Failures
 from relayd.relay.handover import Arrivals, Packer
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Actor, Loop
-from relayd.relay.pool import Pools
 from relayd.relay.stream.services import StreamServices
 from relayd.spec import Listener, OnChange, Spec
 from relayd.spec.budget import budget_of

@@ -198,7 +198,7 @@ class OnChange(enum.Enum):
 
 
 class Balance(enum.Enum):
-    """Which target gets the next client (T1), in each worker by itself: `relay.balance` has one class each."""
+    """Which target gets the next client (T1), in each worker by itself: `choosing.balance` has one class each."""
 
     ROUND_ROBIN = "round_robin"
     LEAST_CONNECTIONS = "least_connections"

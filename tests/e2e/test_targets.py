@@ -173,3 +173,14 @@ def test_clients_take_a_target_down_between_checks(tmp_path: Path, echo: EchoSta
             line = daemon.wait_for_event("target_down")
             assert line["message"].startswith(f"web: {down} is down: connection refused")
             assert daemon.events("target_suspect")[0]["target"] == down
+
+
+def test_what_is_explained_is_what_happens(tmp_path: Path, echo: EchoStart) -> None:
+    targets = [str(echo("inet")) for _ in range(4)]
+    with Daemon(config(*targets, more='balance = "source_hash"\n'), tmp_path) as daemon:
+        for number in range(1, 9):
+            code, out, err = relayd(daemon, "explain", "web", "--client", f"127.0.0.{number}", "--json")
+            assert (code, err) == (0, "")
+            connect(daemon, f"127.0.0.{number}").close()
+            line = daemon.wait_for_log(lambda one: one.get("event") == "connection", number)
+            assert line["target"] == json.loads(out)["candidates"][0]["target"]

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from relayd.address import Address, InetAddress, NameAddress, SocketAddress, from_sockaddr, parse
+from relayd.choosing.group import Group, Rules
 from relayd.net.options import apply_tcp
 from relayd.net.pipes import Pipe, PipePool
 from relayd.outcomes import Outcome
-from relayd.relay.group import Group, Rules
 from relayd.relay.limits import Admission
 from relayd.relay.stream.connection import Connection, Phase
 from relayd.relay.stream.listener import AcceptingSocket, Acceptor

@@ -10,8 +10,8 @@ from typing import Any
 
 from relayd.channel import parcel
 from relayd.channel.parcel import Content, Label
+from relayd.choosing.group import Choice
 from relayd.relay.datagram import handover as datagram
-from relayd.relay.group import Choice
 from relayd.relay.stream import handover as stream
 from relayd.relay.stream.connection import Connection
 from tests.integration.datagram_relaying import DatagramRelay

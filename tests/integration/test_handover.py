@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from relayd.choosing.group import Choice
 from relayd.outcomes import Outcome
 from relayd.relay.datagram import handover as datagram
 from relayd.relay.datagram.session import Session
-from relayd.relay.group import Choice
 from relayd.relay.stream import handover as stream
 from relayd.relay.stream.connection import Connection
 from tests.integration.datagram_relaying import DatagramRelay, DatagramTarget

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import pytest
 
-from relayd.relay.balance import Balancer, balancer
+from relayd.choosing.balance import Balancer, balancer
 from relayd.spec import Balance
 
 SEEDS = 256

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from relayd.channel.parcel import BROKEN_RECORD
+from relayd.choosing.group import Choice
 from relayd.net.poller import IN
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.reception import Reception
 from relayd.relay.datagram.session import Phase, Session
 from relayd.relay.datagram.waiting import LateAnswers, Waiting
-from relayd.relay.group import Choice
 
 __all__ = ["SessionRecord", "freeze", "thaw"]
 

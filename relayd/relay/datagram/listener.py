@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Collection
 
 from relayd import address, errors
+from relayd.choosing.group import Group
 from relayd.errors import TRANSIENT
 from relayd.log.events import Event
 from relayd.net.boxes import Inbox
@@ -22,7 +23,6 @@ from relayd.relay.datagram.newcomers import Newcomers
 from relayd.relay.datagram.reception import Reception
 from relayd.relay.datagram.service import DatagramService
 from relayd.relay.datagram.session import Session
-from relayd.relay.group import Group
 
 #: Seconds until a socket whose reading failed is read again.
 RECEIVE_PAUSE_S = 0.1

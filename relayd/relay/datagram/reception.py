@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from relayd.address import InetAddress, from_sockaddr
+from relayd.choosing.group import Group
 from relayd.net.boxes import Outbox
 from relayd.net.datagrams import Layout
 from relayd.relay.datagram.service import DatagramService
-from relayd.relay.group import Group
 
 _ANY: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 

@@ -4,11 +4,11 @@ import socket
 from typing import Protocol
 
 from relayd import clock
+from relayd.choosing.group import Choice
 from relayd.log.access import AccessRecord
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.reception import Reception
 from relayd.relay.datagram.service import DatagramService
-from relayd.relay.group import Choice
 
 #: Ends that an errno explains.
 _FAILURES = frozenset({Outcome.TARGET_REFUSED, Outcome.TARGET_UNREACHABLE, Outcome.RESOURCE_EXHAUSTED})

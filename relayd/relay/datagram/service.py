@@ -6,6 +6,7 @@ import abc
 from collections.abc import Callable
 from typing import Any
 
+from relayd.choosing.group import Choice
 from relayd.counters import DatagramCounters
 from relayd.log.access import AccessRecord
 from relayd.log.events import Event
@@ -13,7 +14,6 @@ from relayd.log.logger import Logger
 from relayd.net.batches import Batches
 from relayd.outcomes import Drop, Outcome
 from relayd.relay.datagram.sessions import Entry, Sessions
-from relayd.relay.group import Choice
 from relayd.relay.loop import Actor, Loop
 from relayd.spec import Datagram, Listener, Target
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from relayd.address import SocketAddress
 from relayd.channel.messages import Resolved
+from relayd.choosing.group import Group, Groups, Rules
+from relayd.choosing.pool import Pools
 from relayd.counters import DatagramCounters, DatagramTotals
 from relayd.log.logger import Logger
 from relayd.net.batches import Batches
@@ -19,9 +21,7 @@ from relayd.relay.datagram.service import DRAIN_SILENCE_S, DatagramService, Live
 from relayd.relay.datagram.session import Session
 from relayd.relay.datagram.spreading import Spreader, SpreadingReceiver
 from relayd.relay.departures import Departures
-from relayd.relay.group import Group, Groups, Rules
 from relayd.relay.loop import Loop
-from relayd.relay.pool import Pools
 from relayd.spec import Listener, OnChange, SessionMode, Target
 from relayd.spec.sockets import Covered, Endpoint, SocketKey
 

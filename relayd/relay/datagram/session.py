@@ -21,6 +21,7 @@ import errno
 import socket
 from collections.abc import Callable
 
+from relayd.choosing.group import Choice, Group, client_key
 from relayd.errors import OUT_OF_RESOURCES, REFUSED, spoken
 from relayd.net.datagrams import (
     BATCH,
@@ -39,7 +40,6 @@ from relayd.relay.datagram.reception import Reception
 from relayd.relay.datagram.record import session_record
 from relayd.relay.datagram.service import LiveSession
 from relayd.relay.datagram.waiting import LateAnswers, Waiting
-from relayd.relay.group import Choice, Group, client_key
 from relayd.spec import OnTargetError, Target
 
 #: Answers between two looks whether more wait than one: a look that finds nothing costs a system call.

@@ -7,6 +7,7 @@ by ICMP, after the fact: the last datagram to it then goes to another one (`on_t
 import errno
 import socket
 
+from relayd.choosing.group import Choice, Group, client_key
 from relayd.errors import spoken
 from relayd.net.boxes import Inbox
 from relayd.net.datagrams import forget_errors, open_session_socket
@@ -15,7 +16,6 @@ from relayd.net.poller import IN
 from relayd.outcomes import Drop
 from relayd.relay.datagram.listener import Receiver
 from relayd.relay.datagram.service import DatagramService
-from relayd.relay.group import Choice, Group, client_key
 from relayd.spec import OnTargetError
 
 _FULL = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM})

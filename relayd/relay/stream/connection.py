@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from relayd import clock
 from relayd.address import InetAddress, from_sockaddr
+from relayd.choosing.group import Choice, Group, client_key
 from relayd.errors import OUT_OF_RESOURCES, REFUSED, spoken
 from relayd.log.access import AccessRecord
 from relayd.net.dialing import NoSource, met_itself, open_dial_socket, pending_error
@@ -29,7 +30,6 @@ from relayd.net.options import apply_keepalive
 from relayd.net.poller import ENDING, ERR, HUP, IN, OUT
 from relayd.net.tcp import path_info, reset_at_close, unacknowledged
 from relayd.outcomes import Outcome, Side
-from relayd.relay.group import Choice, Group, client_key
 from relayd.relay.loop import Actor
 from relayd.relay.stream.pump import Flow, Pump
 from relayd.relay.stream.service import StreamService

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from relayd.address import from_sockaddr
 from relayd.channel.parcel import BROKEN_RECORD
+from relayd.choosing.group import Choice, Group
 from relayd.net.pipes import Pipe
 from relayd.outcomes import Outcome, Side, outcome_named
-from relayd.relay.group import Choice, Group
 from relayd.relay.stream.connection import RESET_LOOK_S, Arrival, Connection, Phase
 from relayd.relay.stream.pump import Flow, Pump
 from relayd.relay.stream.service import StreamService

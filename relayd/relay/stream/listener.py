@@ -9,10 +9,10 @@ import socket
 from dataclasses import replace
 
 from relayd import address, errors
+from relayd.choosing.group import Group
 from relayd.errors import ACCEPT_RETRY, OUT_OF_RESOURCES, TRANSIENT
 from relayd.log.events import Event
 from relayd.net.poller import IN, LISTENING
-from relayd.relay.group import Group
 from relayd.relay.limits import ACCEPT_PAUSE_S
 from relayd.relay.stream.connection import Arrival, Connection
 from relayd.relay.stream.service import StreamService

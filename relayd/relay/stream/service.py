@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from relayd.choosing.group import Choice
 from relayd.counters import ListenerCounters
 from relayd.log.access import AccessRecord
 from relayd.log.logger import Logger
 from relayd.net.options import Setting, tcp_settings
 from relayd.net.pipes import PipePool
 from relayd.outcomes import Outcome
-from relayd.relay.group import Choice
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Actor, Loop
 from relayd.spec import Listener, Stream, Target

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from relayd.channel.messages import Resolved
+from relayd.choosing.group import Group, Groups, Rules
+from relayd.choosing.pool import Pools
 from relayd.counters import ListenerCounters, ListenerTotals
 from relayd.log.logger import Logger
 from relayd.net.pipes import PipePool
 from relayd.outcomes import Outcome
 from relayd.relay.departures import Departures
-from relayd.relay.group import Group, Groups, Rules
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Loop
-from relayd.relay.pool import Pools
 from relayd.relay.stream.connection import Connection
 from relayd.relay.stream.listener import AcceptingSocket, Acceptor
 from relayd.relay.stream.service import Live, StreamService

@@ -17,7 +17,7 @@ from relayd.address import Family, InetAddress, SocketAddress, UnixAddress, from
 from relayd.cli import client, verbs
 from relayd.control.verdict import Change, Verdict
 from relayd.spec import Ordered
-from tests.unit.control.operating import NO, STATUS, TARGETS, YES, FakeOperator, serving
+from tests.unit.control.operating import EXPLANATION, NO, STATUS, TARGETS, YES, FakeOperator, serving
 
 WEB = '[listeners.web]\nbind = "127.0.0.1:8080"\ntargets = ["10.0.0.11:80"]\n'
 DEADLINE_S = 10.0
@@ -191,6 +191,23 @@ def test_an_order_that_is_not_whole(daemon: FakeOperator, arguments: list[str]) 
     assert (code, out) == (2, "")
     assert f"relayd target {arguments[0]}" in err
     assert daemon.asked == []
+
+
+def test_explain(daemon: FakeOperator) -> None:
+    code, out, err = said(relayd("explain", "web", "--client", "192.0.2.7", "--port", "80"))
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "listener web, pool app: 192.0.2.7 goes to 10.0.0.12:80",
+        "    by the hash of its address: the same in every worker",
+        "    if that fails: 10.0.0.13:80, a backup",
+        "    not 10.0.0.11:80: down: connect timeout x3",
+    ]
+    assert json.loads(relayd("explain", "web", "--json").stdout) == EXPLANATION
+    assert daemon.asked == [("explain", "web", b"192.0.2.7", 80), ("explain", "web", b"", None)]
+    assert said(relayd("explain", "wob")) == (1, "", "relayd: there is no listener 'wob'\n")
+    code, out, err = said(relayd("explain", "web", "--client", "example.com"))
+    assert (code, out) == (1, "")
+    assert "client is an IP address" in err
 
 
 def test_a_status_of_another_version(daemon: FakeOperator, monkeypatch: pytest.MonkeyPatch) -> None:

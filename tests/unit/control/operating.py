@@ -41,6 +41,19 @@ TARGETS: list[dict[str, Any]] = [
         "failures": None,
     },
 ]
+EXPLANATION: dict[str, Any] = {
+    "listener": "web",
+    "pool": "app",
+    "port": 80,
+    "balance": "source_hash",
+    "certain": True,
+    "fail_open": False,
+    "candidates": [
+        {"target": "10.0.0.12:80", "backup": False, "weight": 1, "part": None},
+        {"target": "10.0.0.13:80", "backup": True, "weight": 1, "part": None},
+    ],
+    "out": [{"target": "10.0.0.11:80", "why": "down: connect timeout x3"}],
+}
 STATUS: dict[str, Any] = {
     "version": "1.2.3",
     "pid": 7,
@@ -88,6 +101,10 @@ class FakeOperator:
     def targets(self) -> dict[str, Any]:
         self.asked.append("targets")
         return {"targets": TARGETS}
+
+    def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
+        self.asked.append(("explain", listener, client, port))
+        return EXPLANATION if listener == "web" else f"there is no listener {listener!r}"
 
     async def order(self, pool: str, target: str, ordered: Ordered | None, weight: int | None) -> Verdict:
         return await self._say("order", pool, target, ordered, weight)

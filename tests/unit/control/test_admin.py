@@ -158,6 +158,10 @@ BAD = [
     ("POST", "/v1/confirm", b'{"\\u001b": 1}', 400, "unknown member '\\x1b': none is"),
     ("POST", "/v1/plan", b'{"file": 5}', 400, "an absolute path"),
     ("POST", "/v1/targets", b"", 405, "takes GET"),
+    ("GET", "/v1/explain", b"", 405, "takes POST"),
+    ("POST", "/v1/explain", b"{}", 400, "listener and client are strings"),
+    ("POST", "/v1/explain", b'{"listener": "web", "client": "x"}', 400, "client is an IP address"),
+    ("POST", "/v1/explain", b'{"listener": "web", "client": "", "port": "80"}', 400, "port is an integer"),
     ("POST", "/v1/target", b"{}", 400, "pool and target are strings"),
     ("POST", "/v1/target", b'{"pool": "a", "target": "b"}', 400, "either ordered or weight"),
     (

@@ -249,3 +249,18 @@ def test_listeners_that_share_a_pool_have_one_target(bench: Bench) -> None:
         ("app", "192.0.2.2:80"),
     ]
     assert bench.shown("max_connections") == {"192.0.2.1:80": None, "192.0.2.2:80": 5}
+
+
+def test_an_explanation_knows_checks_and_orders(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", inet(1), inet(2), inet(3))))
+    bench.checker.says("web", "192.0.2.1:80", "connection refused x3")
+    bench.targets.order("web", "192.0.2.2:80", Ordered.DRAINED)
+    found = bench.targets.explain("web", b"192.0.2.7", None)
+    assert isinstance(found, dict)
+    assert [one["target"] for one in found["candidates"]] == ["192.0.2.3:80"]
+    assert found["out"] == [
+        {"target": "192.0.2.1:80", "why": "down: connection refused x3"},
+        {"target": "192.0.2.2:80", "why": "drained by order"},
+    ]
+    assert bench.targets.explain("wep", b"", None) == "there is no listener 'wep': did you mean web?"
+    assert bench.targets.explain("web", b"", 1) == "listener web: it does not listen on port 1"

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from relayd.address import Family, InetAddress, NameAddress, SocketAddress, UnixAddress
+from relayd.choosing.group import Choice, choice_of
 from relayd.outcomes import Outcome
 from relayd.relay.departures import Departures
-from relayd.relay.group import Choice, choice_of
 from relayd.relay.loop import Loop
 from relayd.spec import Listener, OnChange, SocketOptions, Stream, StreamTimeouts, Target
 from tests.integration.loop_thread import CollectedLog

@@ -14,11 +14,11 @@ import pytest
 
 from relayd.address import from_sockaddr
 from relayd.channel.parcel import BROKEN_RECORD
+from relayd.choosing.group import Choice
 from relayd.net.datagrams import join_segments
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.handover import SessionRecord, freeze
 from relayd.relay.datagram.session import Phase, Session
-from relayd.relay.group import Choice
 from relayd.spec import Listener, Target
 from tests.integration.loop_thread import DEADLINE_S
 from tests.unit.relay.lives import Batch, Life, Targets, close

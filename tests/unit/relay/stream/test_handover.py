@@ -15,8 +15,8 @@ import pytest
 
 from relayd.address import UnixAddress
 from relayd.channel.parcel import BROKEN_RECORD
+from relayd.choosing.group import Choice
 from relayd.outcomes import Outcome, Side
-from relayd.relay.group import Choice
 from relayd.relay.stream.connection import Connection, Phase
 from relayd.relay.stream.handover import FDS_MAX, StreamRecord, freeze
 from relayd.relay.stream.pump import Flow

@@ -14,10 +14,10 @@ from typing import TypeAlias
 from zlib import crc32
 
 from relayd.address import InetAddress, Name, NameAddress, ServiceAddress, Sockaddr, SocketAddress
+from relayd.choosing.balance import PARTS, Balancer, balancer
+from relayd.choosing.pool import Pool
+from relayd.choosing.suspects import Suspects
 from relayd.net.dialing import may_meet_itself
-from relayd.relay.balance import PARTS, Balancer, balancer
-from relayd.relay.pool import Pool
-from relayd.relay.suspects import Suspects
 from relayd.spec import UNCHECKED, Balance, Health, Listener, PortRule, Share, Target
 from relayd.spec.sockets import Endpoint
 

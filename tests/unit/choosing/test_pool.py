@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from relayd.address import Family, InetAddress
-from relayd.relay.group import Choice, Group, Groups, Rules
-from relayd.relay.pool import Pool, Pools
-from relayd.relay.suspects import FIRST_S
+from relayd.choosing.group import Choice, Group, Groups, Rules
+from relayd.choosing.pool import Pool, Pools
+from relayd.choosing.suspects import FIRST_S
 from relayd.spec import Balance, Health, Ordered, PortRule, Share, Target, TargetState
 
 CHOICES = pytest.mark.parametrize("balance", list(Balance), ids=lambda balance: balance.value)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relayd.relay import maglev
-from relayd.relay.balance import HEAVIEST, Balancer, LeastConnections, RoundRobin, balancer
-from relayd.relay.maglev import table_size
+from relayd.choosing import maglev
+from relayd.choosing.balance import HEAVIEST, Balancer, LeastConnections, RoundRobin, balancer
+from relayd.choosing.maglev import table_size
 from relayd.spec import WEIGHT_MAX, Balance
 
 KINDS = pytest.mark.parametrize("kind", Balance, ids=lambda kind: kind.value)

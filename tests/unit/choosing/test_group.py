@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.address import Address, Family, InetAddress, NameAddress, ServiceAddress, UnixAddress
-from relayd.relay.group import Choice, Group, Groups, Rules
+from relayd.choosing.group import Choice, Group, Groups, Rules
 from relayd.spec import Balance, PortRule, Share, Target
 
 NAME = NameAddress("app.example.com", 80)

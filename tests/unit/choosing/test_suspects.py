@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relayd.relay.suspects import FIRST_S, LONGEST_S, Suspects
+from relayd.choosing.suspects import FIRST_S, LONGEST_S, Suspects
 
 PATIENCE_S = 5.0
 

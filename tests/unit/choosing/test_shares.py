@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from relayd.address import Family, InetAddress, NameAddress
-from relayd.relay.balance import RoundRobin
-from relayd.relay.group import Choice, Group, Groups, Rules, client_key
+from relayd.choosing.balance import RoundRobin
+from relayd.choosing.group import Choice, Group, Groups, Rules, client_key
 from relayd.spec import Balance, PortRule, Share, Target
 
 NAME = NameAddress("app.example.com", 80)
@@ -148,7 +148,7 @@ def test_the_ports_of_a_range_send_a_client_to_the_same_host_by_one_table(
     clients = [f"198.51.100.{number}".encode() for number in range(200)]
     first = [number_of(groups.at(5000, 0).pick(key=key)) for key in clients]
     assert set(first) == {1, 2, 3, 9}
-    monkeypatch.setattr("relayd.relay.maglev._maglev", None)
+    monkeypatch.setattr("relayd.choosing.maglev._maglev", None)
     for index in (1, 2, 500):
         assert [number_of(groups.at(5000 + index, index).pick(key=key)) for key in clients] == first
 

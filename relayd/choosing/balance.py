@@ -22,7 +22,7 @@ from hashlib import blake2b
 from itertools import accumulate
 from typing import ClassVar, Generic, TypeVar
 
-from relayd.relay.maglev import Member, known, table_of
+from relayd.choosing.maglev import Member, known, table_of
 from relayd.spec import WEIGHT_MAX, Balance
 
 #: A weight of a file, in so many parts: a target that comes back has some of them (`group`).
