@@ -141,7 +141,7 @@ def test_one_that_is_dropped_says_nothing() -> None:
 def test_one_that_cannot_be_killed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "_kill_group", lambda _: None)
     selector = EdgeSelector()
-    asked = Command(selector, shell("sleep 1000"), lambda _: None)
+    asked = Command(selector, running("/bin/sleep", "1000"), lambda _: None)
     asked.start()
     process = asked._process
     assert process is not None
