@@ -47,6 +47,7 @@ def test_accepts_every_file_of_the_project(path: Path) -> None:
         'bind = ":1"\ntargets = "x:1"\n[admin]\nlisten = ["unix:@a", "127.0.0.1:1", "[::1]:2"]\nallow_remote = true',
         'bind = ["systemd:web", "systemd:relayd.socket"]\ntargets = "x:1"',
         'bind = ":1"\ntargets = "x:1"\n[admin]\nlisten = []',
+        'bind = ":1"\ntargets = ["srv:_a._b.c", {address = "srv:x"}]\nresolve = {family = "inet6", max_ttl = "1h"}',
         'bind = [":1-2", "[::]:1-2", "x:3-4"]\ntargets = ["x:1-2", "[::1]:3-4", "x:+1", "[::1]:+1", "x", "[::1]"]',
     ],
 )
@@ -76,6 +77,10 @@ def test_accepts(line: str) -> None:
         "keepalive = {idle = 5}",
         "dial_attempts = true",
         'on_change = "stay"',
+        'resolve = "inet"',
+        'resolve = {family = "unix"}',
+        "resolve = {min_ttl = 1}",
+        'resolve = {ttl = "1s"}',
     ],
 )
 def test_refuses(line: str) -> None:
@@ -93,6 +98,8 @@ def test_refuses(line: str) -> None:
         "[listeners.x]\nbind = ':80-'\ntargets = 'x:80'",
         "[listeners.x]\nbind = ':+80'\ntargets = 'x:80'",
         "[listeners.x]\nbind = 'x'\ntargets = 'x:80'",
+        "[listeners.x]\nbind = 'srv:x'\ntargets = 'x:80'",
+        "[listeners.x]\nbind = ':80'\ntargets = 'srv:x:80'",
         "[listeners.x]\nbind = []\ntargets = 'x:80'",
         "[daemon]\nworkers = 0",
         "[daemon]\nworkers = 'all'",
