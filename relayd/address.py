@@ -213,6 +213,8 @@ def parse_service(text: str) -> ServiceAddress:
         raise AddressError("the name of the service is missing", f"{SERVICE}_http._tcp.example.com")
     if name != name.strip():
         raise AddressError("there is blank around the name", f"{SERVICE}{name.strip()}")
+    if _PORT.match(name):
+        raise AddressError("srv: is before the name of a service; a host of this name has a dot", f"srv.:{name}")
     host, colon, port = name.rpartition(":")
     if colon and _PORT.match(port):
         raise AddressError(

@@ -41,9 +41,11 @@ class DnsServer:
     def __init__(self, port: int | None = None) -> None:
         self.port = port or 0
         self.truncate = False
-        #: Every question, by name and type, in order; by "tcp" those that came by TCP.
+        #: Every question, by name and type, in order, and how many came by TCP.
         self.asked: list[tuple[str, str]] = []
         self.asked_by_tcp = 0
+        #: Bytes that whoever asked last takes by UDP, by EDNS; None: as many as it takes without.
+        self.payload: int | None = None
         self._changed = threading.Condition()
         self._zone: dict[tuple[str, str], tuple[int, tuple[str, ...] | Answer]] = {}
         self._thread = threading.Thread(target=self._serve)
@@ -134,6 +136,7 @@ class DnsServer:
         with self._changed:
             self.asked.append((name, kind))
             self.asked_by_tcp += by_tcp
+            self.payload = query.payload if query.edns >= 0 else None
             self._changed.notify_all()
             ttl, records = self._zone.get((name, kind), (1, Answer.EMPTY))
             known = any(name == each for each, _ in self._zone)

@@ -109,9 +109,13 @@ class Names:
         news = not answer.same(state.answer)
         # An old order is kept: it is what the workers have.
         state.answer = answer if news or state.answer is None else _aged(state.answer, answer)
-        state.answered_at, state.error, state.failures = now, answer.problem, 0
+        state.answered_at, state.error = now, answer.problem
         lasts_s = ttl_s(name, answer)
-        state.due = now + (min(RETRY_S, lasts_s) if answer.problem else lasts_s)
+        if answer.problem:
+            lasts_s = min(lasts_s, _retry_s(state))
+        else:
+            state.failures = 0
+        state.due = now + lasts_s
         self._ask_again(state, now)
         return news
 
@@ -121,10 +125,7 @@ class Names:
         if state is None:
             return None
         state.error = error
-        # At the exponent where it ends anyway: 2.0 ** 2000 is an error.
-        grown = RETRY_S * 2.0 ** min(state.failures, 16)
-        state.due = now + min(grown, RETRY_MAX_S, name.resolve.max_ttl_s)
-        state.failures += 1
+        state.due = now + min(_retry_s(state), name.resolve.max_ttl_s)
         self._ask_again(state, now)
         return state.answer
 
@@ -150,6 +151,14 @@ class Names:
 
     def __contains__(self, name: Wanted) -> bool:
         return name in self._names
+
+
+def _retry_s(state: State) -> float:
+    """How long to wait after one more failure."""
+    # At the exponent where it ends anyway: 2.0 ** 2000 is an error.
+    grown = RETRY_S * 2.0 ** min(state.failures, 16)
+    state.failures += 1
+    return min(grown, RETRY_MAX_S)
 
 
 def ttl_s(name: Wanted, answer: Answer) -> float:

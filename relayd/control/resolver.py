@@ -123,9 +123,12 @@ class Resolver:
     async def _look_at_files(self) -> None:
         while True:
             await asyncio.sleep(FILES_LOOK_S)
-            if await self._lookups.refresh():
-                self._names.hurry(clock.monotonic())
-                self._next()
+            try:
+                if await self._lookups.refresh():
+                    self._names.hurry(clock.monotonic())
+                    self._next()
+            except Exception as error:
+                self._report(error)
 
     async def _look_up(self, name: Wanted) -> None:
         result: Answer | LookupFailed
@@ -133,6 +136,9 @@ class Resolver:
             result = await self._lookups.look_up(name)
         except LookupFailed as error:
             result = error
+        except Exception as error:  # a bug: as a failure, or the name would never be looked up again
+            self._report(error)
+            result = LookupFailed(f"{type(error).__name__}: {error}")
         if name not in self._names:
             pass
         elif isinstance(result, LookupFailed):
@@ -153,6 +159,9 @@ class Resolver:
             target=shown(name),
             reason=reason,
         )
+
+    def _report(self, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": "looking names up", "exception": error})
 
     def _note_first_answers(self) -> None:
         if self._names.all_answered:

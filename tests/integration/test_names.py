@@ -127,6 +127,14 @@ def test_an_answer_too_long_for_udp_comes_by_tcp(dns: DnsServer, tmp_path: Path)
     assert dns.asked_by_tcp >= 1
 
 
+def test_longer_answers_come_by_udp_where_resolv_conf_says_so(dns: DnsServer, tmp_path: Path) -> None:
+    dns.say("web.test", "A", "192.0.2.1")
+    resolving(dns, tmp_path, WEB)
+    assert dns.payload is None
+    resolving(dns, tmp_path, WEB, conf="options edns0\n")
+    assert dns.payload == 1232
+
+
 def test_names_are_asked_for_again_when_their_ttl_is_over(dns: DnsServer, tmp_path: Path) -> None:
     slow, bounded = Wanted(NameAddress("slow.test", 80)), Wanted(NameAddress("slow.test", 80), Resolve(max_ttl_s=1.0))
     dns.say("web.test", "A", "192.0.2.1", ttl=1)

@@ -13,10 +13,12 @@ from relayd.address import (
     Family,
     InetAddress,
     NameAddress,
+    ServiceAddress,
     SystemdAddress,
     UnixAddress,
     from_sockaddr,
     parse,
+    parse_service,
     parse_systemd,
 )
 
@@ -83,6 +85,7 @@ def test_is_an_address(text: str, expected: object) -> None:
         ("unix:a.sock", "absolute", "unix:/run/a.sock"),
         ("unix:/a\0b", "NUL", ""),
         ("systemd:web", "only the bind of a listener", ""),
+        ("srv:web", "only a target can name one", ""),
         ("unix:/\ud800", "not valid text", ""),
         ("unix:/" + "é" * 54, "109 bytes", ""),
     ],
@@ -90,6 +93,34 @@ def test_is_an_address(text: str, expected: object) -> None:
 def test_is_no_address(text: str, reason: str, suggestion: str) -> None:
     with pytest.raises(AddressError, match=reason) as caught:
         parse(text)
+    assert caught.value.suggestion == suggestion
+
+
+@pytest.mark.parametrize("name", ["_http._tcp.example.com", "app.service.consul", "x", "x.", "a" * 63])
+def test_a_service(name: str) -> None:
+    assert parse_service(f"srv:{name}") == ServiceAddress(name)
+    assert str(ServiceAddress(name)) == f"srv:{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "suggestion"),
+    [
+        ("", "name of the service is missing", "srv:_http._tcp.example.com"),
+        ("_http._tcp.x:80", "has no port", "srv:_http._tcp.x"),
+        ("10.0.0.1:80", "has no port", ""),
+        ("80", "a host of this name has a dot", "srv.:80"),
+        (" x", "blank", "srv:x"),
+        ("10.0.0.1", "not a name", ""),
+        ("0x7f.1", "not a name", ""),
+        ("[::1]", "not a name", ""),
+        ("a..b", "not a name", ""),
+        ("a" * 64, "not a name", ""),
+        ("é", "not a name", ""),
+    ],
+)
+def test_is_no_service(name: str, reason: str, suggestion: str) -> None:
+    with pytest.raises(AddressError, match=reason) as caught:
+        parse_service(f"srv:{name}")
     assert caught.value.suggestion == suggestion
 
 

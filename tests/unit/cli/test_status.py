@@ -44,6 +44,22 @@ def test_a_reload_that_went_well(status: dict[str, Any]) -> None:
     assert "last reload: 2026-11-23T00:15:02Z\n" in text(status)
 
 
+def test_names_that_do_not_resolve_have_a_line(status: dict[str, Any]) -> None:
+    row: dict[str, Any] = {"name": "a.test:80", "addresses": [], "age_s": None, "error": "SERVFAIL"}
+    known: dict[str, Any] = {"addresses": ["192.0.2.1:80"], "age_s": 411.6, "ttl_s": 5.0}
+    status["names"] = [
+        row,
+        row | known | {"name": "b.test"},
+        row | known | {"name": "srv:c.test", "addresses": ["192.0.2.1:80", "192.0.2.2:80"]},
+        row | known | {"name": "d.test", "error": None},
+    ]
+    assert [line for line in text(status).splitlines() if line.startswith("name ")] == [
+        "name a.test:80 has no address: SERVFAIL",
+        "name b.test has 1 address, 412 s old: SERVFAIL",
+        "name srv:c.test has 2 addresses, 412 s old: SERVFAIL",
+    ]
+
+
 def test_without_listeners_and_with_a_worker_that_has_no_process(status: dict[str, Any]) -> None:
     status["listeners"], status["workers"] = [], [{"number": 1, "pid": None, "phase": "waiting"}]
     status["targets"] = []

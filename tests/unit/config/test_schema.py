@@ -55,6 +55,7 @@ def test_accepts_every_file_of_the_project(path: Path) -> None:
         'bind = ":1"\ntargets = "x:1"\nhealth_check = {type = "http", path = "/a?b", method = "HEAD", status = 204}',
         'bind = ":1"\ntargets = "x:1"\nhealth_check = {type = "http", host = "a.b", status = ["200-299", 301]}',
         'bind = ":1"\ntargets = "x:1"\nhealth_check = {type = "exec", command = ["/bin/true"]}\nslow_start = "30s"',
+        'bind = ":1"\ntargets = ["srv:_a._b.c", {address = "srv:x"}]\nresolve = {family = "inet6", max_ttl = "1h"}',
         'bind = [":1-2", "[::]:1-2", "x:3-4"]\ntargets = ["x:1-2", "[::1]:3-4", "x:+1", "[::1]:+1", "x", "[::1]"]',
     ],
 )
@@ -97,6 +98,10 @@ def test_accepts(line: str) -> None:
         'health_check = {type = "exec", command = "/bin/true"}',
         'max_ejected = "101%"',
         "max_ejected = 50",
+        'resolve = "inet"',
+        'resolve = {family = "unix"}',
+        "resolve = {min_ttl = 1}",
+        'resolve = {ttl = "1s"}',
     ],
 )
 def test_refuses(line: str) -> None:
@@ -114,6 +119,8 @@ def test_refuses(line: str) -> None:
         "[listeners.x]\nbind = ':80-'\ntargets = 'x:80'",
         "[listeners.x]\nbind = ':+80'\ntargets = 'x:80'",
         "[listeners.x]\nbind = 'x'\ntargets = 'x:80'",
+        "[listeners.x]\nbind = 'srv:x'\ntargets = 'x:80'",
+        "[listeners.x]\nbind = ':80'\ntargets = 'srv:x:80'",
         "[listeners.x]\nbind = []\ntargets = 'x:80'",
         "[daemon]\nworkers = 0",
         "[daemon]\nworkers = 'all'",

@@ -282,6 +282,24 @@ def test_the_first_lookups_wait_for_the_files(run: "Run[object]") -> None:
     assert run(Zone(), at_once) == [Answer((inet(99),), (), float("inf"))] * 3
 
 
+def test_without_dnspython_nothing_but_the_files_is_known(
+    monkeypatch: pytest.MonkeyPatch, hosts_file: Path, resolv_conf: Path
+) -> None:
+    def fail() -> None:
+        raise ImportError("No module named 'dns'")
+
+    monkeypatch.setattr("relayd.control.lookups._load", fail)
+
+    async def look() -> Answer:
+        lookups = Lookups(None, str(hosts_file), str(resolv_conf))
+        for _ in range(2):
+            with pytest.raises(Unanswered, match="No module named 'dns'"):
+                await lookups.look_up(web())
+        return await lookups.look_up(web(host="here.test"))
+
+    assert asyncio.run(look()).addresses == (inet(99),)
+
+
 def test_what_nobody_wants_any_more_is_forgotten(run: "Run[object]") -> None:
     zone = Zone(A_web_test=[inet(1)], AAAA_web_test=[inet6(1)])
 

@@ -109,6 +109,11 @@ def test_what_an_answer_lacks_is_asked_for_soon() -> None:
     names.answered(WEB, answer(ONE, ttl_s=300.0, problem="AAAA: SERVFAIL"), 0.0)
     [(_, state)] = names.items()
     assert (state.error, names.wait_s(0.0)) == ("AAAA: SERVFAIL", RETRY_S)
+    for _ in range(9):  # some name servers never answer for AAAA
+        names.answered(WEB, answer(ONE, ttl_s=300.0, problem="AAAA: SERVFAIL"), 0.0)
+    assert names.wait_s(0.0) == RETRY_MAX_S
+    names.answered(WEB, answer(ONE, ttl_s=300.0), 0.0)
+    assert names.wait_s(0.0) == 300.0
 
 
 def test_a_name_that_two_listeners_want_differently_is_two() -> None:

@@ -108,6 +108,21 @@ def test_a_failure_is_said_and_counts_as_an_answer(failure: Exception) -> None:
     assert message == f"web.test:80 does not resolve ({failure}): it has no address yet"
 
 
+def test_a_bug_is_told_and_counts_as_a_failure() -> None:
+    told: list[Any] = []
+
+    async def bug(running: Resolver, heard: Heard) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        await running.first_answers()
+
+    error = ZeroDivisionError("bug")
+    heard = resolving(Zone(web=error), bug, WEB)
+    assert told == [error]
+    assert [message for _, message in heard.said] == [
+        "web.test:80 does not resolve (ZeroDivisionError: bug): it has no address yet"
+    ]
+
+
 def test_a_hanging_lookup_delays_neither_other_names_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolver, "RESOLVE_BOOT_WAIT_S", 0.2)
 
