@@ -138,6 +138,9 @@ class DnsServer:
             self.asked_by_tcp += by_tcp
             self.payload = query.payload if query.edns >= 0 else None
             self._changed.notify_all()
+            alias = self._zone.get((name, "CNAME"))
+            if alias is not None and not isinstance(alias[1], Answer):
+                (name,) = map(_plain, alias[1])
             ttl, records = self._zone.get((name, kind), (1, Answer.EMPTY))
             known = any(name == each for each, _ in self._zone)
         if records is Answer.SILENCE:
@@ -153,7 +156,11 @@ class DnsServer:
         elif self.truncate and not by_tcp:
             reply.flags |= dns.flags.TC
         else:
-            reply.answer.append(dns.rrset.from_text(question.name, ttl, "IN", kind, *records))
+            owner = question.name
+            if alias is not None:
+                reply.answer.append(dns.rrset.from_text(owner, alias[0], "IN", "CNAME", f"{name}."))
+                owner = dns.name.from_text(name)
+            reply.answer.append(dns.rrset.from_text(owner, ttl, "IN", kind, *records))
         return reply.to_wire()
 
 

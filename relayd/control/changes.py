@@ -83,6 +83,8 @@ def _of_listener(old: Listener, new: Listener, live: "_Live", postponed: set[Pos
             continue
         if other_type and not (key in before and key in after):
             continue  # it comes or goes with its type
+        if key == "resolve" and not (key in before and key in after):
+            continue  # and this one with the names among the targets
         late = Postpone(new.name, key) in postponed
         unaffected = late or key in _OF_POOLS
         fate = NEEDS_RESTART if late else "" if unaffected else affected

@@ -105,8 +105,11 @@ def test_every_address_of_both_families(dns: DnsServer, tmp_path: Path) -> None:
 
 
 def test_an_alias_counts_as_long_as_its_shortest_part(dns: DnsServer, tmp_path: Path) -> None:
-    dns.say("web.test", "A", "192.0.2.1", ttl=77)
-    assert resolving(dns, tmp_path, WEB).resolver.status()[0]["ttl_s"] == 77.0
+    dns.say("web.test", "CNAME", "app.test.", ttl=7)
+    dns.say("app.test", "A", "192.0.2.1", ttl=77)
+    running = resolving(dns, tmp_path, WEB)
+    assert running.addresses() == ["192.0.2.1:80"]
+    assert running.resolver.status()[0]["ttl_s"] == 7.0
 
 
 def test_a_service(dns: DnsServer, tmp_path: Path) -> None:

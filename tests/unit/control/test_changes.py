@@ -142,6 +142,14 @@ def test_from_nothing_every_listener_comes(both: Spec) -> None:
     assert [str(change) for change in changes_between(None, both)] == ["+ listener a", "+ listener b"]
 
 
+def test_how_names_are_resolved_is_no_change_where_names_come_or_go(both: Spec) -> None:
+    listener, other = both.listeners
+    without = replace(listener, targets=listener.targets[:2])
+    assert [str(change) for change in changes_between(both, replace(both, listeners=(without, other)))] == [
+        "~ listener a: target app.example.com:80 removed"
+    ]
+
+
 def test_what_becomes_of_what_is_live_is_counted(both: Spec) -> None:
     listener, other = both.listeners
     goes, stays, _ = listener.targets
