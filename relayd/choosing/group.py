@@ -307,7 +307,7 @@ class Group:
         down = {choice.label for choice in everybody if not pool.up(choice.origin)} - disabled
         self._ramp(disabled | down, now)
         out = disabled.union(choice.label for choice in everybody if pool.full(choice.origin))
-        if not self._rules.health.fail_open or len(out | down) < len(everybody):
+        if not self._rules.health.fail_open or len(disabled | down) < len(everybody):
             out |= down
         waiting = self._suspects.out(now)
         for tier in self._tiers():

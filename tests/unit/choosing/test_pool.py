@@ -89,6 +89,19 @@ def test_what_an_operator_has_closed_is_not_opened_by_failures(balance: Balance)
     assert picked(chooser, 20) == {0: 20}
 
 
+@CHOICES
+def test_that_those_that_are_up_are_full_is_no_reason_to_try_those_that_are_down(balance: Balance) -> None:
+    pool = Pool()
+    chooser = group(pool, [Share(max_connections=1), Share()], balance)
+    say(pool, state(2, up=False))
+    found = chooser.pick()
+    assert found is not None
+    chooser.begun(found)
+    assert chooser.pick() is None
+    chooser.ended(found)
+    assert chooser.pick() is found
+
+
 def test_an_operator_gives_another_weight() -> None:
     pool = Pool()
     chooser = group(pool, [Share(), Share(2)])
