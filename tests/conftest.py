@@ -93,6 +93,7 @@ def access_record() -> AccessRecord:
         client_port=51234,
         local="127.0.0.1:8080",
         target="127.0.0.1:8081",
+        pool="app",
         attempts=1,
         start_time=1795348862.1216,
         connect_ms=0.2,

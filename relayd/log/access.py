@@ -27,6 +27,8 @@ class AccessRecord:
     local: str
     #: The last target that was dialled; empty when none was.
     target: str
+    #: The pool that the target is of: its name in relay.toml, or that of the listener whose own targets they are.
+    pool: str
     #: Dials; of a session, targets that it has been connected to.
     attempts: int
     #: When the connection was accepted or the session began, seconds since the epoch.

@@ -35,14 +35,14 @@ _MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
 _TEXT_ACCESS = "%s %s -> %s %s %s in=%d out=%d connect=%s first_byte=%s total=%.1fms%s id=%s"
 _JSON_ACCESS = (
     '{"time":"%s","level":"info","event":"connection","conn_id":"%s","listener":"%s","type":"%s","client":"%s",'
-    '"client_port":%d,"local":"%s","target":"%s","attempts":%d,"start_time":%.3f,"connect_ms":%s,"first_byte_ms":%s,'
+    '"client_port":%d,"local":"%s","target":"%s","pool":"%s","attempts":%d,"start_time":%.3f,"connect_ms":%s,"first_byte_ms":%s,'
     '"duration_ms":%.3f,"bytes_in":%d,"bytes_out":%d,"outcome":"%s","code":"%s","side":"%s","errno":%d,"rtt_ms":%s,'
     '"retrans":%s,"reloads_survived":%d,"restarts_survived":%d}\n'
 )
 _JOURNAL_ACCESS = (
     f"MESSAGE=%s\nMESSAGE_ID={Event.CONNECTION.message_id}\nPRIORITY={Event.CONNECTION.level.priority}\n"
     f"SYSLOG_IDENTIFIER=relayd\nEVENT={Event.CONNECTION.value}\nCONN_ID=%s\nLISTENER=%s\nTYPE=%s\nCLIENT=%s\n"
-    "CLIENT_PORT=%d\nLOCAL=%s\nTARGET=%s\nATTEMPTS=%d\nSTART_TIME=%.3f\nDURATION_MS=%.3f\nBYTES_IN=%d\nBYTES_OUT=%d\n"
+    "CLIENT_PORT=%d\nLOCAL=%s\nTARGET=%s\nPOOL=%s\nATTEMPTS=%d\nSTART_TIME=%.3f\nDURATION_MS=%.3f\nBYTES_IN=%d\nBYTES_OUT=%d\n"
     "OUTCOME=%s\nCODE=%s\nSIDE=%s\nERRNO=%d\nRELOADS_SURVIVED=%d\nRESTARTS_SURVIVED=%d\n%s"
 )
 
@@ -127,6 +127,7 @@ class JsonFormat(_Stamped):
             record.client_port,
             record.local,
             record.target,
+            record.pool,
             record.attempts,
             start,
             "null" if connect is None or connect - connect else f"{connect:.3f}",
@@ -199,6 +200,7 @@ class JournalFormat(_Stamped):
             record.client_port,
             record.local,
             record.target,
+            record.pool,
             record.attempts,
             record.start_time,
             record.duration_ms,
@@ -285,7 +287,7 @@ def _access_text(record: AccessRecord) -> str:
 
 def _plain(record: AccessRecord) -> bool:
     """True when the texts of `record` can stand in a line of any format as they are, and are not long."""
-    texts = f"{record.conn_id}{record.listener}{record.type}{record.client}{record.local}{record.target}"
+    texts = f"{record.conn_id}{record.listener}{record.type}{record.client}{record.local}{record.target}{record.pool}"
     # Printable text has neither control characters nor lone surrogates.
     return texts.isprintable() and '"' not in texts and "\\" not in texts and len(texts) <= _PLAIN_TEXT_MAX
 
@@ -299,6 +301,7 @@ def _with_texts(record: AccessRecord, change: Callable[[str], str]) -> AccessRec
         client=change(record.client),
         local=change(record.local),
         target=change(record.target),
+        pool=change(record.pool),
     )
 
 

@@ -58,6 +58,7 @@ def session_record(session: Recorded, outcome: Outcome, now: float) -> AccessRec
         client_port=port,
         local=receiver.local_text(session.key),
         target=session.choice.label,
+        pool=service.spec.pool_name,
         attempts=session.attempts,
         start_time=clock.wall() - (now - session.started_at),
         connect_ms=None,

@@ -582,6 +582,7 @@ class Connection:
             client_port=port,
             local=self._arrival.local or str(from_sockaddr(af, client.getsockname())),
             target=choice.label if choice is not None else "",
+            pool=service.spec.pool_name,
             attempts=self._attempts,
             start_time=clock.wall() - (now - started_at),
             connect_ms=(self._connected_at - started_at) * 1000 if self._connected_at else None,

@@ -28,6 +28,7 @@ records = st.builds(
     client_port=st.integers(0, 65535),
     local=st.text(),
     target=st.text(max_size=2000),
+    pool=st.text(max_size=2000),
     attempts=st.integers(0, 100),
     start_time=floats,
     connect_ms=optional_floats,
@@ -141,6 +142,7 @@ def test_the_access_line_in_json_has_the_keys_of_o1(access_record: AccessRecord)
         "client_port": 51234,
         "local": "127.0.0.1:8080",
         "target": "127.0.0.1:8081",
+        "pool": "app",
         "attempts": 1,
         "start_time": 1795348862.122,
         "connect_ms": 0.2,
@@ -192,7 +194,7 @@ def test_any_record_is_one_valid_line_of_json_that_fits_a_pipe(record: AccessRec
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     found = json.loads(line, parse_constant=pytest.fail)
-    for name in ("conn_id", "listener", "client", "local", "target"):
+    for name in ("conn_id", "listener", "client", "local", "target", "pool"):
         text = getattr(record, name)
         assert found[name] == text or len(text) > 100
     assert found["bytes_in"] == record.bytes_in
@@ -211,7 +213,7 @@ def test_any_record_is_one_printable_line_of_text_that_fits_a_pipe(record: Acces
 @given(records)
 def test_no_record_can_add_a_field_to_its_journal_entry(record: AccessRecord) -> None:
     found = JournalFormat(1).access(record).decode()[:-1].split("\n")
-    assert len(found) == 23 + 3 * (record.datagrams_in is not None) + sum(
+    assert len(found) == 24 + 3 * (record.datagrams_in is not None) + sum(
         value is not None for value in (record.connect_ms, record.first_byte_ms, record.rtt_ms, record.retrans)
     )
 
