@@ -27,6 +27,11 @@ __all__ = ["Ask", "LookupFailed", "Lookups", "NoSuchName", "Records", "Unanswere
 
 _KIND = {Family.INET: "A", Family.INET6: "AAAA"}
 _SERVICE_KIND = "SRV"
+#: A service of hundreds of hosts would ask a name server that says nothing for an hour. Some names of a good one may
+#: have none that answers for them.
+_SILENCES_MAX = 2 * LOOKUP_FDS
+#: Of one answer. The others are mostly like them.
+_PROBLEMS_TOLD = 3
 
 
 class LookupFailed(RelaydError):
@@ -66,7 +71,7 @@ class Ask(Protocol):
 
 Found = TypeVar("Found", InetAddress, Service)
 #: What was found of a host, by its name and family.
-Known: TypeAlias = dict[tuple[str, Family], tuple[InetAddress, ...]]
+ByHost: TypeAlias = dict[tuple[str, Family], tuple[InetAddress, ...]]
 
 
 class Lookups:
@@ -86,7 +91,7 @@ class Lookups:
         self._loading: asyncio.Task[Ask] | None = None
         self._hosts, self._conf = Hosts(), ResolvConf()
         #: Of the last answer of each name.
-        self._known: dict[Wanted, Known] = {}
+        self._known: dict[Wanted, ByHost] = {}
 
     async def refresh(self) -> bool:
         """Read the files again if they are others. True then: what was found before may be something else now."""
@@ -135,12 +140,13 @@ class Lookups:
 class _Lookup:
     """One of them: what it finds, and what it cannot find out."""
 
-    def __init__(self, hosts: Hosts, conf: ResolvConf, ask: Ask, families: tuple[Family, ...], known: Known) -> None:
-        self.found: Known = {}
+    def __init__(self, hosts: Hosts, conf: ResolvConf, ask: Ask, families: tuple[Family, ...], known: ByHost) -> None:
+        self.found: ByHost = {}
         self._hosts, self._conf, self._families, self._known = hosts, conf, families, known
         self._ask = ask
         self._room = asyncio.Semaphore(LOOKUP_FDS)
         self._ttl_s = math.inf
+        self._silences = 0
         self._problems: dict[str, None] = {}
 
     async def name(self, host: str, port: int) -> Answer:
@@ -161,7 +167,10 @@ class _Lookup:
         return answer
 
     def _answer(self, addresses: tuple[InetAddress, ...], shares: tuple[Share, ...] = ()) -> Answer:
-        return Answer(addresses, shares, self._ttl_s, "; ".join(self._problems))
+        told = list(self._problems)[:_PROBLEMS_TOLD]
+        if len(self._problems) > _PROBLEMS_TOLD:
+            told.append(f"and {len(self._problems) - _PROBLEMS_TOLD} more")
+        return Answer(addresses, shares, self._ttl_s, "; ".join(told))
 
     async def _of_service(self, host: str) -> tuple[InetAddress, ...]:
         """Those of one of its hosts. Nothing, and a problem, where that has none."""
@@ -199,36 +208,26 @@ class _Lookup:
     async def _addresses(self, host: str) -> tuple[InetAddress, ...]:
         """By name servers, of all families that are wanted; of one that is not answered for, those of before."""
         asked = await asyncio.gather(*(self._of_family(host, family) for family in self._families))
-        good = [records for records in asked if isinstance(records, Records)]
-        failed = [
-            (family, one) for family, one in zip(self._families, asked, strict=True) if isinstance(one, Exception)
-        ]
-        unanswered = [(family, error) for family, error in failed if isinstance(error, Unanswered)]
-        if not good:
-            reason = "; ".join(dict.fromkeys(str(error) for _, error in unanswered or failed))
-            if unanswered:
-                raise Unanswered(reason, silent=any(error.silent for _, error in unanswered))
-            raise NoSuchName(reason)
-        for family, error in unanswered:
-            self._problems[f"{_KIND[family]} of {host.rstrip('.')}: {error}"] = None
-        self._ttl_s = min([self._ttl_s, *(records.ttl_s for records in good)])
-        return tuple(
-            address
-            for family, records in zip(self._families, asked, strict=True)
-            for address in (
-                records.addresses
-                if isinstance(records, Records)
-                else self._as_before(host, family)
-                if isinstance(records, Unanswered)
-                else ()
-            )
-        )
+        if not any(isinstance(one, Records) for one in asked):
+            raise _one_failure([one for one in asked if isinstance(one, LookupFailed)])
+        found: list[InetAddress] = []
+        for family, one in zip(self._families, asked, strict=True):
+            if isinstance(one, Records):
+                self._ttl_s = min(self._ttl_s, one.ttl_s)
+                found += one.addresses
+            elif isinstance(one, Unanswered):
+                self._problems[f"{_KIND[family]} of {host.rstrip('.')}: {one}"] = None
+                found += self._as_before(host, family)
+        return tuple(found)
 
     async def _of_family(self, host: str, family: Family) -> Records | LookupFailed:
         try:
             async with self._room:
+                if self._silences >= _SILENCES_MAX:
+                    raise Unanswered("not asked, after so many without an answer", silent=True)
                 records = await self._ask(self._conf, host, _KIND[family])
         except LookupFailed as error:
+            self._silences += isinstance(error, Unanswered) and error.silent
             return error
         # 0.0.0.0 and :: are what filters answer in place of an address, and would be this very machine.
         usable = tuple(address for address in records.addresses if not address.wildcard)
@@ -248,6 +247,15 @@ class _Lookup:
             records = await self._ask(self._conf, name, _SERVICE_KIND)
         self._ttl_s = min(self._ttl_s, records.ttl_s)
         return records.services[:ADDRESSES_MAX]
+
+
+def _one_failure(failures: list[LookupFailed]) -> LookupFailed:
+    """Of all families: there is no such name only if there is none in any."""
+    unanswered = [error for error in failures if isinstance(error, Unanswered)]
+    reason = "; ".join(dict.fromkeys(str(error) for error in unanswered or failures))
+    if unanswered:
+        return Unanswered(reason, silent=any(error.silent for error in unanswered))
+    return NoSuchName(reason)
 
 
 def _families(wanted: Family | None) -> tuple[Family, ...]:

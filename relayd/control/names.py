@@ -56,8 +56,8 @@ class Names:
         self._names = {name: before.get(name) or State() for name in sorted(names, key=str)}
 
     def restore(self, known: Known, now: float) -> bool:
-        """The process before knew this. False: nobody wants to know it, or it is no answer. It is looked up again when
-        its time is over, and not while this process starts.
+        """The process before knew this. False: nobody wants to know it, or it is no answer. It is looked up again soon,
+        for the files that it came from may have changed meanwhile, but not while this process starts.
         """
         state = self._names.get(known.resolved.wanted)
         if state is None or not known.resolved.addresses:
@@ -65,7 +65,7 @@ class Names:
         state.answer = Answer(known.resolved.addresses, known.resolved.shares, known.ttl_s)
         state.answered_at = min(known.at, now)
         state.ever_answered = True
-        state.due = max(state.answered_at + known.ttl_s, now + RESTORED_S)
+        state.due = now + RESTORED_S
         return True
 
     def known(self) -> tuple[Known, ...]:

@@ -21,8 +21,8 @@ RESERVE_FDS = 32
 PIPES_MAX = 512
 #: What the control process holds of each worker: its end of the channel, a pidfd, the pipe from its standard error.
 WORKER_FDS = 3
-#: Names that are looked up at once. A lookup without an answer takes 5 s, and one of a service twice that: with 1,000
-#: names whose name server is silent, all have been asked for in two or three minutes.
+#: Names that are looked up at once. A lookup without an answer takes 5 s, and one of a service some times that: with
+#: 1,000 names whose name server is silent, all have been asked for in three minutes.
 LOOKUPS_MAX = 32
 #: Questions that one lookup asks at once, each by one socket: A and AAAA, of two hosts where a service has more.
 LOOKUP_FDS = 4

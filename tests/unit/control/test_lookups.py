@@ -247,6 +247,17 @@ def test_services_that_are_none(run: "Run[object]") -> None:
         found(run, zone, SERVICE)
 
 
+def test_a_name_server_that_is_silent_is_not_asked_for_hundreds_of_hosts(run: "Run[object]") -> None:
+    zone = service(*(Service(1, 1, 80, f"host{number:03}.test.") for number in range(500)))
+    for number in range(500):
+        zone.said["A", f"host{number:03}.test."] = zone.said["AAAA", f"host{number:03}.test."] = SILENT
+    with pytest.raises(Unanswered) as caught:
+        found(run, zone, SERVICE)
+    assert len(zone.asked) <= 1 + 3 * LOOKUP_FDS
+    assert str(caught.value).startswith("host000.test: no answer; host001.test: no answer; ")
+    assert str(caught.value).endswith("; and 497 more")
+
+
 def test_no_more_questions_at_once_than_there_are_descriptors_for(run: "Run[object]") -> None:
     zone = service(*(Service(1, 1, 80, f"host{number}.test.") for number in range(50)), A_host7_test=[inet(7)])
     assert found(run, zone, SERVICE).addresses == (inet(7),)

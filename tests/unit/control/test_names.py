@@ -149,20 +149,19 @@ def test_what_one_process_knows_the_next_one_goes_on_with() -> None:
     assert after.all_answered
     assert after.known() == known
     assert after.begin(now) == []
-    assert after.wait_s(now) == 19.0  # what is left of 30
-    assert after.begin(40.0) == [WEB]
+    assert after.wait_s(now) == RESTORED_S
+    assert after.begin(now + RESTORED_S) == [bounded, WEB]
     assert not after.answered(WEB, Answer((TWO, ONE), (Share(2), Share(1)), 30.0), 40.0)
 
 
-def test_what_is_out_of_date_is_asked_for_when_the_start_is_over_and_nothing_is_taken_on_trust() -> None:
-    names, resolved = Names([WEB]), Resolved(WEB.name, (ONE,))
+def test_what_one_process_knows_is_not_taken_on_trust() -> None:
+    names = Names([WEB])
     assert not names.restore(Known(Resolved(WEB.name, ()), 0.0, 5.0), 100.0)
     assert not names.restore(Known(Resolved(DB.name, (ONE,)), 0.0, 5.0), 100.0)
     assert not names.restore(Known(Resolved(WEB.name, (ONE,), (), Resolve(Family.INET)), 0.0, 5.0), 100.0)
-    assert names.restore(Known(resolved, 0.0, 5.0), 100.0)
-    assert names.wait_s(100.0) == RESTORED_S
-    assert names.restore(Known(resolved, 500.0, 5.0), 100.0)  # of a clock that was another one
-    assert names.wait_s(100.0) == 5.0
+    assert names.restore(Known(Resolved(WEB.name, (ONE,)), 500.0, 5.0), 100.0)  # of a clock that was another one
+    [(_, state)] = names.items()
+    assert state.answered_at == 100.0
 
 
 def test_what_nobody_wants_any_more_is_forgotten_and_what_stays_is_known() -> None:
