@@ -490,23 +490,25 @@ class SourceHash(Balancer[M]):
 class First(Balancer[M]):
     """The first in the order given that is not excluded: the others are there for when it fails."""
 
-    __slots__ = ("_members",)
+    __slots__ = ("_members", "_seated")
 
     _placed = True
 
     def __init__(self) -> None:
         super().__init__()
         self._members: list[M] = []
+        #: Those who do not sit out: where the first hundred do, a pick does not look at them.
+        self._seated: list[M] = []
 
     def _change(self, members: list[M]) -> None:
         self._members = members
+        self._seated = [member for member in members if member.label not in self._out]
 
     def _order(self) -> list[M]:
         return list(self._members)
 
     def pick(self, key: bytes, excluded: Collection[str] = ()) -> M | None:  # noqa: ARG002  # for SourceHash
-        out = self._out
-        for member in self._members:
-            if member.label not in out and (not excluded or member.label not in excluded):
+        for member in self._seated:
+            if not excluded or member.label not in excluded:
                 return member
         return None

@@ -207,7 +207,7 @@ class Group:
                 self._pool.ended(choice.origin, count)
                 pool.begun(choice.origin, count)
         self._pool = pool
-        self._changes = -1
+        self._changes = self._version = -1
 
     def pick(self, tried: Sequence[Choice] = (), key: bytes = b"", now: float = 0.0) -> Choice | None:
         """The next choice that is not among `tried`; None when there is none. After an address of a name, one of the
@@ -258,8 +258,9 @@ class Group:
         """A client has met `choice` failing, for `reason`: it is passed over for a while, and those are told who shall
         know.
         """
-        first = self._suspects.failed(choice.label, now)
-        self._look_at = -math.inf
+        first = choice.label not in self._suspects
+        if self._suspects.failed(choice.label, now):
+            self._look_at = -math.inf
         self._pool.failed(choice.origin, choice.label, reason, first=first)
 
     def worked(self, choice: Choice) -> None:

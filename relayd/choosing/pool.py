@@ -31,7 +31,7 @@ class Pool:
         self._hear = hear
         #: Counts what may make another choice: states, and targets that are full or not any more.
         self.changes = 0
-        #: Counts new states.
+        #: Counts new weights, which make other shares: all else is only who sits out.
         self.version = 0
         self._states: Mapping[str, TargetState] = {}
         self._active: dict[str, int] = {}
@@ -40,8 +40,8 @@ class Pool:
     def says(self, states: Mapping[str, TargetState]) -> None:
         """From now on these, by target; the others are up, as the file has them."""
         if states != self._states:
+            self.version += _weights(states) != _weights(self._states)
             self._states = states
-            self.version += 1
             self.changes += 1
 
     def up(self, target: str) -> bool:
@@ -101,6 +101,11 @@ class Pool:
         """As of `Hear`."""
         if self._hear is not None:
             self._hear.target_worked(self.name, target, label)
+
+
+def _weights(states: Mapping[str, TargetState]) -> dict[str, int]:
+    """Those of an operator."""
+    return {target: state.weight for target, state in states.items() if state.weight is not None}
 
 
 class Pools:

@@ -52,8 +52,8 @@ class Suspects:
         return len(self._suspects)
 
     def failed(self, label: str, now: float) -> bool:
-        """A client has met a failure. True where that makes it a suspect; one more of those who were under way when it
-        became one does nothing.
+        """A client has met a failure. False where that changes nothing: one more of those who were under way when it
+        became a suspect.
         """
         suspect = self._suspects.get(label)
         if suspect is None:
@@ -66,6 +66,7 @@ class Suspects:
             suspect.tried = False
             suspect.failures += 1
             self.soonest = min(self.soonest, suspect.until)
+            return True
         return False
 
     def worked(self, label: str) -> bool:

@@ -718,3 +718,26 @@ def test_the_first_that_is_not_excluded() -> None:
     assert labels(chooser, 1, ("0", "1")) == ["2"]
     assert labels(chooser, 1) == ["0"]
     assert chooser.order() == nodes([1, 9, 2])
+
+
+def test_those_who_sit_out_are_not_looked_at_again_for_each_client() -> None:
+    looks: list[str] = []
+
+    class Seen(Node):
+        @property
+        def origin(self) -> str:
+            return self.label
+
+        def __getattribute__(self, name: str) -> object:
+            if name == "label":
+                looks.append(name)
+            return object.__getattribute__(self, name)
+
+    chooser: Balancer[Node] = balancer(Balance.FIRST, random.Random(1))
+    chooser.change([Seen(str(number)) for number in range(100)])
+    chooser.sit_out({str(number) for number in range(99)})
+    looks.clear()
+    found = chooser.pick(KEY, ("98",))
+    assert len(looks) == 1
+    assert found is not None
+    assert found.label == "99"

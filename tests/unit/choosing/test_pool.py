@@ -291,3 +291,47 @@ def test_an_order_that_is_taken_back_is_a_slow_start_too_and_a_suspicion_is_none
     picked(chooser, 1, 20.0)
     chooser.worked(choice(chooser, 1))
     assert picked(chooser, 100, 20.0)[1] >= 49
+
+
+@CHOICES
+def test_who_goes_down_makes_no_new_choices_of_all_the_others(
+    balance: Balance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a thousand targets that would take a worker up to 10 ms, in which it does nothing else.
+    pool = Pool()
+    chooser = group(pool, [Share(1)] * 3, balance)
+    picked(chooser, 1)
+    made: list[object] = []
+    monkeypatch.setattr(Group, "_rebuild", lambda *_: made.append(None))
+    say(pool, state(1, up=False), state(2, ordered=Ordered.DRAINED))
+    assert picked(chooser, 9) == {3: 9}
+    say(pool, state(3, up=False))
+    assert 3 not in picked(chooser, 9)
+    assert made == []
+    say(pool, state(3, weight=2))
+    picked(chooser, 1)
+    assert len(made) == 1
+
+
+def test_one_more_failure_of_a_suspect_costs_no_look_at_all_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    chooser = group(Pool(), [Share()] * 3)
+    one = choice(chooser, 1)
+    chooser.failed(one, "connection refused", 0.0)
+    picked(chooser, 1)
+    looks: list[object] = []
+    monkeypatch.setattr(Group, "_look", lambda *_: looks.append(None))
+    for _ in range(9):
+        chooser.failed(one, "connection refused", 0.1)
+        assert 1 not in picked(chooser, 2, now=0.1)
+    assert looks == []
+
+
+def test_weights_of_another_pool_are_known_though_both_have_had_as_many() -> None:
+    before, after = Pool(), Pool()
+    chooser = group(before, [Share()] * 2)
+    say(before, state(1, weight=2))
+    picked(chooser, 1)
+    targets = [Target(inet(number)) for number in (1, 2)]
+    chooser.retarget(targets, Rules(), after)
+    say(after, state(1, weight=3))
+    assert picked(chooser, 4) == {1: 3, 2: 1}
