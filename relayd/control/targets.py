@@ -16,7 +16,6 @@ from relayd.address import InetAddress, NameAddress, ServiceAddress, SocketAddre
 from relayd.channel.messages import Resolved, TargetFailures, TargetStates
 from relayd.config.ports import target_text
 from relayd.control.checks.subject import Subject
-from relayd.control.explaining import NoSuchPort, explain
 from relayd.control.verdict import Change, Verdict
 from relayd.log.events import Event
 from relayd.spec import WEIGHT_MAX, Balance, CheckKind, Listener, Ordered, Share, Spec, Target, TargetState, Wanted
@@ -231,6 +230,8 @@ class Targets:
         """Which target of the listener `name` a client of this key would get, as docs/admin.md says; or why nobody can
         say.
         """
+        from relayd.control.explaining import NoSuchPort, explain  # what workers choose by: a start is done without it
+
         listeners = {listener.name: listener for listener in self._spec.listeners} if self._spec is not None else {}
         listener = listeners.get(name)
         if listener is None:
