@@ -88,7 +88,11 @@ def configure(box: Box, page: Path) -> None:
     (folder / "relay.toml").write_text(BASE)
     for file in (folder / "conf.d").iterdir():
         file.unlink()
-    first = next((block.text for block in blocks(page) if block.kind == "toml" and not block.more), "")
+    shown = [block.text for block in blocks(page) if block.kind == "toml" and not block.more]
+    first = next(iter(shown), "")
+    for text in shown:
+        if "[listeners.app]" in text:  # whose targets are drained
+            (folder / "conf.d/app.toml").write_text(text)
     if "[listeners.dns]" in first:
         start_resolver(box)
         (folder / "conf.d/page.toml").write_text(first)
