@@ -24,6 +24,7 @@ _NO_RULES = (
     "relayd has no rules of access in this version: keep others out by a firewall, or by a narrower bind address"
 )
 _NO_READING = "relayd reads nothing of what it relays"
+_BY_HAND = "not carried over, and nothing is asked: write it as the health_check of relayd, and fail_open = false"
 _NOT_FOLLOWED = "is not followed: import what it names by itself: cat {} | relayd import --from nginx -"
 _NO_LIMIT = "relayd has no limits of a listener in this version"
 
@@ -43,8 +44,9 @@ _REASONS = {
     **dict.fromkeys(("ssl_preread", "server_name", "js_filter", "preread_timeout", "pass", "return"), _NO_READING),
     **dict.fromkeys(("limit_conn", "limit_conn_zone", "limit_conn_log_level", "limit_conn_dry_run"), _NO_LIMIT),
     **dict.fromkeys(("proxy_download_rate", "proxy_upload_rate"), "relayd has no limit of bandwidth in this version"),
-    **dict.fromkeys(("resolver", "resolver_timeout"), "the system's resolver is asked"),
-    "health_check": upstreams.NO_CHECKS,
+    **dict.fromkeys(("resolver", "resolver_timeout"), upstreams.NAME_SERVERS),
+    **dict.fromkeys(("health_check_timeout", "match"), _BY_HAND),
+    "health_check": _BY_HAND,
     "proxy_protocol": "relayd sends no PROXY header in this version: let the target expect none",
     "set_real_ip_from": "relayd does not read a PROXY header",
     "proxy_next_upstream_timeout": "relayd counts dials, not their time: dial_attempts times connect_timeout",
@@ -211,6 +213,7 @@ def _draft(
         targets=goals.targets,
         settings={**_settings(group.types, keys, goals, stream.notes), **group.settings},
         about_targets=goals.comment,
+        home=goals.home,
     )
 
 
@@ -231,7 +234,7 @@ def _goals(passes: Sequence[Directive], stream: _Stream) -> tuple[Goals, str]:
 
 
 def _settings(types: tuple[str, ...], keys: dict[str, Directive], goals: Goals, notes: Notes) -> dict[str, Setting]:
-    found: dict[str, Setting] = {"balance": goals.balance} if goals.balance else {}
+    found = dict(goals.settings)
     silence = _time("proxy_timeout", keys, notes) or Setting(
         format_duration(_TIMEOUT_MS), 0, "nginx's own proxy_timeout"
     )
