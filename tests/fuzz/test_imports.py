@@ -87,7 +87,8 @@ stream {
         listen unix:/run/b.sock; listen 1000-1010; listen 443 ssl;
         proxy_pass a; proxy_responses 1; proxy_bind 10.0.0.9; allow 10.0.0.0/8; deny all;
     }
-    server { listen 10.0.0.1:81; proxy_pass c; health_check; }
+    server { listen 10.0.0.1:81; proxy_pass c; health_check interval=1s port=5 match=m udp; }
+    match m { send "a\\x00"; expect ~ "^b"; }
     server { listen 10.0.0.1:82; listen 10.0.0.1:83 udp; proxy_pass d; }
     server { listen 10.0.0.1:80; proxy_pass "10.0.0.2:$server_port"; include 'x y'; proxy_next_upstream_tries 2; }
 }

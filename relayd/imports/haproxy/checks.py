@@ -24,14 +24,13 @@ _TIMEOUT_MS = 1000
 _NO_LIKE = "relayd's checks have nothing like it"
 _STAY = "clients that are at a target stay there when it goes down, and when another comes back"
 _UNUSED = {
-    **dict.fromkeys(("agent-check", "agent-addr", "agent-inter", "agent-port", "agent-send"), "relayd asks no agent"),
     **dict.fromkeys(("check-sni", "check-alpn", "check-proto", "check-via-socks4"), _NO_LIKE),
     **dict.fromkeys(("on-marked-down", "on-marked-up"), _STAY),
     **dict.fromkeys(("observe", "on-error", "error-limit"), "each dial that fails counts as a failed check here"),
     "check-ssl": "by TLS there, and here by a connection alone",
     "check-send-proxy": "relayd sends no PROXY header in this version: let the target expect none",
 }
-_AGENTS = frozenset(("agent-check", "agent-addr", "agent-inter", "agent-port", "agent-send"))
+_AGENTS = ("agent-check", "agent-addr", "agent-inter", "agent-port", "agent-send")
 _ELSEWHERE = "relayd asks the target itself, and not another address: this check is not carried over"
 _TRACK = "relayd gives no target the state of another one"
 _PORTS = "relayd asks one port of all targets, or of each its own: here its own, by a connection alone"
@@ -99,12 +98,10 @@ def _pace(server: Server, notes: Notes) -> Pace | None:
     """None where it is not checked, or by nothing that has a like here."""
     health = server.health
     for word in health:
-        if (
-            word in _UNUSED
-            and ("check" in health or "agent-check" in health)
-            and (word not in _AGENTS or "agent-check" in health)
-        ):
-            notes.leave_once(health[word][1], joined((word, health[word][0])).strip(), _UNUSED[word])
+        if word in _UNUSED and "check" in health:
+            notes.leave_once(health[word][1], _words(server, (word,)), _UNUSED[word])
+    if "agent-check" in health:
+        notes.leave_once(health["agent-check"][1], _words(server, _AGENTS), "relayd asks no agent")
     if "track" in health:
         value, line = health["track"]
         notes.leave_once(line, f"track {value}", _TRACK)
@@ -201,9 +198,14 @@ def _differs(server: Server, taken: Server, notes: Notes, *, checked: bool) -> N
         why = f"not checked there; here it is, as all targets of a listener are: as line {taken.line.number} says"
         notes.leave(server.line.number, joined(server.line.words[:3]), why)
         return
-    words = [f"{word} {value}".strip() for word, (value, _) in server.health.items() if word not in _UNUSED]
+    words = [word for word in server.health if word not in _UNUSED and word not in _AGENTS]
     why = f"relayd has one health check for all targets of a listener: that of line {taken.line.number} is taken"
-    notes.leave(server.line.number, joined(words), why)
+    notes.leave(server.line.number, _words(server, words), why)
+
+
+def _words(server: Server, words: Sequence[str]) -> str:
+    """Those of `words` that `server` has, with their values."""
+    return joined([part for word in words if word in server.health for part in (word, server.health[word][0]) if part])
 
 
 def _slow_start(checked: Sequence[Server], notes: Notes, *, shares: bool) -> Setting | None:

@@ -6,10 +6,11 @@ what is lost by that is told: a target is never taken for down that HAProxy woul
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from relayd.config import probing
+from relayd.imports.asking import takes, text_or_hex
 from relayd.imports.draft import Notes, Value
 from relayd.imports.haproxy.syntax import Line
 from relayd.imports.text import joined, number
@@ -150,7 +151,7 @@ def _expected(words: Sequence[str]) -> dict[str, Value]:
         made = text_or_hex(text.encode(errors="surrogateescape"))
     elif kind != "rstring":
         return {}
-    return {"expect": made} if _takes(probing.expected, made) else {}
+    return {"expect": made} if takes(probing.expected, made) else {}
 
 
 def _without_remarks(words: Sequence[str]) -> list[str]:
@@ -247,7 +248,7 @@ class _Request:
             ("host", self.host, "", probing.host),
         ):
             if value != default:
-                if not _takes(check, value):
+                if not takes(check, value):
                     return None
                 found[key] = value
         return None if self.others else found
@@ -264,23 +265,4 @@ def _statuses(words: Sequence[str]) -> list[Value]:
     if len(words) != 2 or words[0] != "status" or not _STATUS.match(words[1]):
         return []
     found: list[Value] = [int(one) if one.isdecimal() else one for one in words[1].split(",")]
-    return found if _takes(probing.status, found) else []
-
-
-def text_or_hex(data: bytes) -> Value:
-    """`data` as a health_check has it: as text where it is some."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return {"hex": data.hex()}
-    readable = all(character.isprintable() or character in "\r\n\t" for character in text)
-    return text if readable else {"hex": data.hex()}
-
-
-def _takes(check: Callable[[object], object], value: object) -> bool:
-    """True where relayd's own loader would take it."""
-    try:
-        check(value)
-    except ValueError:
-        return False
-    return True
+    return found if takes(probing.status, found) else []

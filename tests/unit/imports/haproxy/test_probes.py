@@ -3,7 +3,7 @@
 import pytest
 
 from relayd.imports.draft import Notes, Value
-from relayd.imports.haproxy.probes import Probe, probe, text_or_hex
+from relayd.imports.haproxy.probes import Probe, probe
 from relayd.imports.haproxy.syntax import sections
 
 TCP = {"type": "tcp"}
@@ -154,16 +154,3 @@ def test_where_nothing_is_asked(lines: list[str]) -> None:
     found, notes = read(*lines)
     assert found is None
     assert [one.text for one in notes.leftovers] == [lines[-1]]
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (b"a\r\n\t", "a\r\n\t"),
-        ("ä".encode(), "ä"),
-        (b"\xff", {"hex": "ff"}),
-        (b"a\x00", {"hex": "6100"}),
-    ],
-)
-def test_text_or_hex(data: bytes, expected: Value) -> None:
-    assert text_or_hex(data) == expected

@@ -127,7 +127,7 @@ def test_what_an_upstream_of_two_servers_says_is_told_once() -> None:
         ("proxy_download_rate 100k", "bandwidth"),
         ("ssl_preread on", "reads nothing"),
         ("limit_conn a 1", "no limits"),
-        ("health_check", "write it as the health_check of relayd"),
+        ("health_check match=nosuch", "nothing is asked"),
         ("include /etc/x", "cat /etc/x | relayd import --from nginx -"),
         ("access_log off", "access = false"),
         ("proxy_timeout x", "a time such as"),
