@@ -1,12 +1,12 @@
 """What comes of another relay's configuration: listeners as relay.toml will have them, and what had no place there."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-#: A table is the `keepalive` of a listener.
-Value: TypeAlias = str | int | bool | dict[str, str | int]
+#: Tables are `keepalive`, `health_check` and what is in that.
+Value: TypeAlias = str | int | bool | Mapping[str, "Value"] | tuple["Value", ...]
 
 #: `[listeners.NAME]`: what config.listeners allows.
 NAME_CHARACTERS_MAX = 64
@@ -37,18 +37,30 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An address as `bind` or `targets` has it, and the line that it comes from. Targets have a share besides."""
+    """An address as `bind` or `targets` has it, and the line that it comes from. Targets have a share besides, and a
+    limit: 0 where there is none.
+    """
 
     text: str
     line: int
     weight: int = 1
     backup: bool = False
+    max_connections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What has the targets of a listener there, for others as well: `name` is how it is called, `title` what it is."""
+
+    name: str
+    line: int
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """One listener. `title` says what it is there, and stands above it; `types` are those of `type`, in its order.
-    `about_targets` is what is to be said beside them.
+    `about_targets` is what is to be said beside them, `home` where they stand, None where that is the listener.
     """
 
     name: str
@@ -59,6 +71,7 @@ class Draft:
     targets: tuple[Place, ...]
     settings: dict[str, Setting]
     about_targets: str = ""
+    home: Home | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +128,7 @@ class Names:
 
     def take(self, *wanted: str) -> str:
         """The first of `wanted`, made legal, that is free; else the first with a number behind it."""
-        legal = [_legal(text) for text in wanted]
+        legal = [legal_name(text) for text in wanted]
         found = next((name for name in legal if name not in self._taken), "")
         number = self._next.get(legal[0], 2)
         while not found:
@@ -128,5 +141,6 @@ class Names:
         return found
 
 
-def _legal(text: str) -> str:
+def legal_name(text: str) -> str:
+    """`text` as a listener or a pool can be called."""
     return _NOT_IN_A_NAME.sub("-", text).strip("-.")[:NAME_CHARACTERS_MAX] or "listener"

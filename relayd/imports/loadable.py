@@ -1,10 +1,11 @@
 """What the loader of relayd refuses of an import, taken out of it and told with its line. Pure, but for the loader."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from relayd.config.problems import Problem, key_text
-from relayd.imports.draft import Draft, Imported, Leftover, Place
+from relayd.imports.draft import Draft, Imported, Leftover, Place, Setting, Value
+from relayd.imports.pooling import pools
 from relayd.imports.rendering import to_toml
 
 #: Rounds in which single addresses and keys are taken out. One error can hide another, but not often; after these,
@@ -40,16 +41,14 @@ def _writable(imported: Imported) -> Imported:
     drafts: list[Draft] = []
     for draft in imported.drafts:
         places = [place for place in (*draft.binds, *draft.targets) if not _is_text(place.text)]
-        odd = {
-            key: one for key, one in draft.settings.items() if isinstance(one.value, str) and not _is_text(one.value)
-        }
+        odd = {key: one for key, one in draft.settings.items() if not _has_text(one.value)}
         leftovers += [Leftover(place.line, place.text, _NOT_TEXT) for place in places]
         leftovers += [Leftover(one.line, f"{key} = {one.value}", _NOT_TEXT) for key, one in odd.items()]
         less = replace(
             draft,
             binds=tuple(place for place in draft.binds if place not in places),
             targets=_not_backups_alone([place for place in draft.targets if place not in places], leftovers),
-            settings={key: one for key, one in draft.settings.items() if key not in odd},
+            settings=_without_keys(draft, set(odd)),
         )
         drafts += [less] if less.binds and less.targets else []
     return replace(imported, drafts=tuple(drafts), leftovers=tuple(sorted(leftovers, key=lambda one: one.line)))
@@ -61,6 +60,21 @@ def _not_backups_alone(targets: Sequence[Place], leftovers: list[Leftover]) -> t
         return tuple(targets)
     leftovers += [Leftover(place.line, f"backup {place.text}", _NO_BACKUP_ANY_MORE) for place in targets]
     return tuple(replace(place, backup=False) for place in targets)
+
+
+def _without_keys(draft: Draft, keys: set[str]) -> dict[str, Setting]:
+    """The settings of `draft` without `keys`, and without what can do nothing then."""
+    needless = {"fail_open"} if "health_check" in keys else set[str]()
+    return {key: one for key, one in draft.settings.items() if key not in keys | needless}
+
+
+def _has_text(value: Value) -> bool:
+    """True where all strings in it are text."""
+    if isinstance(value, Mapping):
+        return all(map(_has_text, value.values()))
+    if isinstance(value, tuple):
+        return all(map(_has_text, value))
+    return not isinstance(value, str) or _is_text(value)
 
 
 def _is_text(text: str) -> bool:
@@ -75,8 +89,10 @@ def _is_text(text: str) -> bool:
 def _without(imported: Imported, problems: Sequence[Problem], *, fine: bool) -> Imported:
     """`imported` without what `problems` are about."""
     leftovers: list[Leftover] = []
-    of: dict[str, list[Problem]] = {}
-    names = {key_text(("listeners", draft.name)): draft.name for draft in imported.drafts}
+    of: dict[str, list[tuple[Problem, str]]] = {}
+    names = {key_text(("listeners", draft.name)): [draft.name] for draft in imported.drafts}
+    for pool in pools(imported.drafts):
+        names[key_text(("pools", pool.name))] = [draft.name for draft in pool.drafts]
     daemon, shared = dict(imported.daemon), set[str]()
     for problem in problems:
         table, _, key = problem.key.partition(".")
@@ -87,24 +103,27 @@ def _without(imported: Imported, problems: Sequence[Problem], *, fine: bool) -> 
             shared.add(key.partition(".")[0])
             leftovers += _of_all(imported, key.partition(".")[0], problem)
         else:
-            name = next((names[head] for head in _heads(problem.key) if head in names), "")
-            of.setdefault(name, []).append(problem)
+            head = next((head for head in _heads(problem.key) if head in names), "")
+            for name in names.get(head, ()):
+                of.setdefault(name, []).append((problem, head))
     drafts: list[Draft] = []
     for draft in imported.drafts:
-        less: Draft | None = replace(
-            draft, settings={key: one for key, one in draft.settings.items() if key not in shared}
-        )
-        for problem in of.get(draft.name, ()):
-            less = less and _less(less, draft, problem, leftovers, fine=fine)
+        less: Draft | None = replace(draft, settings=_without_keys(draft, shared))
+        for problem, head in of.get(draft.name, ()):
+            less = less and _less(less, draft, problem, head, leftovers, fine=fine)
         if less and less.binds and less.targets:
             drafts.append(replace(less, targets=_not_backups_alone(less.targets, leftovers)))
     told = sorted((*imported.leftovers, *dict.fromkeys(leftovers)), key=lambda one: one.line)
     return replace(imported, drafts=tuple(drafts), leftovers=tuple(told), daemon=daemon)
 
 
-def _less(less: Draft, draft: Draft, problem: Problem, leftovers: list[Leftover], *, fine: bool) -> Draft | None:
-    """`less` without what `problem` says of `draft`; None: without the listener."""
-    rest = problem.key[len(key_text(("listeners", draft.name))) :].lstrip(".")
+def _less(
+    less: Draft, draft: Draft, problem: Problem, head: str, leftovers: list[Leftover], *, fine: bool
+) -> Draft | None:
+    """`less` without what `problem` says of `draft`, whose table, or that of its pool, is `head`; None: without the
+    listener.
+    """
+    rest = problem.key[len(head) :].lstrip(".")
     key, _, index = rest.partition(".")[0].partition("[")
     number = int(index.partition("]")[0]) if index else 0
     if fine and key in ("bind", "targets"):
@@ -118,7 +137,7 @@ def _less(less: Draft, draft: Draft, problem: Problem, leftovers: list[Leftover]
     if fine and key in draft.settings:
         setting = draft.settings[key]
         leftovers.append(Leftover(setting.line, f"{key} = {setting.value}", _reason(problem)))
-        return replace(less, settings={name: one for name, one in less.settings.items() if name != key})
+        return replace(less, settings=_without_keys(less, {key}))
     leftovers.append(Leftover(draft.line, draft.title, _reason(problem)))
     return None
 

@@ -1,23 +1,24 @@
 """Drafts as the text of a relay.toml. Pure, and the same text for the same drafts."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from relayd.config.problems import key_text, printable, quote
 from relayd.imports.draft import Draft, Imported, Leftover, Place, Setting, Value
+from relayd.imports.pooling import POOL_KEYS, Pool, pools
 from relayd.imports.text import shown
 
 #: The order of keys in a listener: where it listens, where it forwards to, what ends a connection.
 _ORDER = (
     *("backlog", "interface", "ipv6_only", "freebind", "fast_open", "defer_accept", "mode", "user", "group"),
-    *("balance", "dial_attempts", "source", "connect_timeout", "idle_timeout", "half_close_timeout", "keepalive"),
+    *(*POOL_KEYS, "source", "connect_timeout", "idle_timeout", "half_close_timeout", "keepalive"),
     *("tcp_user_timeout", "congestion", "nodelay", "session_timeout", "max_responses", "session"),
 )
 _BEFORE_TARGETS = _ORDER[:9]
 #: Keys that move into [defaults] when all listeners that they are about agree, and the types that they are about.
 _SHARED = {
-    "balance": ("stream", "dgram"),
+    **dict.fromkeys(("balance", "health_check", "fail_open"), ("stream", "dgram")),
     **dict.fromkeys(
         ("dial_attempts", "connect_timeout", "idle_timeout", "half_close_timeout", "keepalive"), ("stream",)
     ),
@@ -30,13 +31,18 @@ LINES_SHOWN = 20
 
 def to_toml(imported: Imported, file: str) -> str:
     """The text, ending with a newline. `file` is what to call the file that all of it is from."""
-    defaults, drafts = _with_defaults(imported.drafts)
+    shared = pools(imported.drafts)
+    defaults = _defaults(imported.drafts, shared)
+    pool_of = {draft.name: pool for pool in shared for draft in pool.drafts}
     lines = [f"# From {shown(file)}, by `relayd import`.", *_remarks(imported)]
     for table, settings in (("daemon", imported.daemon), ("defaults", defaults)):
         if settings:
             lines += ["", f"[{table}]", *_settings(settings, tuple(settings))]
-    for draft in drafts:
-        lines += ["", *_comment(f"Line {draft.line}: {draft.title}"), *_listener(draft)]
+    for draft in imported.drafts:
+        less = replace(draft, settings={key: one for key, one in draft.settings.items() if key not in defaults})
+        lines += ["", *_comment(f"Line {draft.line}: {draft.title}"), *_listener(less, pool_of.get(draft.name))]
+    for pool in shared:
+        lines += ["", *_comment(f"Line {pool.home.line}: {pool.home.title}"), *_pool(pool, defaults)]
     return "\n".join(lines) + "\n"
 
 
@@ -70,23 +76,24 @@ def opening_lines(left: Sequence[Leftover]) -> str:
     return f"line{'s' if len(numbers) > 1 else ''} {', '.join(numbers[:LINES_SHOWN])}{more}"
 
 
-def _with_defaults(drafts: tuple[Draft, ...]) -> tuple[dict[str, Setting], tuple[Draft, ...]]:
-    """What all listeners agree on, and the listeners without it."""
+def _defaults(drafts: Sequence[Draft], shared: Sequence[Pool]) -> dict[str, Setting]:
+    """What all listeners agree on; of what a pool may set, all pools and all listeners without one."""
+    in_pools = {draft.name for pool in shared for draft in pool.drafts}
+    listeners = [(draft.settings, set(draft.types)) for draft in drafts]
+    alone = [(draft.settings, set(draft.types)) for draft in drafts if draft.name not in in_pools]
+    homes = [*((pool.settings, pool.types) for pool in shared), *alone]
     defaults: dict[str, Setting] = {}
     for key, about in _SHARED.items():
-        given = [draft.settings.get(key) for draft in drafts if not set(about).isdisjoint(draft.types)]
+        tables = homes if key in POOL_KEYS else listeners
+        given = [settings.get(key) for settings, types in tables if not types.isdisjoint(about)]
         first = given[0] if len(given) > 1 else None
         if first is not None and all(one is not None and one.value == first.value for one in given):
             same_comment = all(one is not None and one.comment == first.comment for one in given)
             defaults[key] = first if same_comment else replace(first, comment="")
-    kept = tuple(
-        replace(draft, settings={key: one for key, one in draft.settings.items() if key not in defaults})
-        for draft in drafts
-    )
-    return defaults, kept
+    return defaults
 
 
-def _listener(draft: Draft) -> Iterator[str]:
+def _listener(draft: Draft, pool: Pool | None) -> Iterator[str]:
     yield f"[{key_text(('listeners', draft.name))}]"
     if draft.types != ("stream",):
         types = [quote(name) for name in draft.types]
@@ -94,11 +101,25 @@ def _listener(draft: Draft) -> Iterator[str]:
     binds = [quote(place.text) for place in draft.binds]
     yield f"bind = {binds[0] if len(binds) == 1 else _array(binds)}"
     yield from _settings(draft.settings, _BEFORE_TARGETS)
+    if pool:
+        yield f"pool = {quote(pool.name)}"
+    else:
+        yield from _targets(draft)
+    rest = [key for key in _ORDER if key not in _BEFORE_TARGETS and not (pool and key in POOL_KEYS)]
+    yield from _settings(draft.settings, rest)
+
+
+def _pool(pool: Pool, defaults: Mapping[str, Setting]) -> Iterator[str]:
+    yield f"[{key_text(('pools', pool.name))}]"
+    yield from _targets(pool.drafts[0])
+    yield from _settings(pool.settings, [key for key in POOL_KEYS if key not in defaults])
+
+
+def _targets(draft: Draft) -> Iterator[str]:
     yield from _commented(f"targets = {_array([_target(place) for place in draft.targets])}", draft.about_targets)
-    yield from _settings(draft.settings, tuple(key for key in _ORDER if key not in _BEFORE_TARGETS))
 
 
-def _settings(settings: dict[str, Setting], keys: tuple[str, ...]) -> Iterator[str]:
+def _settings(settings: Mapping[str, Setting], keys: Sequence[str]) -> Iterator[str]:
     for key in keys:
         setting = settings.get(key)
         if setting is not None:
@@ -117,17 +138,20 @@ def _commented(text: str, comment: str) -> Iterator[str]:
 
 def _target(place: Place) -> str:
     """A plain address, where that says it all."""
-    table: dict[str, str | int] = {"address": place.text}
+    table: dict[str, Value] = {"address": place.text}
     table.update({"weight": place.weight} if place.weight != 1 else {})
     table.update({"backup": True} if place.backup else {})
+    table.update({"max_connections": place.max_connections} if place.max_connections else {})
     return _value(table) if len(table) > 1 else quote(place.text)
 
 
 def _value(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_value(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
     return str(value) if isinstance(value, int) else quote(value)
 
 

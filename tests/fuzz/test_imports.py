@@ -30,8 +30,12 @@ defaults tcp
     timeout client-fin 5s
     timeout connect 0
     clitcpka-idle 30
-    default-server check inter 1s weight 5
+    default-server check inter 1s downinter 500 fastinter 1ms weight 5 maxconn 7 slowstart 30s
     option allbackups
+    timeout check 3s
+frontend e from tcp
+    bind :82
+    default_backend b
 frontend a from tcp
     bind :80,[::]:81 v6only interface eth0 backlog 5
     bind unix@a.sock mode 660 group root
@@ -43,14 +47,27 @@ frontend a from tcp
 backend b
     balance source
     retries 5
+    option httpchk GET /health HTTP/1.1\\r\\nHost:\\ example.com
+    http-check connect port 8080
+    http-check send meth HEAD uri /x ver HTTP/1.1 hdr Host a
+    http-check expect status 200,300-399
     source 10.0.0.9:0 usesrc clientip
-    server x 10.0.0.1:+5 source 10.0.0.2
+    server x 10.0.0.1:+5 source 10.0.0.2 rise 5 fall 1
+    server v 10.0.0.4:9 port 9 addr 10.0.0.4 agent-check no-check check-ssl
+    server-template t 3 _http._tcp.example.com resolvers dns
     server y [2001:db8::1]:-5 backup send-proxy
     server w 10.0.0.1 weight 9 id 7 no-backup
     server z /run/b.sock ssl verify none
 listen c 127.0.0.1:5
     balance first
     no option allbackups
+    option tcp-check
+    tcp-check connect port 10000
+    tcp-check send PING\\r\\n comment a
+    tcp-check send-binary 0d0aff
+    tcp-check expect rstring ^\\\\+PONG[[:space:]]
+    tcp-check expect string "+OK"
+    default-server check
 .if x
     server e f:1
 .endif
@@ -63,13 +80,16 @@ http { server { listen 80; } }
 stream {
     proxy_timeout 1h 30m;
     upstream a { hash $remote_addr; zone a 64k; server b:1 weight=5 max_fails=3; server unix:/run/a backup; }
+    upstream d { server e service=http resolve slow_start=5s max_fails=0 max_conns=4; }
     upstream c { random two least_conn; server b:1 weight=999; server b:2 down; server b:3 weight=2 backup; }
     server {
         listen 53 udp reuseport; listen 53 so_keepalive=30m::10 backlog=5; listen [::]:53 ipv6only=off;
         listen unix:/run/b.sock; listen 1000-1010; listen 443 ssl;
         proxy_pass a; proxy_responses 1; proxy_bind 10.0.0.9; allow 10.0.0.0/8; deny all;
     }
-    server { listen 10.0.0.1:81; proxy_pass c; }
+    server { listen 10.0.0.1:81; proxy_pass c; health_check interval=1s port=5 match=m udp; }
+    match m { send "a\\x00"; expect ~ "^b"; }
+    server { listen 10.0.0.1:82; listen 10.0.0.1:83 udp; proxy_pass d; }
     server { listen 10.0.0.1:80; proxy_pass "10.0.0.2:$server_port"; include 'x y'; proxy_next_upstream_tries 2; }
 }
 """,

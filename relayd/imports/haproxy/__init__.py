@@ -1,3 +1,3 @@
-"""haproxy.cfg: `syntax` (text → sections), `proxies` (sections → proxies), `binds`, `servers`, `timeouts`, and
-`reading`, which puts them together.
+"""haproxy.cfg: `syntax` (text → sections), `proxies` (sections → proxies), `binds`, `servers`, `balancing`, `probes`
+(what is asked), `checks` (of which servers, and how often), `timeouts`, and `reading`, which puts them together.
 """

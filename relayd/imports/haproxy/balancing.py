@@ -22,10 +22,11 @@ _REASONS = {
     "rdp-cookie": _NO_READING,
     "hash": f'{_NO_READING}. For a hash of the client\'s address: balance = "source_hash"',
 }
-_OTHER_FIRST = (
-    "carried over, but relayd goes on to the next target only when one fails, HAProxy when one has its maxconn as well"
-)
 _NO_WEIGHTS = "balance first goes by the order alone, there as here"
+_SERVICE = (
+    "of the records of a service relayd uses those of the lowest priority, and the others as backups; "
+    "HAProxy uses all, but no more than the line says"
+)
 _ONE_BACKUP = "HAProxy uses one backup, the first that is up, unless it has option allbackups; relayd uses all of them"
 
 
@@ -51,8 +52,8 @@ def balance(line: Line | None, kept: Sequence[Server], notes: Notes) -> Setting 
     elif word == "source":
         return source_hash(line.number, "HAProxy's")
     elif word == "first":
-        notes.leave_once(line.number, line.text, _OTHER_FIRST)
-        return Setting("first", line.number, "the next only when one fails, where HAProxy fills each to its maxconn")
+        limited = any(server.max_connections for server in kept)
+        return Setting("first", line.number, "each worker fills its part of max_connections" if limited else "")
     elif drawn:
         other = drawn[2] and int(drawn[2][:9]) != _DRAWS
         return Setting("random", line.number, f"the less busy of two, of {drawn[2]} in HAProxy" if other else "")
@@ -82,4 +83,6 @@ def shared(kept: Sequence[Server], notes: Notes, *, weighted: bool) -> list[Serv
 
 def about(kept: Sequence[Server], *, all_backups: bool) -> str:
     """What is to be said beside the targets."""
-    return _ONE_BACKUP if sum(server.backup for server in kept) > 1 and not all_backups else ""
+    one_backup = sum(server.backup for server in kept) > 1 and not all_backups
+    said = {_ONE_BACKUP: one_backup, _SERVICE: any(server.is_service for server in kept)}
+    return ". ".join(text for text, holds in said.items() if holds)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from relayd.imports.draft import Notes
-from relayd.imports.haproxy.servers import NO_CHECKS
 from relayd.imports.haproxy.syntax import PROXIES, Line, Section
 from relayd.imports.haproxy.timeouts import Timeout, timeout
 
@@ -27,7 +26,7 @@ _KEPT = frozenset(
     )
 )
 _SERVERS = frozenset(("server", "server-template", "default-server"))
-_TIMEOUTS = frozenset(("connect", "client", "server", "tunnel", "client-fin", "server-fin"))
+_TIMEOUTS = frozenset(("connect", "client", "server", "tunnel", "client-fin", "server-fin", "check"))
 #: What relayd does by itself.
 _COVERED = frozenset(
     (
@@ -39,7 +38,7 @@ _COVERED = frozenset(
 _SILENT = frozenset(
     (
         *("description", "id", "guid", "enabled", "log-tag", "log-format", "log-format-sd", "error-log-format"),
-        *("unique-id-format", "bind-process", "timeout check", "timeout queue"),
+        *("unique-id-format", "bind-process", "timeout queue"),
         *("option dontlognull", "option log-separate-errors", "option log-health-checks", "option socket-stats"),
         *("option logasap", "option contstats", "option tcp-smart-accept", "option tcp-smart-connect"),
     )
@@ -50,16 +49,18 @@ _HTTP_OPTIONS = ("http", "forwardfor", "forwarded", "originalto", "forceclose", 
 _HTTP_TIMEOUTS = ("http-", "tarpit", "client-hs")
 _CHECKS = frozenset(
     (
-        *("tcp-check", "http-check", "external-check", "httpchk", "mysql-check", "pgsql-check", "redis-check"),
-        *("ldap-check", "smtpchk", "ssl-hello-chk", "spop-check"),
+        *("tcp-check", "external-check", "httpchk", "mysql-check", "pgsql-check", "redis-check", "ldap-check"),
+        *("smtpchk", "ssl-hello-chk", "spop-check"),
     )
 )
+#: Their rules.
+_CHECK_RULES = frozenset(("tcp-check", "http-check", "external-check"))
 
 _REASONS = {
     "acl": NO_CONDITIONS,
     "use-server": NO_CONDITIONS,
     "maxconn": "relayd has no limit of a listener in this version; the limit on open files is one (LimitNOFILE=)",
-    "fullconn": "relayd has no limit of a target",
+    "fullconn": "relayd has one limit of a target, whatever the load: max_connections",
     "rate-limit": "relayd has no limit of new connections in this version",
     "stick-table": "relayd has no stick tables",
     "stick": "relayd has no stick tables",
@@ -77,7 +78,7 @@ _REASONS = {
 @dataclass(slots=True)
 class Proxy:
     """What one section says. `values` has the lines of `_KEPT` by their first word, and `option allbackups` by its
-    second.
+    second; `checks` all that is about health checks but the servers.
     """
 
     section: Section
@@ -86,12 +87,14 @@ class Proxy:
     binds: list[Line] = field(default_factory=list)
     servers: list[Line] = field(default_factory=list)
     routes: list[Line] = field(default_factory=list)
+    checks: list[Line] = field(default_factory=list)
 
     def over(self, below: "Proxy | None") -> "Proxy":
         """This, with what `below`, its defaults, says where it says nothing itself."""
         if below is None:
             return self
         servers = [line for line in below.servers if line.words[0] == "default-server"]
+        ruled = {line.words[0] for line in self.checks} & _CHECK_RULES
         return Proxy(
             section=self.section,
             values=below.values | self.values,
@@ -99,6 +102,7 @@ class Proxy:
             binds=self.binds,
             servers=[*servers, *self.servers],
             routes=self.routes,
+            checks=[*(line for line in below.checks if line.words[0] not in ruled), *self.checks],
         )
 
 
@@ -145,6 +149,8 @@ def proxy(section: Section, notes: Notes) -> Proxy:
             found.binds.append(line)
         elif word in _SERVERS:
             found.servers.append(line)
+        elif _is_about_checks(line):
+            found.checks.append(line)
         elif word == "use_backend":
             found.routes.append(line)
         elif key in _COVERED or _says_nothing(line, key):
@@ -154,20 +160,22 @@ def proxy(section: Section, notes: Notes) -> Proxy:
     return found
 
 
+def _is_about_checks(line: Line) -> bool:
+    words = line.words[1:] if line.words[0] == "no" else line.words
+    return words[0] in _CHECK_RULES if words[:1] != ("option",) else not _CHECKS.isdisjoint(words[1:2])
+
+
 def _says_nothing(line: Line, key: str) -> bool:
     """True for what no connection in mode tcp is different for."""
     second = line.words[1] if len(line.words) > 1 else ""
     if line.words[0] == "option":
-        return key in _SILENT or (second.startswith(_HTTP_OPTIONS) and second != "httpchk")
+        return key in _SILENT or second.startswith(_HTTP_OPTIONS)
     if line.words[0] == "timeout":
         return key in _SILENT or second.startswith(_HTTP_TIMEOUTS)
-    return key in _SILENT or key == "no" or (line.words[0].startswith(_HTTP) and line.words[0] != "http-check")
+    return key in _SILENT or key == "no" or line.words[0].startswith(_HTTP)
 
 
 def _reason(line: Line, key: str) -> str:
-    second = line.words[1] if line.words[0] == "option" and len(line.words) > 1 else line.words[0]
-    if second in _CHECKS:
-        return NO_CHECKS
     if line.words[0] in ("tcp-request", "tcp-response"):
         return _NO_RULES if _keeps_out(line) else "relayd reads nothing of what it relays, and has no rules"
     return _REASONS.get(key) or _REASONS.get(line.words[0]) or "relayd has nothing like it"

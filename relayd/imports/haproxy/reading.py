@@ -6,8 +6,8 @@ from functools import partial
 
 from relayd.config.units import format_duration
 from relayd.imports.binds import Group, grouped
-from relayd.imports.draft import Draft, Imported, Names, Notes, Place, Setting
-from relayd.imports.haproxy import balancing, timeouts
+from relayd.imports.draft import Draft, Home, Imported, Names, Notes, Place, Setting
+from relayd.imports.haproxy import balancing, checks, timeouts
 from relayd.imports.haproxy.binds import UnixDefaults, bind_lines, unix_defaults
 from relayd.imports.haproxy.proxies import NO_CONDITIONS, Proxy, mode_of, parents, proxy
 from relayd.imports.haproxy.servers import Server, carried, servers, source, source_of
@@ -41,11 +41,14 @@ _GLOBAL_COVERED = (
 
 @dataclass(frozen=True, slots=True)
 class _Goals:
-    """Where the clients of a proxy go to, the keys about that, and what is to be said of it."""
+    """Where the clients of a proxy go to, the keys about that, and what is to be said of it. `home` is None where no
+    other proxy can come to it.
+    """
 
     servers: list[Server]
     settings: dict[str, Setting]
     comment: str
+    home: Home | None
 
 
 @dataclass(slots=True)
@@ -141,7 +144,8 @@ def _draft(
     targets: list[Place] = []
     for server in goals.servers:
         try:
-            targets.append(Place(server.text(ports), server.line.number, server.weight, server.backup))
+            place = Place(server.text(ports), server.line.number, server.weight, server.backup, server.max_connections)
+            targets.append(place)
         except ValueError as error:
             notes.leave(server.line.number, server.line.text, str(error))
     own = dict(settings)
@@ -150,7 +154,7 @@ def _draft(
     own.update(group.settings)
     name = names.take(section.name)
     places = tuple(group.places)
-    return Draft(name, section.number, title, group.types, places, tuple(targets), own, goals.comment)
+    return Draft(name, section.number, title, group.types, places, tuple(targets), own, goals.comment, goals.home)
 
 
 def _back_of(front: Proxy, file: _File) -> Proxy | None:
@@ -184,10 +188,15 @@ def _goals(back: Proxy, notes: Notes) -> _Goals:
     found = servers(back.servers, notes)
     kept = carried(balancing.ordered(found) if first else found, notes, all_backups=all_backups)
     keys = {"balance": balancing.balance(line, kept, notes), "source": _source(back, kept, notes)}
+    section = back.section
     return _Goals(
         servers=balancing.shared(kept, notes, weighted=not first),
-        settings={key: setting for key, setting in keys.items() if setting},
+        settings={
+            **{key: setting for key, setting in keys.items() if setting},
+            **checks.settings(kept, back, notes, shares=not first),
+        },
         comment=balancing.about(kept, all_backups=all_backups),
+        home=Home(section.name, section.number, section.text) if section.name else None,
     )
 
 

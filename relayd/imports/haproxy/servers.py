@@ -1,31 +1,39 @@
 """`server` lines of HAProxy as targets (section 5.2 of its configuration manual). Pure."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from relayd.address import SERVICE
 from relayd.imports.draft import Notes, Setting
 from relayd.imports.haproxy.syntax import Line
 from relayd.imports.text import host_and_port, joined, number
 
-NO_CHECKS = "no health checks in this version: a target that cannot be dialled is passed over"
 _NO_TLS = "relayd does not speak TLS to a target, and would send plain text: left out"
 _NO_HEADER = "relayd sends no PROXY header in this version: carried over without it; let the target expect none"
 _DOWN = "out of service there: left out"
+_NO_QUEUE = "carried over as max_connections, but where all targets are full a client is refused; HAProxy lets it wait"
+_WEIGHT_OF_RECORDS = "each SRV record has a weight of its own"
+#: What relayd takes as max_connections.
+_CONNECTIONS_MAX = 1024 * 1024
 
-#: Options of a server about health, and the number of words behind each.
+#: Options of a server about health, and the number of words behind each: what they mean is said in `checks`.
 _HEALTH = {
-    **dict.fromkeys(("check", "agent-check", "check-ssl", "check-send-proxy", "check-via-socks4", "no-check"), 0),
+    **dict.fromkeys(("check", "agent-check", "check-ssl", "check-send-proxy", "check-via-socks4"), 0),
     **dict.fromkeys(("inter", "fastinter", "downinter", "rise", "fall", "port", "addr", "observe", "on-error"), 1),
     **dict.fromkeys(("on-marked-down", "on-marked-up", "error-limit", "check-sni", "check-alpn", "check-proto"), 1),
     **dict.fromkeys(("agent-addr", "agent-inter", "agent-port", "agent-send", "slowstart", "track"), 1),
 }
 #: Options that have no place here, with the number of words behind them and the reason.
 _UNUSED = {
-    **dict.fromkeys(("maxconn", "minconn", "maxqueue", "pool-max-conn"), (1, "relayd has no limits of a target")),
+    "minconn": (1, "relayd has one limit of a target, whatever the load: max_connections"),
+    "maxqueue": (1, "nobody waits for a target here"),
+    "pool-max-conn": (1, "is about HTTP"),
+    "resolvers": (1, "relayd asks the name servers of /etc/resolv.conf"),
     **dict.fromkeys(
-        ("resolvers", "resolve-opts", "resolve-prefer", "resolve-net"), (1, "the system's resolver is asked")
+        ("resolve-opts", "resolve-prefer", "resolve-net"),
+        (1, 'every address of a name is a target here; resolve = { family = "inet" } takes those of one family'),
     ),
     **dict.fromkeys(("interface", "namespace", "socks4", "tcp-md5sig"), (1, "relayd has no such option of a target")),
     **dict.fromkeys(("tcp-ut",), (1, "relayd has it for a whole listener, and both sides: tcp_user_timeout")),
@@ -41,7 +49,9 @@ _PROXY_HEADERS = {
 _SWITCHES = frozenset(("backup", "no-backup", "disabled", "no-disabled", "enabled", "ssl", "no-ssl"))
 _TLS = frozenset(("verify", "ca-file", "crt", "sni", "verifyhost", "ciphers", "ciphersuites"))
 #: An option that is not known ends before any of these.
-_KNOWN = frozenset(("weight", "id", "source", *_HEALTH, *_UNUSED, *_SILENT, *_PROXY_HEADERS, *_SWITCHES, *_TLS))
+_KNOWN = frozenset(
+    ("weight", "id", "source", "maxconn", *_HEALTH, *_UNUSED, *_SILENT, *_PROXY_HEADERS, *_SWITCHES, *_TLS)
+)
 _ADDRESS = re.compile(r"(?:(unix|uxst|abns|abnsz|ipv4|ipv6|tcp|tcp4|tcp6|mptcp|mptcp4|mptcp6)@)?(.*)\Z", re.DOTALL)
 _SERVICE = re.compile(r"_[A-Za-z0-9-]+\._(tcp|udp)\.", re.IGNORECASE)
 _PORT = re.compile(r"(\+|-|)([0-9]{1,5})\Z")
@@ -50,7 +60,8 @@ _PORT = re.compile(r"(\+|-|)([0-9]{1,5})\Z")
 @dataclass(frozen=True, slots=True)
 class Server:
     """One `server`. `port` is "" for that of the bind, "+N" or "-N" for one that far from it, or a number; None for a
-    Unix socket, where `host` is `unix:…`. `source` is the address to dial from, `id` 0 where it has none.
+    Unix socket, where `host` is `unix:…`, and for a service, where it is `srv:…`. `source` is the address to dial from,
+    `id` 0 where it has none. `health` has what it says of checks, each word with its value and its line.
     """
 
     line: Line
@@ -62,6 +73,13 @@ class Server:
     tls: bool = False
     source: str = ""
     id: int = 0
+    max_connections: int = 0
+    health: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+    @property
+    def is_service(self) -> bool:
+        """True where its SRV records say what is dialled."""
+        return self.host.startswith(SERVICE)
 
     def text(self, bind_ports: Sequence[str]) -> str:
         """As a target has it. `bind_ports` are the ports, and ranges, that it is reached by. ValueError when there is
@@ -92,7 +110,8 @@ class _Options:
     tls: bool = False
     source: str = ""
     id: int = 0
-    health: list[str] = field(default_factory=list)
+    max_connections: int = 0
+    health: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
 def servers(lines: Sequence[Line], notes: Notes) -> list[Server]:
@@ -101,7 +120,7 @@ def servers(lines: Sequence[Line], notes: Notes) -> list[Server]:
     found: list[Server] = []
     for line in lines:
         if line.words[0] == "default-server":
-            default = _options(line, line.words[1:], replace(default, health=[]), notes)
+            default = _options(line, line.words[1:], default, notes)
         elif len(line.words) < 3 + (line.words[0] == "server-template"):
             notes.leave(line.number, line.text, "not understood: server NAME ADDRESS")
         else:
@@ -159,11 +178,14 @@ def _server(line: Line, default: _Options, notes: Notes) -> list[Server]:
     template = line.words[0] == "server-template"
     leave = partial(notes.leave, line.number, line.text)
     address, rest = line.words[2 + template], line.words[3 + template :]
-    options = _options(line, rest, replace(default, id=0, health=[]), notes)
+    options = _options(line, rest, replace(default, id=0, health=dict(default.health)), notes)
     place = _address(address, leave)
     if place is None:
         return []
     host, port = place
+    if host.startswith(SERVICE) and options.weight > 1:
+        notes.leave(line.number, f"weight {options.weight}", _WEIGHT_OF_RECORDS)
+        options.weight = 1
     return [
         Server(
             line,
@@ -175,6 +197,8 @@ def _server(line: Line, default: _Options, notes: Notes) -> list[Server]:
             tls=options.tls,
             source=options.source,
             id=options.id,
+            max_connections=options.max_connections,
+            health=options.health,
         )
     ]
 
@@ -195,8 +219,7 @@ def _address(text: str, leave: Callable[[str], None]) -> tuple[str, str | None] 
             leave("carried over as a plain abstract name: HAProxy pads the names of abns@ with NUL bytes")
         return f"unix:@{bare}", None
     if _SERVICE.match(bare):
-        leave("relayd does not look up SRV records in this version: write host names and ports")
-        return None
+        return f"{SERVICE}{bare.partition(':')[0]}", None
     if re.match(r"[a-z0-9]+@", bare):
         leave("relayd has nothing like it")
         return None
@@ -223,7 +246,9 @@ def _options(line: Line, words: Sequence[str], options: _Options, notes: Notes) 
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        count = {"weight": 1, "source": 1, "id": 1}.get(word) or _HEALTH.get(word) or _SILENT.get(word) or 0
+        count = (
+            {"weight": 1, "source": 1, "id": 1, "maxconn": 1}.get(word) or _HEALTH.get(word) or _SILENT.get(word) or 0
+        )
         count = count or _PROXY_HEADERS.get(word, 0) or _UNUSED.get(word, (0, ""))[0]
         values, rest = rest[:count], rest[count:]
         text = joined([word, *values])
@@ -242,19 +267,23 @@ def _options(line: Line, words: Sequence[str], options: _Options, notes: Notes) 
         elif word == "source":
             extra, rest = _source_words(rest)
             options.source = source([*values, *extra], partial(notes.leave, line.number, text))
+        elif word == "maxconn" and (most := number(text[8:], 0, _CONNECTIONS_MAX)) is not None:
+            options.max_connections = most
+            if most:
+                notes.leave_once(line.number, text, _NO_QUEUE)
         elif word in _HEALTH:
-            options.health.append(text)
+            options.health[word] = (joined(values), line.number)
+        elif word.startswith("no-") and word[3:] in _HEALTH:
+            options.health.pop(word[3:], None)
         elif word in _PROXY_HEADERS:
             if word != "proxy-v2-options":
-                notes.leave(line.number, word, _NO_HEADER)
+                notes.leave_once(line.number, word, _NO_HEADER)
         elif word in _UNUSED:
-            notes.leave(line.number, text, _UNUSED[word][1])
+            notes.leave_once(line.number, text, _UNUSED[word][1])
         elif word not in _SILENT:
             end = next((index for index, one in enumerate(rest) if one in _KNOWN), len(rest))
             notes.leave(line.number, joined([word, *values, *rest[:end]]), "relayd has no such option of a target")
             rest = rest[end:]
-    if options.health and options.health != ["no-check"]:
-        notes.leave(line.number, joined(options.health), NO_CHECKS)
     return options
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from relayd.config.units import format_duration
 from relayd.imports.binds import DGRAM, STREAM, BindLine, Group, grouped
 from relayd.imports.draft import Draft, Imported, Names, Notes, Place, Setting
-from relayd.imports.nginx import upstreams
+from relayd.imports.nginx import checks, upstreams
 from relayd.imports.nginx.listens import listen
 from relayd.imports.nginx.syntax import Directive, directives
 from relayd.imports.nginx.times import milliseconds
@@ -31,7 +31,7 @@ _NO_LIMIT = "relayd has no limits of a listener in this version"
 _KEYS = frozenset(
     (
         *("proxy_timeout", "proxy_connect_timeout", "proxy_responses", "proxy_requests", "proxy_bind", "tcp_nodelay"),
-        *("proxy_next_upstream", "proxy_next_upstream_tries", "proxy_ssl"),
+        *("proxy_next_upstream", "proxy_next_upstream_tries", "proxy_ssl", "health_check", "health_check_timeout"),
     )
 )
 _COVERED = frozenset(("access_log", "error_log", "log_format", "proxy_socket_keepalive", "proxy_half_close"))
@@ -43,8 +43,7 @@ _REASONS = {
     **dict.fromkeys(("ssl_preread", "server_name", "js_filter", "preread_timeout", "pass", "return"), _NO_READING),
     **dict.fromkeys(("limit_conn", "limit_conn_zone", "limit_conn_log_level", "limit_conn_dry_run"), _NO_LIMIT),
     **dict.fromkeys(("proxy_download_rate", "proxy_upload_rate"), "relayd has no limit of bandwidth in this version"),
-    **dict.fromkeys(("resolver", "resolver_timeout"), "the system's resolver is asked"),
-    "health_check": upstreams.NO_CHECKS,
+    **dict.fromkeys(("resolver", "resolver_timeout"), upstreams.NAME_SERVERS),
     "proxy_protocol": "relayd sends no PROXY header in this version: let the target expect none",
     "set_real_ip_from": "relayd does not read a PROXY header",
     "proxy_next_upstream_timeout": "relayd counts dials, not their time: dial_attempts times connect_timeout",
@@ -72,6 +71,7 @@ class _Stream:
     names: Names = field(default_factory=Names)
     servers: list[Directive] = field(default_factory=list)
     upstreams: dict[str, Directive] = field(default_factory=dict)
+    matches: dict[str, Directive] = field(default_factory=dict)
     inherited: dict[str, Directive] = field(default_factory=dict)
     goals: dict[str, Goals] = field(default_factory=dict)
 
@@ -108,7 +108,7 @@ def _is_of_stream(directive: Directive) -> bool:
     if directive.name in ("server", "upstream"):
         inner = {one.name for one in directive.block or ()}
         return inner.isdisjoint(("location", "root", "index", "try_files", "keepalive")) and directive.block is not None
-    named = (*_KEYS, *_REASONS, "access_log", "log_format", "allow", "deny")
+    named = (*_KEYS, *_REASONS, "match", "access_log", "log_format", "allow", "deny")
     return directive.name in named or directive.name.startswith(_SILENT_HEADS)
 
 
@@ -139,6 +139,8 @@ def _stream(contents: Sequence[Directive], stream: _Stream) -> None:
             if joined(one.args) in stream.upstreams:
                 notes.leave(one.line, one.text, "there is one of this name already")
             stream.upstreams.setdefault(joined(one.args), one)
+        elif one.name == "match" and one.block is not None:
+            stream.matches[joined(one.args)] = one
         elif one.name in _KEYS:
             stream.inherited[one.name] = one
         else:
@@ -209,8 +211,9 @@ def _draft(
         types=group.types,
         binds=tuple(group.places),
         targets=goals.targets,
-        settings={**_settings(group.types, keys, goals, stream.notes), **group.settings},
+        settings={**_settings(group.types, keys, goals, stream), **group.settings},
         about_targets=goals.comment,
+        home=goals.home,
     )
 
 
@@ -230,8 +233,10 @@ def _goals(passes: Sequence[Directive], stream: _Stream) -> tuple[Goals, str]:
     return Goals((Place(text, one.line),)), ""
 
 
-def _settings(types: tuple[str, ...], keys: dict[str, Directive], goals: Goals, notes: Notes) -> dict[str, Setting]:
-    found: dict[str, Setting] = {"balance": goals.balance} if goals.balance else {}
+def _settings(types: tuple[str, ...], keys: dict[str, Directive], goals: Goals, stream: _Stream) -> dict[str, Setting]:
+    notes = stream.notes
+    found = dict(goals.settings)
+    found.update(checks.settings(keys.get("health_check"), keys.get("health_check_timeout"), stream.matches, notes))
     silence = _time("proxy_timeout", keys, notes) or Setting(
         format_duration(_TIMEOUT_MS), 0, "nginx's own proxy_timeout"
     )

@@ -20,7 +20,8 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_MEANT = {"n": "\n", "r": "\r", "t": "\t"}
+#: All others are for whoever reads the word: the backslash stays.
+_MEANT = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "'": "'", "\\": "\\"}
 
 
 @dataclass(slots=True)
@@ -103,4 +104,4 @@ def _tokens(text: str, notes: Notes) -> Iterator[_Token]:
 
 
 def _unescaped(escape: re.Match[str]) -> str:
-    return _MEANT.get(escape[1], escape[1])
+    return _MEANT.get(escape[1], escape[0])

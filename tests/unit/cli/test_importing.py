@@ -12,7 +12,7 @@ from relayd.config import load
 from relayd.imports import Dialect
 
 RULE = "0.0.0.0 80 10.0.0.1 80\n"
-LISTEN = "listen web\n bind 127.0.0.1:80\n server a 10.0.0.1:80 check\n"
+LISTEN = "listen web\n bind 127.0.0.1:80\n server a 10.0.0.1:80 check send-proxy\n"
 SERVER = "server { listen 127.0.0.1:80; proxy_pass 10.0.0.1:80; }\n"
 
 
@@ -36,7 +36,10 @@ def run(*arguments: str, **options: object) -> "subprocess.CompletedProcess[byte
         (
             LISTEN,
             "web",
-            ["other.conf:3: check: no health checks in this version: a target that cannot be dialled is passed over"],
+            [
+                "other.conf:3: send-proxy: relayd sends no PROXY header in this version: carried over without it; "
+                "let the target expect none"
+            ],
         ),
         (SERVER, "tcp-80", []),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from relayd.config.problems import Problem
-from relayd.imports.draft import Draft, Imported, Place, Setting
+from relayd.imports.draft import Draft, Home, Imported, Place, Setting, Value
 from relayd.imports.loadable import loadable
 from tests.unit.imports.reading import problems_in, target, told, toml
 
@@ -99,6 +99,51 @@ def test_a_balance_that_is_refused(tmp_path: Path) -> None:
     found = what_is_left(tmp_path, draft("a", ("127.0.0.1:1",), balance=Setting("nosuch", 7)))
     assert told(found) == [(7, "balance = nosuch")]
     assert [one.settings for one in found.drafts] == [{}]
+
+
+def test_without_a_check_nobody_is_refused(tmp_path: Path) -> None:
+    bad = Setting({"type": "tcp", "rise": 0}, 7)
+    found = what_is_left(tmp_path, draft("a", ("127.0.0.1:1",), health_check=bad, fail_open=Setting(False, 8)))
+    assert told(found) == [(7, "health_check = {'type': 'tcp', 'rise': 0}")]
+    assert [one.settings for one in found.drafts] == [{}]
+
+
+@pytest.mark.parametrize("odd", [{"path": "\udcfc"}, {"send": {"hex": "\udcfc"}}, {"status": (200, "\udcfc")}])
+def test_a_check_that_is_no_text(tmp_path: Path, odd: dict[str, Value]) -> None:
+    bad = Setting({"type": "http", **odd}, 7)
+    found = what_is_left(tmp_path, draft("a", ("127.0.0.1:1",), health_check=bad, fail_open=Setting(False, 8)))
+    assert [line for line, _ in told(found)] == [7]
+    assert [one.settings for one in found.drafts] == [{}]
+
+
+def in_a_pool(name: str, bind: str, targets: tuple[str, ...], **settings: Setting) -> Draft:
+    return replace(draft(name, (bind,), targets, **settings), home=Home("db.x", 5, "backend db"))
+
+
+def test_what_is_wrong_with_a_pool_is_told_once(tmp_path: Path) -> None:
+    targets, wrong = ("10.0.0.1:80", "0.0.0.0:80"), Setting("nosuch", 7)
+    found = what_is_left(
+        tmp_path,
+        in_a_pool("a", "127.0.0.1:1", targets, balance=wrong),
+        in_a_pool("b", "127.0.0.1:2", targets, balance=wrong),
+    )
+    assert told(found) == [(7, "balance = nosuch"), (21, "target 0.0.0.0:80")]
+    assert [([place.text for place in one.targets], one.settings) for one in found.drafts] == [
+        (["10.0.0.1:80"], {})
+    ] * 2
+    assert toml(found).count('pool = "db.x"') == 2
+
+
+def test_a_pool_without_targets_takes_its_listeners_along(tmp_path: Path) -> None:
+    targets = ("0.0.0.0:80",)
+    found = what_is_left(
+        tmp_path,
+        in_a_pool("a", "127.0.0.1:1", targets),
+        in_a_pool("b", "127.0.0.1:2", targets),
+        draft("c", ("127.0.0.1:3",)),
+    )
+    assert [one.name for one in found.drafts] == ["c"]
+    assert told(found) == [(20, "target 0.0.0.0:80")]
 
 
 def test_the_daemon(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import tomli
 
-from relayd.imports.draft import Draft, Imported, Leftover, Place, Setting
+from relayd.imports.draft import Draft, Home, Imported, Leftover, Place, Setting
 from relayd.imports.rendering import LINES_SHOWN, opening_lines, to_toml
 
 
@@ -103,11 +103,49 @@ def test_many_targets_stand_one_below_the_other() -> None:
         (Place("a:1", 5, weight=2), '{ address = "a:1", weight = 2 }'),
         (Place("a:1", 5, backup=True), '{ address = "a:1", backup = true }'),
         (Place("a:1", 5, 2, backup=True), '{ address = "a:1", weight = 2, backup = true }'),
+        (Place("a:1", 5, max_connections=7), '{ address = "a:1", max_connections = 7 }'),
     ],
 )
 def test_a_target_with_a_share_is_a_table(place: Place, expected: str) -> None:
     one = dataclasses.replace(draft(), targets=(Place("b:1", 5), place))
     assert f'\ntargets = ["b:1", {expected}]\n' in to_toml(imported(one), "x")
+
+
+CHECK = Setting(
+    {"type": "http", "status": (200, "300-399"), "send": {"hex": "00"}, "interval": "2s"}, 1, "why it is so"
+)
+
+
+def test_a_health_check() -> None:
+    text = to_toml(imported(draft(health_check=CHECK, fail_open=Setting(False, 1), slow_start=Setting("5s", 1))), "x")
+    assert text.endswith(
+        'targets = ["10.0.0.1:80"]\n# why it is so\n'
+        'health_check = { type = "http", status = [200, "300-399"], send = { hex = "00" }, interval = "2s" }\n'
+        'fail_open = false\nslow_start = "5s"\n'
+    )
+
+
+def shared(name: str, **settings: Setting) -> Draft:
+    return dataclasses.replace(draft(name, settings), home=Home("db", 9, "backend db"), about_targets="why")
+
+
+def test_a_pool() -> None:
+    settings = {"balance": Setting("first", 1), "nodelay": Setting(False, 1)}
+    text = to_toml(imported(shared("a", **settings), shared("b", **settings), draft("c")), "x")
+    assert (
+        '[listeners.b]\nbind = "0.0.0.0:80"\npool = "db"\nnodelay = false\n\n# Line 3: listen web\n[listeners.c]\n'
+    ) in text
+    assert text.endswith('\n# Line 9: backend db\n[pools.db]\ntargets = ["10.0.0.1:80"] # why\nbalance = "first"\n')
+
+
+def test_what_pools_agree_on_is_a_default() -> None:
+    both = {"health_check": CHECK, "idle_timeout": Setting("5s", 1)}
+    data = tomli.loads(to_toml(imported(shared("a", **both), shared("b", **both), draft("c", both)), "x"))
+    assert list(data["defaults"]) == ["health_check", "idle_timeout"]
+    assert list(data["pools"]["db"]) == ["targets"]
+    alone = tomli.loads(to_toml(imported(shared("a", **both), shared("b", **both)), "x"))
+    assert list(alone["defaults"]) == ["idle_timeout"]
+    assert list(alone["pools"]["db"]) == ["targets", "health_check"]
 
 
 def test_balance_stands_after_targets() -> None:

@@ -40,14 +40,15 @@ def test_what_needs_no_line(text: str) -> None:
     assert (notes.leftovers, notes.covered) == ([], [(7, text)])
 
 
-def test_first_is_another_first() -> None:
+def test_first() -> None:
     notes = Notes()
     setting = balance(Line(7, ("balance", "first")), read(*TWO), notes)
     assert setting
-    assert setting.value == "first"
-    assert "only when one fails" in setting.comment
-    assert [(one.line, one.text) for one in notes.leftovers] == [(7, "balance first")]
-    assert "maxconn" in notes.leftovers[0].reason
+    assert (setting.value, setting.comment) == ("first", "")
+    assert not notes.leftovers
+    limited = balance(Line(7, ("balance", "first")), read("10.0.0.1:1 maxconn 5", "10.0.0.2:1"), notes)
+    assert limited
+    assert limited.comment == "each worker fills its part of max_connections"
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,7 @@ def test_what_needs_no_line(line: str) -> None:
     [
         ("maxconn 5", "no limit of a listener"),
         ("acl a src 10.0.0.1", "no conditions"),
-        ("option httpchk", "no health checks"),
-        ("option tcp-check", "no health checks"),
-        ("tcp-check connect", "no health checks"),
-        ("http-check send", "no health checks"),
+        ("fullconn 5", "max_connections"),
         ("hash-type consistent", "one hash, and consistent"),
         ("stick-table type ip size 5", "no stick tables"),
         ("tcp-request inspect-delay 5s", "reads nothing"),
@@ -71,6 +68,25 @@ def test_what_is_kept_for_later() -> None:
         "retries": "retries 3",
     }
     assert not notes.leftovers
+
+
+CHECKS = ["option httpchk", "option tcp-check", "no option tcp-check", "tcp-check connect", "http-check send"]
+
+
+@pytest.mark.parametrize("line", [*CHECKS, "external-check path /bin", "option external-check", "option redis-check"])
+def test_what_is_about_checks(line: str) -> None:
+    found, notes = read(line)
+    assert [one.text for one in found.checks] == [line]
+    assert not notes.leftovers
+    assert not notes.covered
+
+
+def test_rules_of_checks_replace_those_below() -> None:
+    notes = Notes()
+    text = "defaults\noption tcp-check\ntcp-check send a\nhttp-check send meth GET\nlisten x\ntcp-check connect\n"
+    found = sections(text, notes)
+    one = proxy(found[1], notes).over(proxy(found[0], notes))
+    assert [line.number for line in one.checks] == [2, 4, 6]
 
 
 @pytest.mark.parametrize(

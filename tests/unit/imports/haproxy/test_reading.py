@@ -52,7 +52,11 @@ def test_a_backend_of_two_frontends_is_told_once() -> None:
     found = parse(text)
     assert [draft.name for draft in found.drafts] == ["a", "b"]
     assert [keys(draft)["balance"] for draft in found.drafts] == ["source_hash", "source_hash"]
-    assert told(found) == [(14, "check")]
+    assert told(found) == [(15, "server b b:1")]
+    text = toml(found)
+    assert text.count('\npool = "out"\n') == 2
+    assert text.count("targets = ") == text.count('balance = "source_hash"') == text.count("health_check = ") == 1
+    assert '\n# Line 12: backend out\n[pools.out]\ntargets = ["a:1", "b:1"]\n' in text
 
 
 @pytest.mark.parametrize(
@@ -107,7 +111,7 @@ def test_one_keepalive_for_both_sides() -> None:
             ["balance first", "server b 10.0.0.2:1 weight 5"],
             ["10.0.0.2:1"],
             "first",
-            ["balance first", "weight 5"],
+            ["weight 5"],
         ),
         (["server b b:1 weight 0"], [], None, ["server b b:1 weight 0"]),
     ],

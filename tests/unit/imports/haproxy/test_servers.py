@@ -59,7 +59,6 @@ def test_a_port_below_that_of_the_bind(ports: list[str], why: str) -> None:
         ("server a fd@5", "nothing like it"),
         ("server a 10.0.0.1:http", "HOST:PORT"),
         ("server-template a 3", "server NAME ADDRESS"),
-        ("server-template a 3 _http._tcp.example.com", "SRV"),
     ],
 )
 def test_lines_without_a_target(line: str, why: str) -> None:
@@ -75,10 +74,51 @@ def test_a_template_is_its_name() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("server-template a 3 _http._tcp.example.com", []),
+        ("server-template a 3 _http._tcp.example.com:80 resolvers x", ["resolvers x"]),
+        ("server a _http._tcp.example.com weight 5", ["weight 5"]),
+    ],
+)
+def test_a_service(line: str, left: list[str]) -> None:
+    found, notes = read(line)
+    assert [(one.text(["1"]), one.weight, one.is_service) for one in found] == [("srv:_http._tcp.example.com", 1, True)]
+    assert [one.text for one in notes.leftovers] == left
+
+
+@pytest.mark.parametrize(
+    ("options", "limit", "left"),
+    [
+        ("maxconn 5", 5, ["maxconn 5"]),
+        ("maxconn 0", 0, []),
+        ("maxconn x", 0, ["maxconn x"]),
+        ("maxconn 5 minconn 2 maxqueue 9", 5, ["maxconn 5", "minconn 2", "maxqueue 9"]),
+    ],
+)
+def test_limits(options: str, limit: int, left: list[str]) -> None:
+    found, notes = read(f"server a a:1 {options}")
+    assert [one.max_connections for one in found] == [limit]
+    assert [one.text for one in notes.leftovers] == left
+
+
+def test_what_is_said_of_health() -> None:
+    found, notes = read(
+        "default-server check inter 1s agent-check",
+        "server a a:1 no-check fall 5",
+        "server b b:1 no-agent-check inter 2s",
+    )
+    assert [dict(one.health) for one in found] == [
+        {"inter": ("1s", 1), "agent-check": ("", 1), "fall": ("5", 2)},
+        {"check": ("", 1), "inter": ("2s", 3)},
+    ]
+    assert not notes.leftovers
+
+
+@pytest.mark.parametrize(
     ("options", "left"),
     [
-        ("check inter 1s rise 2 fall 3", ["check inter 1s rise 2 fall 3"]),
-        ("check maxconn 5 slowstart 1s", ["maxconn 5", "check slowstart 1s"]),
+        ("check inter 1s rise 2 fall 3 slowstart 1s", []),
         ("send-proxy-v2", ["send-proxy-v2"]),
         ("send-proxy-v2 proxy-v2-options ssl", ["send-proxy-v2"]),
         ("resolvers a resolve-prefer ipv4 init-addr none", ["resolvers a", "resolve-prefer ipv4"]),
@@ -155,7 +195,8 @@ def test_default_server_is_for_those_after_it() -> None:
         "server a a:1", "default-server check weight 5", "default-server backup", "server b b:1 weight 6"
     )
     assert [(one.weight, one.backup) for one in found] == [(1, False), (6, True)]
-    assert [(one.line, one.text) for one in notes.leftovers] == [(2, "check")]
+    assert [list(one.health) for one in found] == [[], ["check"]]
+    assert not notes.leftovers
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_what_an_upstream_of_two_servers_says_is_told_once() -> None:
         ("proxy_download_rate 100k", "bandwidth"),
         ("ssl_preread on", "reads nothing"),
         ("limit_conn a 1", "no limits"),
-        ("health_check", "no health checks"),
+        ("health_check match=nosuch", "nothing is asked"),
         ("include /etc/x", "cat /etc/x | relayd import --from nginx -"),
         ("access_log off", "access = false"),
         ("proxy_timeout x", "a time such as"),
@@ -200,6 +200,33 @@ def test_what_stands_around_the_stream_block() -> None:
 def test_rules_of_access_open_it() -> None:
     found = parse(server("allow 10.0.0.0/8;", "allow all;", "deny all;"))
     assert [one.text for one in opening(found)] == ["allow 10.0.0.0/8", "deny all"]
+
+
+def test_an_upstream_of_two_servers_is_a_pool(tmp_path: Path) -> None:
+    text = (
+        "upstream x { least_conn; zone x 64k; server 10.0.0.1:1 max_conns=5; server b:1 max_fails=0; }\n"
+        "server { listen 53; proxy_pass x; }\nserver { listen 53 udp; proxy_pass x; }\n"
+    )
+    found = toml(parse(text))
+    assert '[listeners.x]\nbind = "0.0.0.0:53"\npool = "x"\n' in found
+    assert '[listeners.x-udp]\ntype = "dgram"\nbind = "0.0.0.0:53"\npool = "x"\n' in found
+    assert (
+        "# Line 1: upstream x\n[pools.x]\n"
+        'targets = [{ address = "10.0.0.1:1", max_connections = 5 }, "b:1"]\nbalance = "least_connections"\n'
+    ) in found
+    assert problems_in(tmp_path)(found) == ()
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "server 10.0.0.1:1 slow_start=30s max_fails=0; server b:1 slow_start=30s max_fails=0 max_conns=7;",
+        "server example.com service=http resolve; server b:1 backup;",
+    ],
+)
+def test_what_is_about_targets_that_fail_loads(tmp_path: Path, servers: str) -> None:
+    text = f"upstream x {{ {servers} }}\nserver {{ listen 53; listen 53 udp; proxy_pass x; }}\n"
+    assert problems_in(tmp_path)(toml(parse(text))) == ()
 
 
 @pytest.mark.parametrize("method", ["least_conn", "ip_hash", "hash $remote_addr consistent", "random", "hash $x"])

@@ -19,7 +19,7 @@ def read(text: str) -> tuple[list[Directive], list[tuple[int, str]]]:
         ("a # b\n c;", ("a", "c")),
         ("a b#c;", ("a", "b#c")),
         ("a 'b c' \"d;{}\";", ("a", "b c", "d;{}")),
-        (r"a 'b\'c' d\;e;", ("a", "b'c", "d;e")),
+        (r"a 'b\'c' d\;e;", ("a", "b'c", r"d\;e")),
         ("a $b ${c}d;", ("a", "$b", "${c}d")),
         ("a '';", ("a", "")),
         (r"a '\t';", ("a", "\t")),

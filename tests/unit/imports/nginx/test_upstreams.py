@@ -55,7 +55,7 @@ def test_address(text: str, expected: str | None) -> None:
         ),
         ("server a:1 weight=0; server b:1 weight=x;", ["a:1", "b:1"], ["weight=0", "weight=x"]),
         ("server a:1 max_fails=3 fail_timeout=5s resolve;", ["a:1"], ["max_fails=3 fail_timeout=5s"]),
-        ("server a:1 max_conns=3 nosuch;", ["a:1"], ["max_conns=3", "nosuch"]),
+        ("server a:1 nosuch;", ["a:1"], ["nosuch"]),
         ("zone x 64k; include y; nosuch; server a:1;", ["a:1"], ["zone x 64k", "include y", "nosuch"]),
         ("server; server a;", [], ["server", "server a"]),
         ("", [], []),
@@ -110,8 +110,8 @@ HASH = "another hash than nginx's: clients go to other targets than they did"
 )
 def test_what_relayd_has(method: str, expected: str, comment: str) -> None:
     found, notes = read(f"{method}; {TWO}")
-    assert found.balance
-    assert (found.balance.value, found.balance.line, found.balance.comment) == (expected, 1, comment)
+    setting = found.settings["balance"]
+    assert (setting.value, setting.line, setting.comment) == (expected, 1, comment)
     assert not notes.leftovers
 
 
@@ -126,7 +126,7 @@ def test_what_relayd_has(method: str, expected: str, comment: str) -> None:
 )
 def test_what_relayd_has_not(method: str, why: str) -> None:
     found, notes = read(f"{method}; {TWO}")
-    assert found.balance is None
+    assert found.settings == {}
     assert [one.text for one in notes.leftovers] == [method]
     assert why in notes.leftovers[0].reason
     assert "targets take turns" in notes.leftovers[0].reason
@@ -134,8 +134,7 @@ def test_what_relayd_has_not(method: str, why: str) -> None:
 
 def test_the_last_method_counts() -> None:
     found, notes = read(f"hash $remote_addr; least_conn; {TWO}")
-    assert found.balance
-    assert found.balance.value == "least_connections"
+    assert found.settings["balance"].value == "least_connections"
     assert [one.text for one in notes.leftovers] == ["hash $remote_addr"]
 
 
@@ -155,4 +154,86 @@ def test_the_last_method_counts() -> None:
 def test_it_matters_where_there_is_a_choice(servers: str, method: str, matters: bool) -> None:
     found, notes = read(f"{method}; {servers}")
     told = [one for one in notes.leftovers if one.text == method]
-    assert (found.balance is not None or bool(told)) is matters
+    assert ("balance" in found.settings or bool(told)) is matters
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "left"),
+    [
+        ("server 10.0.0.1:1 max_fails=0; server 10.0.0.2:1 max_fails=0;", {"max_ejected": "0%"}, []),
+        ("server 10.0.0.1:1 max_fails=0; server 10.0.0.2:1;", {}, ["max_fails=0"]),
+        (
+            "server 10.0.0.1:1 max_fails=0; server 10.0.0.2:1 max_fails=2 fail_timeout=5s;",
+            {},
+            ["max_fails=0", "max_fails=2 fail_timeout=5s"],
+        ),
+        ("server 10.0.0.1:1 fail_timeout=5s; server 10.0.0.2:1;", {}, ["fail_timeout=5s"]),
+        ("server 10.0.0.1:1 slow_start=30s; server 10.0.0.2:1 slow_start=30;", {"slow_start": "30s"}, []),
+        (
+            "server 10.0.0.1:1 slow_start=30s; server 10.0.0.2:1 slow_start=1m; server 10.0.0.3:1 slow_start=1m;",
+            {"slow_start": "1m"},
+            ["slow_start=30s"],
+        ),
+        (
+            "server 10.0.0.1:1 slow_start=30s; server 10.0.0.2:1;",
+            {"slow_start": "30s"},
+            ["server 10.0.0.2:1, without slow_start"],
+        ),
+        ("server 10.0.0.1:1 slow_start=0; server 10.0.0.2:1;", {}, []),
+        ("server 10.0.0.1:1 max_fails=0 fail_timeout=5s slow_start=5s;", {}, []),
+        ("server a:1 max_fails=0 slow_start=5s;", {"max_ejected": "0%", "slow_start": "5s"}, []),
+        (
+            "server 10.0.0.1:1 max_fails=x slow_start=x fail_timeout=x;",
+            {},
+            ["max_fails=x", "slow_start=x", "fail_timeout=x"],
+        ),
+    ],
+)
+def test_what_all_servers_agree_on(text: str, settings: dict[str, str], left: list[str]) -> None:
+    found, notes = read(text)
+    assert {key: one.value for key, one in found.settings.items()} == settings
+    assert [one.text for one in notes.leftovers] == left
+
+
+@pytest.mark.parametrize(
+    ("text", "limits", "left"),
+    [
+        ("zone x 64k; server a:1 max_conns=5; server b:1;", [5, 0], ["zone x 64k"]),
+        ("server a:1 max_conns=5; server b:1 max_conns=0;", [5, 0], ["max_conns=5"]),
+        ("server a:1 max_conns=x;", [0], ["max_conns=x"]),
+        ("server a:1 max_conns=5 down; server b:1;", [0], ["server a:1 max_conns=5 down"]),
+    ],
+)
+def test_limits(text: str, limits: list[int], left: list[str]) -> None:
+    found, notes = read(text)
+    assert [place.max_connections for place in found.targets] == limits
+    assert [one.text for one in notes.leftovers] == left
+
+
+def test_a_limit_of_each_worker_is_one_of_all() -> None:
+    _, notes = read("server a:1 max_conns=5;")
+    assert "each worker of nginx has as many" in notes.leftovers[0].reason
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "left"),
+    [
+        ("server example.com service=http resolve;", ["srv:_http._tcp.example.com"], []),
+        ("server example.com service=_http._tcp resolve;", ["srv:_http._tcp.example.com"], []),
+        ("server example.com service=a.b resolve backup; server b:1;", ["srv:a.b.example.com backup", "b:1"], []),
+        ("server example.com service=http resolve weight=5;", ["srv:_http._tcp.example.com"], ["weight=5"]),
+        ("server example.com service=http;", [], ["server example.com service=http"]),
+        ("server example.com:80 service=http resolve;", ["example.com:80"], ["service=http"]),
+        ("server example.com service= resolve;", [], ["server example.com service= resolve"]),
+    ],
+)
+def test_services(text: str, kept: list[str], left: list[str]) -> None:
+    found, notes = read(text)
+    assert [target(place) for place in found.targets] == kept
+    assert [one.text for one in notes.leftovers] == left
+
+
+def test_where_it_stands() -> None:
+    home = read(TWO)[0].home
+    assert home
+    assert (home.name, home.line, home.title) == ("x", 1, "upstream x")
