@@ -254,18 +254,19 @@ class Group:
         parts = self._parts.get(choice.label)
         return parts is None or crc32(key) % PARTS < max(1, parts)
 
-    def failed(self, choice: Choice, reason: str, now: float) -> None:
-        """A client has met `choice` failing, for `reason`: it is passed over for a while, and those are told who shall
-        know.
+    def failed(self, choice: Choice, reason: str, now: float, began: float | None = None) -> None:
+        """A client who was sent there at `began`, None: just now, has met `choice` failing, for `reason`: it is passed
+        over for a while, unless it has worked meanwhile, and those are told who shall know.
         """
-        first = choice.label not in self._suspects
-        if self._suspects.failed(choice.label, now):
+        trusted = choice.label not in self._suspects
+        changed = self._suspects.failed(choice.label, now, began)
+        if changed:
             self._look_at = -math.inf
-        self._pool.failed(choice.origin, choice.label, reason, first=first)
+        self._pool.failed(choice.origin, choice.label, reason, first=trusted and changed)
 
-    def worked(self, choice: Choice) -> None:
+    def worked(self, choice: Choice, now: float) -> None:
         """A client has met `choice` working."""
-        if self._suspects.worked(choice.label):
+        if self._suspects.worked(choice.label, now):
             self._look_at = -math.inf
             self._pool.worked(choice.origin, choice.label)
 

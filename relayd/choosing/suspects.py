@@ -7,6 +7,9 @@
 
 A suspect gets no clients until its time is over. Then one client is sent there, and nobody else before it is known how
 that went. Nobody is lost by it: who meets a target that fails tries another (S6).
+
+A target that is silent has its failures told by clients who were sent there long before: as long as a connect may take.
+What began before the last that is known of a target says nothing of what it is now, and does not count.
 """
 
 import math
@@ -25,6 +28,8 @@ class _Suspect:
     until: float
     #: For how long it is passed over.
     time_s: float
+    #: What began before that is no news.
+    news_from: float
     #: Somebody has been sent there since its time was over.
     tried: bool = False
     failures: int = 1
@@ -33,7 +38,7 @@ class _Suspect:
 class Suspects:
     """The suspects among the targets of one group, by label. Times are monotonic seconds."""
 
-    __slots__ = ("_patience_s", "_silence_is_success", "_suspects", "soonest")
+    __slots__ = ("_patience_s", "_silence_is_success", "_suspects", "_worked_at", "soonest")
 
     def __init__(self, patience_s: float, *, silence_is_success: bool) -> None:
         """`patience_s` is how long it takes until a trial has failed. `silence_is_success`: what has not failed by then
@@ -42,6 +47,8 @@ class Suspects:
         self._patience_s = patience_s
         self._silence_is_success = silence_is_success
         self._suspects: dict[str, _Suspect] = {}
+        #: Of those that were suspects, when they were trusted again.
+        self._worked_at: dict[str, float] = {}
         #: When the time of the next one is over: look at `out` again then.
         self.soonest = math.inf
 
@@ -51,32 +58,39 @@ class Suspects:
     def __len__(self) -> int:
         return len(self._suspects)
 
-    def failed(self, label: str, now: float) -> bool:
-        """A client has met a failure. False where that changes nothing: one more of those who were under way when it
-        became a suspect.
+    def failed(self, label: str, now: float, began: float | None = None) -> bool:
+        """A client who was sent there at `began`, None: just now, has met a failure. False where that changes nothing:
+        one more of those who were under way when it became a suspect, or worked again.
         """
+        began = now if began is None else began
         suspect = self._suspects.get(label)
         if suspect is None:
-            self._suspects[label] = _Suspect(now, now + FIRST_S, FIRST_S)
+            if began < self._worked_at.get(label, -math.inf):
+                return False
+            self._suspects[label] = _Suspect(now, now + FIRST_S, FIRST_S, now + FIRST_S)
             self.soonest = min(self.soonest, now + FIRST_S)
             return True
-        if suspect.tried or now >= suspect.until:
+        if began >= suspect.news_from and (suspect.tried or now >= suspect.until):
             suspect.time_s = min(2 * suspect.time_s, LONGEST_S)
-            suspect.until = now + suspect.time_s
+            suspect.until = suspect.news_from = now + suspect.time_s
             suspect.tried = False
             suspect.failures += 1
             self.soonest = min(self.soonest, suspect.until)
             return True
         return False
 
-    def worked(self, label: str) -> bool:
+    def worked(self, label: str, now: float) -> bool:
         """A client has met no failure: it is trusted again. False where it was all the time."""
-        return self._suspects.pop(label, None) is not None
+        if self._suspects.pop(label, None) is None:
+            return False
+        self._worked_at[label] = now
+        return True
 
     def on_trial(self, label: str, now: float) -> None:
         """A client is sent there whose time is over. Nobody else until that has failed, or should have."""
         suspect = self._suspects[label]
         suspect.tried = True
+        suspect.news_from = now
         suspect.until = now + max(self._patience_s, FIRST_S)
         self.soonest = min(self.soonest, suspect.until)
 
@@ -95,3 +109,4 @@ class Suspects:
     def keep(self, labels: "set[str]") -> None:
         """Forget all but these: they are no targets any more."""
         self._suspects = {label: suspect for label, suspect in self._suspects.items() if label in labels}
+        self._worked_at = {label: at for label, at in self._worked_at.items() if label in labels}

@@ -277,7 +277,7 @@ class Session(LiveSession):
         if not self.first_reply_at:
             self.first_reply_at = self._loop.now
         if self._group.suspicious:
-            self._group.worked(self.choice)
+            self._group.worked(self.choice, self._loop.now)
         if most is None:
             self._look_at = count + PROBE_EVERY
         else:

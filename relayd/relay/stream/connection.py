@@ -189,6 +189,7 @@ class Connection:
                 break
             self._count(choice)
             self._attempts += 1
+            self.active_at = self.loop.now  # no byte moves before this dial is over
             self._deadline = self.loop.now + stream.timeouts.connect_s
             if self._dial(choice):
                 return
@@ -257,7 +258,7 @@ class Connection:
         if self.choice is not None:
             self._tried = (*self._tried, self.choice)
             if self._outcome not in _OURS:
-                self._arrival.group.failed(self.choice, spoken(number), self.loop.now)
+                self._arrival.group.failed(self.choice, spoken(number), self.loop.now, self.active_at)
             self._uncount()
 
     def _dial_again(self, number: int) -> None:
@@ -313,7 +314,7 @@ class Connection:
         self._connected_at = self.active_at = loop.now
         self._keepalive_pending = choice.af != _AF_UNIX
         if self._arrival.group.suspicious:
-            self._arrival.group.worked(choice)
+            self._arrival.group.worked(choice, loop.now)
         pump_in = Pump(self, client, target, pipes, self._arrival.af)
         pump_out = Pump(self, target, client, pipes, choice.af)
         self._pump_in, self._pump_out = pump_in, pump_out

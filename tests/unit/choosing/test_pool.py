@@ -150,7 +150,7 @@ def test_a_suspect_is_passed_over_tried_by_one_and_trusted_again(balance: Balanc
     assert picked(chooser, 90, 10.0).keys() <= {2, 3}
     later = 10.0 + FIRST_S
     assert picked(chooser, 90, later)[1] == 1
-    chooser.worked(first)
+    chooser.worked(first, 11.0)
     assert not chooser.suspicious
     assert picked(chooser, 90, later)[1] > 1
 
@@ -198,7 +198,7 @@ def test_those_who_shall_know_are_told() -> None:
     for _ in range(2):
         chooser.failed(one, "connection refused", 0.0)
     for _ in range(2):
-        chooser.worked(one)
+        chooser.worked(one, 0.0)
     assert heard == [
         ("app", one.origin, one.label, "connection refused", True),
         ("app", one.origin, one.label, "connection refused", False),
@@ -289,7 +289,7 @@ def test_an_order_that_is_taken_back_is_a_slow_start_too_and_a_suspicion_is_none
     assert picked(chooser, 100, 20.0)[1] == 50
     chooser.failed(choice(chooser, 1), "connection refused", 20.0)
     picked(chooser, 1, 20.0)
-    chooser.worked(choice(chooser, 1))
+    chooser.worked(choice(chooser, 1), 20.0)
     assert picked(chooser, 100, 20.0)[1] >= 49
 
 

@@ -36,9 +36,9 @@ def test_one_client_at_a_time_finds_out(suspects: Suspects) -> None:
     assert suspects.out(FIRST_S) == []
     suspects.on_trial("a", FIRST_S)
     assert suspects.out(FIRST_S) == ["a"]
-    assert suspects.worked("a")
+    assert suspects.worked("a", FIRST_S)
     assert suspects.out(FIRST_S) == []
-    assert not suspects.worked("a")
+    assert not suspects.worked("a", FIRST_S)
 
 
 def test_each_failed_trial_doubles_the_time_up_to_the_longest(suspects: Suspects) -> None:
@@ -53,7 +53,7 @@ def test_each_failed_trial_doubles_the_time_up_to_the_longest(suspects: Suspects
         assert suspects.out(now) == ["a"]
     assert times == [1, 2, 4, 8, 16, 30, 30, 30]
     assert times[-1] == LONGEST_S
-    suspects.worked("a")
+    suspects.worked("a", now)
     suspects.failed("a", now)
     assert suspects.out(now) == ["a"]
     assert suspects.soonest == now + FIRST_S
@@ -67,6 +67,29 @@ def test_a_trial_of_which_nothing_is_heard_is_made_again(suspects: Suspects) -> 
     assert "a" in suspects
     suspects.on_trial("a", 7.0)
     assert suspects.out(7.0) == ["a"]
+
+
+def test_what_began_before_it_worked_again_makes_it_no_suspect(suspects: Suspects) -> None:
+    # A silent target: clients of the time before learn one after the other that they have waited in vain.
+    suspects.failed("a", 5.0, began=0.0)
+    suspects.on_trial("a", 6.0)
+    assert suspects.worked("a", 6.1)
+    assert not suspects.failed("a", 6.2, began=1.2)
+    assert "a" not in suspects
+    assert suspects.failed("a", 6.3, began=6.2)
+    assert suspects.out(6.3) == ["a"]
+
+
+def test_a_trial_is_not_over_before_that_very_client_has_met_a_failure(suspects: Suspects) -> None:
+    suspects.failed("a", 5.0, began=0.0)
+    suspects.on_trial("a", 6.0)
+    assert not suspects.failed("a", 6.1, began=1.1)
+    assert suspects.out(6.1) == ["a"]
+    assert suspects.soonest == 6.0 + PATIENCE_S
+    assert suspects.failed("a", 6.2, began=6.0)
+    assert suspects.out(6.2) == ["a"]
+    assert suspects.soonest == 6.2 + 2 * FIRST_S
+    assert not suspects.failed("a", 8.3, began=8.1)  # sent there while it was passed over: all others failed, too
 
 
 def test_where_nobody_has_to_answer_a_trial_without_a_failure_is_one_that_worked() -> None:
@@ -101,7 +124,7 @@ def test_nobody_is_out_for_ever_and_the_next_look_is_never_late(steps: list[tupl
         if step == "f":
             suspects.failed(label, now)
         elif step == "w":
-            suspects.worked(label)
+            suspects.worked(label, now)
         elif step == "t" and label in suspects and label not in out:
             suspects.on_trial(label, now)
         out = suspects.out(now)
