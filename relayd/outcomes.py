@@ -69,7 +69,12 @@ class Outcome(enum.Enum):
         Side.TARGET,
         "the target did not answer within connect_timeout",
     )
-    NO_TARGET = ("no_target", "SC", Side.RELAY, "no target has an address")
+    NO_TARGET = (
+        "no_target",
+        "SC",
+        Side.RELAY,
+        "there is no target: none has an address, or all are down, drained or full",
+    )
     NO_SOURCE = ("no_source", "RC", Side.RELAY, "this machine does not have the address of `source`")
     IDLE_TIMEOUT = ("idle_timeout", "iD", Side.RELAY, "no byte moved for idle_timeout")
     SESSION_TIMEOUT = ("session_timeout", "iD", Side.RELAY, "no datagram in either direction for session_timeout")
@@ -131,7 +136,7 @@ class Drop(enum.Enum):
         member.meaning = meaning
         return member
 
-    NO_TARGET = ("no_target", "no target has an address")
+    NO_TARGET = ("no_target", "there is no target: none has an address, or all are down, drained or full")
     TARGET_FAILED = ("target_failed", "no target can be reached")
     TARGET_FULL = ("target_full", "the target does not read as fast as datagrams come")
     CLIENT_FULL = (

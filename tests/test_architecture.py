@@ -158,7 +158,7 @@ def test_no_timeout_by_the_wall_clock(path: Path) -> None:
     # `start_time` of the access line is the one place where the wall clock meets a connection, or a session. And
     # `relayd status` shows times of day, and what checks have found is kept over a restart.
     showing = (
-        "relayd.relay.stream.connection",
+        "relayd.relay.stream.record",
         "relayd.relay.datagram.record",
         "relayd.control.reload",
         "relayd.control.targets",

@@ -94,6 +94,7 @@ class Group:
         "_changes",
         "_ejected",
         "_families",
+        "_full",
         "_look_at",
         "_main",
         "_parts",
@@ -143,6 +144,7 @@ class Group:
         self._suspects = rules.suspects
         #: When it is to be looked again who is out, though nothing has happened.
         self._look_at = math.inf
+        self._full = False
         #: Suspects that are passed over, and the labels of those whose time is over.
         self._ejected: tuple[Choice, ...] = ()
         self._trials: frozenset[str] = frozenset()
@@ -225,6 +227,19 @@ class Group:
             self._look_at = -math.inf
         return choice
 
+    @property
+    def limited(self) -> bool:
+        """Its targets may be `full`."""
+        return self._pool.limited or self._stale
+
+    def full(self, now: float) -> bool:
+        """There are targets, and those that might have another client have all that they may have: whoever comes is to
+        wait.
+        """
+        if self._changes != self._pool.changes or now >= self._look_at or self._stale:
+            self._look(now)
+        return self._full
+
     def _main_pick(self, tried: Sequence[Choice], key: bytes) -> Choice | None:
         """`pick`, of those that are no backups and sit not out."""
         excluded = frozenset(choice.label for choice in tried)
@@ -298,7 +313,7 @@ class Group:
             self._version = pool.version
             self._rebuild()
         self._changes = pool.changes
-        self._ejected, self._trials = (), frozenset()
+        self._ejected, self._trials, self._full = (), frozenset(), False
         if pool.quiet and not self._suspects and not self._resting and not self._ramps:
             self._look_at = math.inf
             for tier in self._tiers():
@@ -308,9 +323,12 @@ class Group:
         disabled = {choice.label for choice in everybody if not pool.enabled(choice.origin)}
         down = {choice.label for choice in everybody if not pool.up(choice.origin)} - disabled
         self._ramp(disabled | down, now)
-        out = disabled.union(choice.label for choice in everybody if pool.full(choice.origin))
+        full = {choice.label for choice in everybody if pool.full(choice.origin)}
+        out = set(disabled)
         if not self._rules.health.fail_open or len(disabled | down) < len(everybody):
             out |= down
+        self._full = len(out) < len(everybody) == len(out | full)
+        out |= full
         waiting = self._suspects.out(now)
         for tier in self._tiers():
             choices = {choice.label: choice for choice in tier.order()}

@@ -65,6 +65,11 @@ class Pool:
         return None if state is None else state.weight
 
     @property
+    def limited(self) -> bool:
+        """Some target may be full at some time."""
+        return bool(self._limits)
+
+    @property
     def quiet(self) -> bool:
         """All targets are up and enabled, and none is ever full."""
         return not self._states and not self._limits

@@ -175,3 +175,23 @@ def test_what_is_explained_is_what_happens(tmp_path: Path, echo: EchoStart) -> N
             connect(daemon, f"127.0.0.{number}").close()
             line = daemon.wait_for_log(lambda one: one.get("event") == "connection", number)
             assert line["target"] == json.loads(out)["candidates"][0]["target"]
+
+
+def test_who_finds_every_target_full_waits_for_a_place_in_whatever_worker(tmp_path: Path, echo: EchoStart) -> None:
+    target = str(echo("inet"))
+    text = (
+        '[daemon]\nworkers = 4\n[listeners.web]\nbind = "127.0.0.1:0"\n'
+        f'targets = [{{ address = "{target}", max_connections = 8 }}]\n'
+    )
+    with Daemon(text, tmp_path) as daemon, contextlib.ExitStack() as stack:
+        live = [stack.enter_context(connect(daemon)) for _ in range(8)]
+        waiting = stack.enter_context(daemon.connect("web"))
+        waiting.sendall(b"patient")
+        daemon.wait_for_event("accept_paused")
+        assert select.select([waiting], [], [], 0.3)[0] == []
+        live[3].close()
+        assert waiting.recv(100) == b"patient"
+        for client in live:
+            client.close()
+        waiting.close()
+        assert served(daemon, 9) == {target: 9}

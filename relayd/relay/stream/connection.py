@@ -20,18 +20,16 @@ import errno
 import socket
 from dataclasses import dataclass
 
-from relayd import clock
-from relayd.address import InetAddress, from_sockaddr
 from relayd.choosing.group import Choice, Group, client_key
 from relayd.errors import OUT_OF_RESOURCES, REFUSED, spoken
-from relayd.log.access import AccessRecord
 from relayd.net.dialing import NoSource, met_itself, open_dial_socket, pending_error
 from relayd.net.options import apply_keepalive
 from relayd.net.poller import ENDING, ERR, HUP, IN, OUT
-from relayd.net.tcp import path_info, reset_at_close, unacknowledged
+from relayd.net.tcp import reset_at_close, unacknowledged
 from relayd.outcomes import Outcome, Side
 from relayd.relay.loop import Actor
 from relayd.relay.stream.pump import Flow, Pump
+from relayd.relay.stream.record import connection_record
 from relayd.relay.stream.service import StreamService
 from relayd.spec import Target
 
@@ -171,12 +169,16 @@ class Connection:
 
     def start(self) -> None:
         """Watch the client. Its first event comes in the next turn, for it is writable, and tells whether it has spoken
-        already, which is good to know for a dial.
+        already, which is good to know for a dial. Where targets have limits, dial at once: whether there is room for
+        another client is known then.
         """
         try:
             self.loop.selector.watch(self._client_fd, self.client_event)
         except OSError as error:
             self._close(Outcome.RESOURCE_EXHAUSTED, error.errno)
+            return
+        if self._arrival.group.limited:
+            self._dial_next()
 
     def _dial_next(self) -> None:
         """Dial the next target in turn, until one is under way or none is left."""
@@ -514,7 +516,7 @@ class Connection:
         service.ended(self, outcome, bytes_in, bytes_out)
         try:
             if service.log.access_enabled:
-                service.log.access(self._record(outcome, number or 0))
+                service.log.access(connection_record(self, outcome, number or 0))
         finally:  # a bug in logging must not keep descriptors
             loop = self.loop
             forget, closing = loop.selector.forget, loop.closing
@@ -555,47 +557,3 @@ class Connection:
             if sock is not None:
                 selector.forget(sock.fileno())
                 closing.append(sock)
-
-    def _record(self, outcome: Outcome, number: int) -> AccessRecord:
-        """What the log says about this connection. Before its sockets are closed: the kernel is asked about the
-        client's.
-        """
-        service, choice, client = self._service, self.choice, self._client
-        bytes_in, bytes_out, first = 0, 0, 0.0
-        if self._pump_in is not None and self._pump_out is not None:
-            bytes_in, bytes_out = self._pump_in.moved, self._pump_out.moved
-            first = self._pump_out.first_byte_at
-        started_at, now = self._started_at, self.loop.now
-        af = self._arrival.af
-        path = None
-        if af == socket.AF_INET:
-            host, port = self._client_sockaddr  # type: ignore[misc]  # (host, port), by its family
-            path = path_info(client)
-        else:
-            peer = from_sockaddr(af, self._client_sockaddr)
-            host, port = (peer.host, peer.port) if isinstance(peer, InetAddress) else (str(peer), 0)
-            path = path_info(client) if af == socket.AF_INET6 else None
-        return AccessRecord(
-            conn_id=self.conn_id,
-            listener=service.spec.name,
-            type="unix" if af == socket.AF_UNIX else "tcp",
-            client=host,
-            client_port=port,
-            local=self._arrival.local or str(from_sockaddr(af, client.getsockname())),
-            target=choice.label if choice is not None else "",
-            pool=service.spec.pool_name,
-            attempts=self._attempts,
-            start_time=clock.wall() - (now - started_at),
-            connect_ms=(self._connected_at - started_at) * 1000 if self._connected_at else None,
-            first_byte_ms=(first - started_at) * 1000 if first else None,
-            duration_ms=(now - started_at) * 1000,
-            bytes_in=bytes_in,
-            bytes_out=bytes_out,
-            outcome=outcome,
-            side=(self._first_fin or outcome.side) if outcome is Outcome.NORMAL else outcome.side,
-            errno=number,
-            rtt_ms=path.rtt_ms if path is not None else None,
-            retrans=path.retrans if path is not None else None,
-            reloads_survived=self.loop.reloads - self._reloads_before,
-            restarts_survived=self._restarts,
-        )

@@ -101,12 +101,12 @@ class Acceptor:
         """
         if not self._accepting:
             return  # suspended or closed by an earlier handler of this very turn
-        service = self._service
+        service, group = self._service, self._arrival.group
         admission = service.admission
         af = self._arrival.af
         for taken in range(self._budget):
-            if admission.active >= admission.limit:  # filled by another listener
-                self._pause_full()
+            if admission.active >= admission.limit or (group.limited and group.full(service.loop.now)):
+                self._pause_full()  # filled by another listener, or since the event
                 return
             try:
                 client, sockaddr = self._sock.accept_from(af)
@@ -125,7 +125,7 @@ class Acceptor:
                 connection.start()
             except Exception as error:
                 connection.crashed(error)  # its own bug, not the acceptor's (F3)
-            if admission.active >= admission.limit:
+            if admission.active >= admission.limit or (group.limited and group.full(service.loop.now)):
                 # Now, and not when the next one comes: that would wake this worker alone (EPOLLEXCLUSIVE), and wait
                 # here although another worker has room.
                 self._pause_full()
@@ -143,7 +143,7 @@ class Acceptor:
     def expire(self) -> None:
         """The pause is over: try again."""
         if self._open:
-            if self._service.admission.full:
+            if self._service.admission.full or self._arrival.group.full(self._service.loop.now):
                 self._wait()
             else:
                 self._resume()
@@ -156,7 +156,11 @@ class Acceptor:
             self._wait()
 
     def _pause_full(self) -> None:
-        self._pause(f"all {self._service.admission.limit} connections that this worker may have are open")
+        admission = self._service.admission
+        if admission.full:
+            self._pause(f"all {admission.limit} connections that this worker may have are open")
+        else:
+            self._pause("its targets have all the connections of this worker that they may have (max_connections)")
 
     def _pause(self, reason: str) -> None:
         service = self._service

@@ -129,6 +129,24 @@ def test_a_target_that_is_full_gets_no_more_until_one_has_ended(balance: Balance
     assert again.label == live[0].label
 
 
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_who_comes_is_to_wait_where_those_that_could_have_a_client_are_full(fail_open: bool) -> None:
+    pool = Pool()
+    chooser = group(pool, [Share(max_connections=1), Share(max_connections=1), Share()], fail_open=fail_open)
+    assert chooser.limited
+    say(pool, state(3, up=False), state(2, ordered=Ordered.DRAINED))
+    assert not chooser.full(0.0)
+    found = chooser.pick()
+    assert found is not None
+    chooser.begun(found)
+    assert chooser.full(0.0)
+    say(pool, state(1, up=False), state(3, up=False), state(2, ordered=Ordered.DRAINED))
+    assert not chooser.full(0.0)  # with all down it is for pick to say what is done: try them, or refuse
+    say(pool)
+    assert not chooser.full(0.0)
+    assert not group(Pool(), [Share()]).full(0.0)
+
+
 def test_groups_of_a_pool_fill_a_target_together_and_workers_have_their_parts() -> None:
     parts = []
     for worker in (1, 2, 3):
