@@ -152,12 +152,15 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class TargetFailure:
-    """`count` clients have met `target` (`spec.Target.origin`) of `pool` failing, for `reason`."""
+    """`count` clients, of streams or `datagrams`, have met `target` (`spec.Target.origin`) of `pool` failing, for
+    `reason`.
+    """
 
     pool: str
     target: str
     reason: str
     count: int
+    datagrams: bool = False
 
 
 @dataclass(frozen=True, slots=True)

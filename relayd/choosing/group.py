@@ -71,6 +71,11 @@ class Rules:
         return cls(listener.balance, listener.shares, listener.health, patience_s)
 
     @property
+    def limited(self) -> bool:
+        """Some target has a limit."""
+        return any(share.max_connections is not None for share in self.shares)
+
+    @property
     def suspects(self) -> Suspects:
         """None yet."""
         return Suspects(self.patience_s or 0.0, silence_is_success=self.patience_s is None)
@@ -109,8 +114,10 @@ class Group:
         "_trials",
         "_version",
         "bind_port",
+        "failing_open",
         "index",
         "keyed",
+        "limited",
     )
 
     def __init__(
@@ -129,6 +136,8 @@ class Group:
         self.index = index
         #: `pick` wants to know the client.
         self.keyed = rules.balance is Balance.SOURCE_HASH
+        #: Its targets may be `full`.
+        self.limited = rules.limited
         self._resolved: dict[Name, Answer] = {}
         #: Labels by family, of those asked for since something has changed.
         self._families: dict[int, frozenset[str]] = {}
@@ -145,6 +154,8 @@ class Group:
         #: When it is to be looked again who is out, though nothing has happened.
         self._look_at = math.inf
         self._full = False
+        #: All are down by their checks, and are tried all the same.
+        self.failing_open = False
         #: Suspects that are passed over, and the labels of those whose time is over.
         self._ejected: tuple[Choice, ...] = ()
         self._trials: frozenset[str] = frozenset()
@@ -185,7 +196,7 @@ class Group:
         None: the one that it has.
         """
         before, self._rules = self._rules, rules
-        self._targets = tuple(targets)
+        self._targets, self.limited = tuple(targets), rules.limited
         if pool is not None and pool is not self._pool:
             self._move_to(pool)
         if rules.patience_s != before.patience_s:
@@ -227,18 +238,17 @@ class Group:
             self._look_at = -math.inf
         return choice
 
-    @property
-    def limited(self) -> bool:
-        """Its targets may be `full`."""
-        return self._pool.limited or self._stale
-
     def full(self, now: float) -> bool:
         """There are targets, and those that might have another client have all that they may have: whoever comes is to
         wait.
         """
+        self.look(now)
+        return self._full
+
+    def look(self, now: float) -> None:
+        """Note what has happened, if anything has: what `pick` begins with."""
         if self._changes != self._pool.changes or now >= self._look_at or self._stale:
             self._look(now)
-        return self._full
 
     def _main_pick(self, tried: Sequence[Choice], key: bytes) -> Choice | None:
         """`pick`, of those that are no backups and sit not out."""
@@ -277,7 +287,8 @@ class Group:
         changed = self._suspects.failed(choice.label, now, began)
         if changed:
             self._look_at = -math.inf
-        self._pool.failed(choice.origin, choice.label, reason, first=trusted and changed)
+        datagrams = self._rules.patience_s is None
+        self._pool.failed(choice.origin, choice.label, reason, first=trusted and changed, datagrams=datagrams)
 
     def worked(self, choice: Choice, now: float) -> None:
         """A client has met `choice` working."""
@@ -313,7 +324,7 @@ class Group:
             self._version = pool.version
             self._rebuild()
         self._changes = pool.changes
-        self._ejected, self._trials, self._full = (), frozenset(), False
+        self._ejected, self._trials, self._full, self.failing_open = (), frozenset(), False, False
         if pool.quiet and not self._suspects and not self._resting and not self._ramps:
             self._look_at = math.inf
             for tier in self._tiers():
@@ -325,7 +336,8 @@ class Group:
         self._ramp(disabled | down, now)
         full = {choice.label for choice in everybody if pool.full(choice.origin)}
         out = set(disabled)
-        if not self._rules.health.fail_open or len(disabled | down) < len(everybody):
+        self.failing_open = self._rules.health.fail_open and len(disabled | down) == len(everybody)
+        if not self.failing_open:
             out |= down
         self._full = len(out) < len(everybody) == len(out | full)
         out |= full

@@ -3,7 +3,7 @@
 Groups look at `changes` before each pick, which is all that it costs them as long as nothing happens.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from relayd.spec import Ordered, TargetState
@@ -12,8 +12,8 @@ from relayd.spec import Ordered, TargetState
 class Hear(Protocol):
     """Whoever is told of what clients meet at targets. `label` is the address, `target` its origin."""
 
-    def target_failed(self, pool: str, target: str, label: str, reason: str, *, first: bool) -> None:
-        """A client has met it failing. `first`: before, it was no suspect."""
+    def target_failed(self, pool: str, target: str, label: str, reason: str, *, first: bool, datagrams: bool) -> None:
+        """A client has met it failing, of streams or of `datagrams`. `first`: before, it was no suspect."""
 
     def target_worked(self, pool: str, target: str, label: str) -> None:
         """A client has met it working, and it was a suspect."""
@@ -65,11 +65,6 @@ class Pool:
         return None if state is None else state.weight
 
     @property
-    def limited(self) -> bool:
-        """Some target may be full at some time."""
-        return bool(self._limits)
-
-    @property
     def quiet(self) -> bool:
         """All targets are up and enabled, and none is ever full."""
         return not self._states and not self._limits
@@ -97,10 +92,10 @@ class Pool:
         if not left:
             del self._active[target]
 
-    def failed(self, target: str, label: str, reason: str, *, first: bool) -> None:
+    def failed(self, target: str, label: str, reason: str, *, first: bool, datagrams: bool) -> None:
         """As of `Hear`."""
         if self._hear is not None:
-            self._hear.target_failed(self.name, target, label, reason, first=first)
+            self._hear.target_failed(self.name, target, label, reason, first=first, datagrams=datagrams)
 
     def worked(self, target: str, label: str) -> None:
         """As of `Hear`."""
@@ -130,26 +125,32 @@ class Pools:
             pool.says(self._states.get(name, {}))
         return pool
 
-    def say(self, states: Iterable[TargetState]) -> set[tuple[str, str]]:
-        """From now on these; all other targets of all pools are up, as the file has them. Which are disabled now and
-        were not before, by pool and target.
+    def say(self, states: Iterable[TargetState]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+        """From now on these; all other targets of all pools are up, as the file has them. Which are disabled now, and
+        which are down, and were not before, by pool and target.
         """
-        before, self._states = self._disabled(), {}
+        disabled, down = self._those(_is_disabled), self._those(_is_down)
+        self._states = {}
         for state in states:
             self._states.setdefault(state.pool, {})[state.target] = state
         for name, pool in self._pools.items():
             pool.says(self._states.get(name, {}))
-        return self._disabled() - before
+        return self._those(_is_disabled) - disabled, self._those(_is_down) - down
 
     def disabled(self, pool: str, target: str) -> bool:
         """An operator has said so."""
         state = self._states.get(pool, {}).get(target)
         return state is not None and state.ordered is Ordered.DISABLED
 
-    def _disabled(self) -> set[tuple[str, str]]:
+    def _those(self, which: Callable[[TargetState], bool]) -> set[tuple[str, str]]:
         return {
-            (state.pool, state.target)
-            for states in self._states.values()
-            for state in states.values()
-            if state.ordered is Ordered.DISABLED
+            (state.pool, state.target) for states in self._states.values() for state in states.values() if which(state)
         }
+
+
+def _is_disabled(state: TargetState) -> bool:
+    return state.ordered is Ordered.DISABLED
+
+
+def _is_down(state: TargetState) -> bool:
+    return not state.up

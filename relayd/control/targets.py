@@ -18,7 +18,19 @@ from relayd.config.ports import target_text
 from relayd.control.checks.subject import Subject
 from relayd.control.verdict import Change, Verdict
 from relayd.log.events import Event
-from relayd.spec import WEIGHT_MAX, Balance, CheckKind, Listener, Ordered, Share, Spec, Target, TargetState, Wanted
+from relayd.spec import (
+    WEIGHT_MAX,
+    Balance,
+    CheckKind,
+    Listener,
+    Ordered,
+    PortRule,
+    Share,
+    Spec,
+    Target,
+    TargetState,
+    Wanted,
+)
 
 if TYPE_CHECKING:
     from relayd.control.checks.checker import Checker
@@ -168,7 +180,7 @@ class Targets:
                 heard = self._heard.setdefault(key, _Heard(0, "", 0.0))
                 heard.count += each.count
                 heard.reason, heard.at = each.reason, clock.monotonic()
-                if self._checker is not None:
+                if self._checker is not None and _is_asked(self._members[key], each.datagrams):
                     self._checker.failed(*key, each.count, each.reason)
 
     def _tell(self) -> None:
@@ -301,6 +313,18 @@ class _Times:
     def ago_s(self, at: float | None) -> int | None:
         """Whole seconds."""
         return None if at is None else max(0, round(self.now - at))
+
+
+def _is_asked(member: Member, datagrams: bool) -> bool:  # noqa: FBT001  # private
+    """Whether what a client meets says something about what the check asks: the same port, by the same protocol. A port
+    of a range that nobody listens on says nothing about the others, nor TCP about UDP.
+    """
+    check, address = member.listener.health.check, member.address
+    if check is None or member.target.rule is not PortRule.FIXED:
+        return False
+    port = address.port if isinstance(address, InetAddress) else None
+    same_port = check.port is None or check.port == port
+    return check.kind is CheckKind.EXEC or (same_port and datagrams is (check.kind is CheckKind.UDP))
 
 
 def _subject(member: Member) -> Subject | None:

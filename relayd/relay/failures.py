@@ -16,15 +16,15 @@ class Failures:
         self._loop = loop
         self._log = log
         self._send = send
-        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._counts: Counter[tuple[str, str, str, bool]] = Counter()
         #: When each became a suspect, by pool and address.
         self._since: dict[tuple[str, str], float] = {}
 
-    def target_failed(self, pool: str, target: str, label: str, reason: str, *, first: bool) -> None:
+    def target_failed(self, pool: str, target: str, label: str, reason: str, *, first: bool, datagrams: bool) -> None:
         """See `pool.Hear`."""
         if not self._counts:
             self._loop.again(self._tell)
-        self._counts[pool, target, reason] += 1
+        self._counts[pool, target, reason, datagrams] += 1
         if first:
             self._since[pool, label] = self._loop.now
             text = f"{pool}: {label} has failed a client, others go first for a while: {reason}"
@@ -38,7 +38,14 @@ class Failures:
 
     def _tell(self) -> None:
         counts, self._counts = self._counts, Counter()
-        self._send(TargetFailures(tuple(TargetFailure(*each, count) for each, count in counts.items())))
+        self._send(
+            TargetFailures(
+                tuple(
+                    TargetFailure(pool, target, reason, count, datagrams)
+                    for (pool, target, reason, datagrams), count in counts.items()
+                )
+            )
+        )
 
     def expire(self) -> None:
         """It has no timer."""

@@ -290,16 +290,19 @@ class Worker:
 
     def _say(self, message: TargetStates) -> None:
         """Targets have other states now."""
-        newly = self._target_pools.say(message.states)
+        disabled, down = self._target_pools.say(message.states)
         if self._datagrams is not None:
             self._datagrams.states_changed()
         leaving = Disabled(self._loop, self._log, self._target_pools.disabled, self._spec.drain_timeout_s)
-        for pool, target in newly:
+        for pool, target in disabled:
             for services in (self._streams, self._datagrams):
                 if services is not None:
                     for listener, live in services.of_target(pool, target):
                         leaving.consider(live, listener, target)
         leaving.begin()
+        if self._datagrams is not None:
+            for pool, target in down:
+                self._datagrams.leave_target(pool, target)
 
     def _after_this_turn(self) -> None:
         """What the change has closed is closed as its turn ends. From then on nobody comes there: control is told."""

@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import select
+import socket
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +16,7 @@ import pytest
 from relayd.address import Family, InetAddress, SocketAddress
 from tests import installed
 from tests.e2e.conftest import Echo
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import DEADLINE_S, Daemon
 from tests.e2e.lives import Again
 from tests.e2e.test_balancing import connect, reload, served, unused
 
@@ -195,3 +198,60 @@ def test_who_finds_every_target_full_waits_for_a_place_in_whatever_worker(tmp_pa
             client.close()
         waiting.close()
         assert served(daemon, 9) == {target: 9}
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[tuple[str, threading.Event]]:
+    """Who answers each datagram with its own address, until it is to be silent."""
+    silent, over = threading.Event(), threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(0.05)
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+
+        def serve() -> None:
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    _, sender = sock.recvfrom(100)
+                    if not silent.is_set():
+                        sock.sendto(address.encode(), sender)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield address, silent
+        finally:
+            over.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["move", "close"])
+def test_sessions_leave_a_target_that_checks_find_down(tmp_path: Path, stays: bool) -> None:
+    check = 'health_check = { type = "udp", send = "are you there", interval = "100ms", fall = 2 }\n'
+    with contextlib.ExitStack() as stack:
+        targets = dict(stack.enter_context(answering()) for _ in range(2))
+        text = (
+            '[daemon]\nworkers = 1\n[listeners.web]\ntype = "dgram"\nbind = "127.0.0.1:0"\n'
+            f"targets = {json.dumps(list(targets))}\n{check}"
+            f'on_target_error = "{"close" if stays else "move"}"\n'
+        )
+        with Daemon(text, tmp_path) as daemon, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(daemon.address("web", kind="dgram").sockaddr)
+            home = _answer(client)
+            targets[home].set()
+            client.send(b"unanswered")
+            assert daemon.wait_for_event("target_down")["target"] == home
+            if stays:
+                targets[home].clear()
+                daemon.wait_for_event("target_up")
+            assert (_answer(client) == home) is stays
+
+
+def _answer(client: socket.socket) -> str:
+    """Ask until there is one."""
+    client.settimeout(0.2)
+    for _ in range(int(DEADLINE_S / 0.2)):
+        client.send(b"hello")
+        with contextlib.suppress(TimeoutError):
+            return client.recv(100).decode()
+    raise AssertionError("no answer")

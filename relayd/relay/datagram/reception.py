@@ -1,6 +1,7 @@
 """One receiving socket, as its sessions know it: where they find each other, where replies leave, how its clients are
 shown."""
 
+import errno
 import socket
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,18 @@ class Reception:
         counters = self.service.counters
         counters.datagrams_out += datagrams
         counters.bytes_out += size
+
+    def discard(self, sock: socket.SocketType, room: memoryview, most: int) -> tuple[int, int, int]:
+        """As `Outbox.fill`, of what comes from `sock` for a Unix client without a name, who cannot be sent anything."""
+        total = 0
+        for taken in range(most):
+            try:
+                size = sock.recv_into(room)
+            except OSError as error:
+                return taken, total, error.errno or errno.EIO
+            total += size
+            self.replied(1, size)
+        return most, total, 0
 
     def client_text(self, key: bytes) -> tuple[str, int]:
         """Address and port of a client, for the log; a Unix client has port 0, and "unix:" when it has no name."""

@@ -16,6 +16,7 @@ from relayd.log.logger import Logger
 from relayd.net.batches import Batches
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.listener import Receiver, SessionReceiver
+from relayd.relay.datagram.moving import Moving
 from relayd.relay.datagram.reception import Reception
 from relayd.relay.datagram.service import DRAIN_SILENCE_S, DatagramService, LiveSession, SessionRoom
 from relayd.relay.datagram.session import Session
@@ -79,6 +80,7 @@ class DatagramServices:
         self._removed: list[DatagramService] = []
         self._retired: dict[SocketKey, _Retired] = {}
         self._by_inode: dict[int, Reception] = {}
+        self._moving = Moving(loop, log)
 
     @property
     def active(self) -> int:
@@ -226,6 +228,11 @@ class DatagramServices:
         for service in (*self._removed, *self.services.values()):
             if service.spec.pool_name == pool:
                 yield service.spec, [one for one in service.table if one.choice.origin == target]
+
+    def leave_target(self, pool: str, target: str) -> None:
+        """It is down by its checks: its sessions go to other targets, where those are up and it may be."""
+        for _, sessions in self.of_target(pool, target):
+            self._moving.add(session for session in sessions if isinstance(session, Session))
 
     def states_changed(self) -> None:
         """Other targets are chosen now: let go of ways that nobody uses any more."""

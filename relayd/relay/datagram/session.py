@@ -75,9 +75,8 @@ _RELAYING, _HELD_UP, _CLOSED = Phase.RELAYING, Phase.HELD_UP, Phase.CLOSED
 
 
 class Session(LiveSession):
-    """A client, and a socket connected to one target. Owns the socket until it is CLOSED.
-
-    It begins when `dial` has connected it: `begin` puts it into the table.
+    """A client, and a socket connected to one target. Owns the socket until it is CLOSED. It begins when `dial` has
+    connected it: `begin` puts it into the table.
     """
 
     __slots__ = (
@@ -157,7 +156,6 @@ class Session(LiveSession):
 
     def dial(self) -> Drop | None:
         """Connect to the next target that has not failed. None: connected; else why there is none.
-
         A session that had a target before lets go of it when the next one is there.
         """
         service = self.service
@@ -294,8 +292,11 @@ class Session(LiveSession):
         responses = self.service.datagram.max_responses
         if responses is not None:
             most = min(most, max(responses, self.datagrams_in) - self.datagrams_out)
-        read = self._outbox.fill(self, self._sock, most) if self.key else self._discard(most)
-        datagrams, size, number = read
+        if self.key:
+            datagrams, size, number = self._outbox.fill(self, self._sock, most)
+        else:
+            datagrams, size, number = self.receiver.discard(self._sock, self._outbox.views[-1], most)
+            self.drop(Drop.NO_REPLY_PATH, datagrams)
         if self.phase is _CLOSED:
             return  # the outbox was full, and was sent
         if datagrams:
@@ -318,19 +319,6 @@ class Session(LiveSession):
             self._look()
         if number:
             self._not_read(number)
-
-    def _discard(self, most: int) -> tuple[int, int, int]:
-        """`Outbox.fill`, for answers to a Unix client without a name, who cannot be sent anything."""
-        total = 0
-        for taken in range(most):
-            try:
-                size = self._recv_into(self._outbox.views[-1])
-            except OSError as error:
-                return taken, total, error.errno or errno.EIO
-            total += size
-            self.receiver.replied(1, size)
-            self.drop(Drop.NO_REPLY_PATH)
-        return most, total, 0
 
     def _not_read(self, number: int) -> None:
         """Reading has ended with errno `number`: nothing there (or only what had a wrong checksum), or an error."""
@@ -463,14 +451,12 @@ class Session(LiveSession):
 
     def failed(self, number: int, unsent: bytes | memoryview | None = None) -> bool:
         """The target cannot be reached, with errno `number`, which was about an earlier datagram than `unsent`.
-
         True: the session has moved on, and taken along what nobody has answered, what waits, and `unsent`. False: it
         has ended, and `unsent` is still to be sent.
         """
         self.errno = number
         self._failed(self.choice)
-        moving = [] if self.kept is None else [self.kept]
-        moving += self._waiting.all() if self._waiting is not None else ()
+        moving = self._unanswered()
         # UDP has told of a datagram that is gone, if only by its ICMP message; a Unix socket refuses at once.
         lost = len(moving) or self.choice.af != socket.AF_UNIX
         if self.service.datagram.on_target_error is OnTargetError.MOVE and self._move(moving, unsent):
@@ -483,6 +469,20 @@ class Session(LiveSession):
         else:
             self.end(Outcome.TARGET_REFUSED if self.errno in REFUSED else Outcome.TARGET_UNREACHABLE)
         return False
+
+    def move_on(self) -> None:
+        """Its target is down by its checks: to another one, unless none is up, or `on_target_error` has it stay."""
+        group, waiting = self.receiver.group, self._waiting
+        group.look(self._loop.now)
+        stays = self.service.datagram.on_target_error is OnTargetError.CLOSE or group.failing_open
+        if self.phase is not _CLOSED and not stays:
+            self._tried, self._tried_at = (self.choice,), self.datagrams_out
+            if not self._move(self._unanswered(), None):
+                self._waiting = waiting
+
+    def _unanswered(self) -> list[bytes]:
+        kept = [] if self.kept is None else [self.kept]
+        return kept if self._waiting is None else [*kept, *self._waiting.all()]
 
     def _move(self, moving: list[bytes], unsent: bytes | memoryview | None) -> bool:
         """To the next target that takes all of `moving`, then `unsent`."""

@@ -143,7 +143,8 @@ class Acceptor:
     def expire(self) -> None:
         """The pause is over: try again."""
         if self._open:
-            if self._service.admission.full or self._arrival.group.full(self._service.loop.now):
+            group = self._arrival.group
+            if self._service.admission.full or (group.limited and group.full(self._service.loop.now)):
                 self._wait()
             else:
                 self._resume()

@@ -200,7 +200,9 @@ of_class: dict[type, st.SearchStrategy[Message]] = {
     Report: st.builds(Report, tuples_of(totals | datagram_totals)),
     Resolved: st.builds(Resolved, names, tuples_of(inet_addresses), tuples_of(shares), resolves),
     Stop: st.just(Stop()),
-    TargetFailures: st.builds(TargetFailures, tuples_of(st.builds(TargetFailure, texts, texts, texts, numbers))),
+    TargetFailures: st.builds(
+        TargetFailures, tuples_of(st.builds(TargetFailure, texts, texts, texts, numbers, booleans))
+    ),
     TargetStates: st.builds(
         TargetStates,
         tuples_of(st.builds(TargetState, texts, texts, booleans, st.sampled_from(Ordered), optional(numbers))),

@@ -205,8 +205,10 @@ def test_those_who_shall_know_are_told() -> None:
     heard: list[tuple[object, ...]] = []
 
     class Ear:
-        def target_failed(self, pool: str, target: str, label: str, reason: str, *, first: bool) -> None:
-            heard.append((pool, target, label, reason, first))
+        def target_failed(
+            self, pool: str, target: str, label: str, reason: str, *, first: bool, datagrams: bool
+        ) -> None:
+            heard.append((pool, target, label, reason, first, datagrams))
 
         def target_worked(self, pool: str, target: str, label: str) -> None:
             heard.append((pool, target, label))
@@ -218,8 +220,8 @@ def test_those_who_shall_know_are_told() -> None:
     for _ in range(2):
         chooser.worked(one, 0.0)
     assert heard == [
-        ("app", one.origin, one.label, "connection refused", True),
-        ("app", one.origin, one.label, "connection refused", False),
+        ("app", one.origin, one.label, "connection refused", True, False),
+        ("app", one.origin, one.label, "connection refused", False, False),
         ("app", one.origin, one.label),
     ]
 

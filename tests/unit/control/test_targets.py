@@ -264,3 +264,31 @@ def test_an_explanation_knows_checks_and_orders(bench: Bench) -> None:
     ]
     assert bench.targets.explain("wep", b"", None) == "there is no listener 'wep': did you mean web?"
     assert bench.targets.explain("web", b"", 1) == "listener web: it does not listen on port 1"
+
+
+@pytest.mark.parametrize(
+    ("check", "datagrams", "counts"),
+    [
+        (CHECK, False, True),
+        (CHECK, True, False),
+        (replace(CHECK, kind=CheckKind.UDP), True, True),
+        (replace(CHECK, kind=CheckKind.UDP), False, False),
+        (replace(CHECK, kind=CheckKind.HTTP, port=80), False, True),
+        (replace(CHECK, port=8080), False, False),
+        (replace(CHECK, kind=CheckKind.EXEC), True, True),
+    ],
+)
+def test_clients_count_where_they_meet_what_is_asked(bench: Bench, check: Check, datagrams: bool, counts: bool) -> None:
+    bench.targets.change(spec(listener("web", inet(1), check=check)))
+    failure = TargetFailure("web", "192.0.2.1:80", "connection refused", 1, datagrams)
+    bench.targets.failed(TargetFailures((failure,)))
+    assert bool(bench.checker.told) == counts
+    assert bench.shown("failures")["192.0.2.1:80"] is not None
+
+
+def test_a_port_of_a_range_says_nothing_about_the_others(bench: Bench) -> None:
+    of_range = listener("game", inet(1, 0), check=replace(CHECK, port=5000), rule=PortRule.OFFSET, ports=100)
+    bench.targets.change(spec(of_range))
+    origin = of_range.targets[0].origin(inet(1, 0))
+    bench.targets.failed(TargetFailures((TargetFailure("game", origin, "connection refused", 3),)))
+    assert bench.checker.told == []

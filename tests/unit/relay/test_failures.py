@@ -20,16 +20,16 @@ def test_failures_of_one_turn_are_told_together() -> None:
     loop = Loop(log.flush)
     heard = Failures(loop, log, told.append)
     for first in (True, False, False):
-        heard.target_failed("web", "a", "a", "connection refused", first=first)
-    heard.target_failed("web", "a", "a", "connect timeout", first=False)
+        heard.target_failed("web", "a", "a", "connection refused", first=first, datagrams=False)
+    heard.target_failed("web", "a", "a", "connect timeout", first=False, datagrams=True)
     loop.turn()
     assert told == [
         TargetFailures(
-            (TargetFailure("web", "a", "connection refused", 3), TargetFailure("web", "a", "connect timeout", 1))
+            (TargetFailure("web", "a", "connection refused", 3), TargetFailure("web", "a", "connect timeout", 1, True))
         )
     ]
     heard.target_worked("web", "a", "a")
-    heard.target_failed("web", "a", "a", "connection refused", first=True)
+    heard.target_failed("web", "a", "a", "connection refused", first=True, datagrams=False)
     loop.turn()
     assert len(told) == 2
     assert [event for event, *_ in log.events] == [Event.TARGET_SUSPECT, Event.TARGET_TRUSTED, Event.TARGET_SUSPECT]
