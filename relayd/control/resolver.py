@@ -13,6 +13,7 @@ from relayd.address import NameAddress
 from relayd.channel.messages import Resolved
 from relayd.control.answers import Answer, Known
 from relayd.control.lookups import LookupFailed, Lookups
+from relayd.control.metrics import NameFacts
 from relayd.control.names import Names, ttl_s
 from relayd.log.events import Event
 from relayd.spec import Wanted
@@ -80,6 +81,12 @@ class Resolver:
     def status(self) -> list[dict[str, Any]]:
         """What `relayd status` shows of each name; docs/admin.md says what is in it."""
         return list(self._status(clock.monotonic()))
+
+    def facts(self) -> Iterator[NameFacts]:
+        """For the metrics."""
+        now = clock.monotonic()
+        for name, state in self._names.items():
+            yield NameFacts(shown(name), now - state.answered_at if state.answer else None, not state.error)
 
     def _status(self, now: float) -> Iterator[dict[str, Any]]:
         for name, state in self._names.items():
