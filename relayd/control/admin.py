@@ -212,4 +212,6 @@ def _directory_is_there() -> bool:
 
 
 def _load() -> None:
-    import relayd.control.admin_http  # noqa: F401  # only to have it loaded, while the loop goes on
+    # Only to have them loaded, while the loop goes on.
+    import relayd.control.admin_http
+    import relayd.control.metrics  # noqa: F401

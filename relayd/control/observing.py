@@ -3,20 +3,23 @@
 The facts are gathered in the loop, where nothing changes meanwhile, and made into text aside.
 """
 
-import platform
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import relayd
 from relayd import clock
-from relayd.control.metrics import Facts, WorkerFacts
 from relayd.control.reload import Reloader
 from relayd.control.resolver import Resolver
 from relayd.control.supervisor import Supervisor
 from relayd.control.targets import Targets
 from relayd.control.threads import aside
+
+if TYPE_CHECKING:  # a start does not wait for it: the admin API loads it
+    from relayd.control.metrics import Facts, WorkerFacts
 
 __all__ = ["Observer"]
 
@@ -65,15 +68,17 @@ class Observer:
 
         return await aside(render, "render the metrics")
 
-    def facts(self) -> Facts:
+    def facts(self) -> "Facts":
         """As of now."""
+        from relayd.control.metrics import Facts
+
         reloader, totals = self._reloader, self._supervisor.totals
         loaded_at = reloader.in_force.loaded_at
         if loaded_at != self._loaded_at[0]:
             self._loaded_at = loaded_at, round(clock.wall() - clock.monotonic() + loaded_at, 3)
         return Facts(
             version=relayd.__version__,
-            python=platform.python_version(),
+            python="{}.{}.{}".format(*sys.version_info),
             streams=totals.listeners(),
             datagrams=totals.datagrams(),
             workers=tuple(self._workers()),
@@ -86,7 +91,9 @@ class Observer:
             names=tuple(self._resolver.facts()),
         )
 
-    def _workers(self) -> Iterator[WorkerFacts]:
+    def _workers(self) -> "Iterator[WorkerFacts]":
+        from relayd.control.metrics import WorkerFacts
+
         for each in self._supervisor.workers():
             pid = each["pid"]
             yield WorkerFacts(each["number"], each["phase"] == "running", None if pid is None else _resident_bytes(pid))

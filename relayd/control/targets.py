@@ -17,13 +17,13 @@ from relayd.channel.messages import Resolved, TargetFailures, TargetStates
 from relayd.config.ports import target_text
 from relayd.control.checks.subject import Subject
 from relayd.control.explaining import NoSuchPort, explain
-from relayd.control.metrics import TargetFacts
 from relayd.control.verdict import Change, Verdict
 from relayd.log.events import Event
 from relayd.spec import WEIGHT_MAX, Balance, CheckKind, Listener, Ordered, Share, Spec, Target, TargetState, Wanted
 
 if TYPE_CHECKING:
     from relayd.control.checks.checker import Checker, Known
+    from relayd.control.metrics import TargetFacts
 
 __all__ = ["Targets"]
 
@@ -277,8 +277,10 @@ class Targets:
         times = _Times(now, clock.wall() - now)
         return [self._shown(member, times) for member in self._members.values()]
 
-    def facts(self) -> Iterator[TargetFacts]:
+    def facts(self) -> "Iterator[TargetFacts]":
         """For the metrics."""
+        from relayd.control.metrics import TargetFacts  # which a start does not wait for
+
         for member in self._members.values():
             known = self._known(member.key)
             up = None if known is None else known.up

@@ -97,7 +97,11 @@ def test_promtool_finds_nothing_to_say() -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_nobody_loads_it_before_the_first_scrape() -> None:
-    script = "import sys, relayd.control.life, relayd.control.admin_http; assert 'prometheus_client' not in sys.modules"
+def test_a_start_loads_none_of_it_and_the_admin_api_no_client_library() -> None:
+    script = (
+        "import sys, relayd.control.life; assert 'relayd.control.metrics' not in sys.modules\n"
+        "import relayd.control.admin; relayd.control.admin._load()\n"
+        "assert 'relayd.control.metrics' in sys.modules and 'prometheus_client' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
