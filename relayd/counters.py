@@ -3,12 +3,58 @@
 A worker's counters begin at zero with the worker and only grow, but for `active`. The control process adds what a dead
 worker last reported to the sum, so that totals never go backwards. What stands above each count as `#:` is what
 docs/reference.md says of it.
+
+Durations are counted in buckets, each on its own and not up to its bound: one addition for a duration, and sums of
+histograms are sums of their buckets.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
 from relayd.outcomes import Drop, Outcome
+
+#: Upper bounds of buckets, in seconds, each inclusive; a last bucket has what is above. From a target on this machine
+#: (0.1 ms) to the longest `connect_timeout` that anybody would wait for.
+CONNECT_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: epoll_wait(2) is late by up to a millisecond, which says nothing; what is late by seconds is about to be replaced.
+LAG_BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Durations by bucket, and their sum. No buckets: none was counted."""
+
+    counts: tuple[int, ...] = ()
+    sum_s: float = 0.0
+
+    def __add__(self, more: "Histogram") -> "Histogram":
+        """The sum of both; of `more` alone where this has other buckets, for it is of another version then."""
+        if not more.counts:
+            return self
+        if len(self.counts) != len(more.counts):
+            return more
+        return Histogram(tuple(map(int.__add__, self.counts, more.counts)), self.sum_s + more.sum_s)
+
+
+class Durations:
+    """Counts durations in buckets with these bounds."""
+
+    __slots__ = ("_bounds_s", "_counts", "_sum_s")
+
+    def __init__(self, bounds_s: tuple[float, ...]) -> None:
+        self._bounds_s = bounds_s
+        self._counts = [0] * (len(bounds_s) + 1)
+        self._sum_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(self._bounds_s, seconds)] += 1
+        self._sum_s += seconds
+
+    def snapshot(self) -> Histogram:
+        """These counts as an immutable value."""
+        return Histogram(tuple(self._counts), self._sum_s) if any(self._counts) else Histogram()
 
 
 @dataclass(slots=True)
@@ -29,6 +75,9 @@ class ListenerCounters:
     accept_pauses: int = 0
     #: Connections that have ended, by outcome.
     closed: defaultdict[Outcome, int] = field(default_factory=lambda: defaultdict(int))
+    #: How long connections took from the accept until a target had answered, those that failed before included; of
+    #: those that reached one.
+    connects: Durations = field(default_factory=lambda: Durations(CONNECT_BOUNDS_S))
 
     def snapshot(self, listener: str) -> "ListenerTotals":
         """These counts as an immutable value."""
@@ -41,6 +90,7 @@ class ListenerCounters:
             self.dial_failures,
             self.accept_pauses,
             tuple((outcome, count) for outcome, count in self.closed.items()),
+            self.connects.snapshot(),
         )
 
 
@@ -56,6 +106,7 @@ class ListenerTotals:
     dial_failures: int
     accept_pauses: int
     closed: tuple[tuple[Outcome, int], ...]
+    connects: Histogram = Histogram()
 
     def ended(self) -> "ListenerTotals":
         """What stays of these counts when their worker is gone: nothing is active any more."""
@@ -75,6 +126,7 @@ class ListenerTotals:
             self.dial_failures + more.dial_failures,
             self.accept_pauses + more.accept_pauses,
             tuple(closed.items()),
+            self.connects + more.connects,
         )
 
 
@@ -154,4 +206,40 @@ class DatagramTotals:
             self.target_errors + more.target_errors,
             tuple(closed.items()),
             tuple(dropped.items()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTotals:
+    """What a worker counts of itself: how late its loop came to timers that were due, lines of its log that were lost,
+    and processor time.
+    """
+
+    lag: Histogram = Histogram()
+    lines_lost: int = 0
+    cpu_s: float = 0.0
+
+    def __add__(self, more: "WorkerTotals") -> "WorkerTotals":
+        """The sum of two workers' counts, or of two that had the same number one after the other."""
+        return WorkerTotals(self.lag + more.lag, self.lines_lost + more.lines_lost, self.cpu_s + more.cpu_s)
+
+
+@dataclass(slots=True)
+class ControlTotals:
+    """What the control process counts itself, over all of its lives."""
+
+    worker_restarts: int = 0
+    #: Reloads that were done, those that had nothing to change included; and those that were refused.
+    reloads: int = 0
+    reloads_refused: int = 0
+    #: Of its own log, in the lives before.
+    lines_lost: int = 0
+
+    def __add__(self, more: "ControlTotals") -> "ControlTotals":
+        """The sum of two lives."""
+        return ControlTotals(
+            self.worker_restarts + more.worker_restarts,
+            self.reloads + more.reloads,
+            self.reloads_refused + more.reloads_refused,
+            self.lines_lost + more.lines_lost,
         )

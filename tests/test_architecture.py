@@ -38,15 +38,16 @@ NEIGHBOURS = {("net", "spec"), ("counters", "outcomes")}
 THIRD_PARTY = {
     "config": {"pydantic", "pydantic_core", "tomli", "typing_extensions"},
     "cli": {"pydantic", "pydantic_core", "rich", "typer"},
-    "control": {"aiohttp", "dns"},
+    "control": {"aiohttp", "dns", "prometheus_client"},
     "sd": {"systemd"},
 }
 #: The modules that may: the rest of `sd` is imported by workers too, and a start does not wait for aiohttp, nor for
-#: dnspython where there is no name to ask for.
+#: dnspython where there is no name to ask for, nor for prometheus_client, which nobody needs before the first scrape.
 ONLY_IN = {
     "systemd": ("relayd.sd.library",),
     "aiohttp": ("relayd.control.admin_http",),
     "dns": ("relayd.control.name_servers",),
+    "prometheus_client": ("relayd.control.exposition",),
 }
 CLOCK_MODULES = {"datetime", "time"}
 MODULE_LINES_MAX = 600
@@ -156,10 +157,11 @@ def test_no_timeout_by_the_wall_clock(path: Path) -> None:
         if isinstance(node, ast.Attribute) and node.attr == "wall"
     ]
     # `start_time` of the access line is the one place where the wall clock meets a connection, or a session. And
-    # `relayd status` shows times of day, and what checks have found is kept over a restart.
+    # `relayd status` and metrics show times of day, and what checks have found is kept over a restart.
     showing = (
         "relayd.relay.stream.record",
         "relayd.relay.datagram.record",
+        "relayd.control.observing",
         "relayd.control.reload",
         "relayd.control.targets",
         "relayd.control.checks.checker",

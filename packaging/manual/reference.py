@@ -58,7 +58,7 @@ _COUNTS = """\
 ## Counts
 
 Each worker counts them for each listener. But for `active` they never go backwards, neither at a reload nor at a
-restart. `relayd status` shows the sums of those that are marked; there is no way yet to see the others.
+restart. `relayd status` shows the sums of those that are marked, and [metrics](metrics.md) those of all.
 """
 
 

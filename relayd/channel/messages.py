@@ -10,10 +10,11 @@ from typing import TypeAlias
 
 from relayd.address import InetAddress, Name, SocketAddress
 from relayd.channel.parcel import Label
-from relayd.counters import DatagramTotals, ListenerTotals
+from relayd.counters import DatagramTotals, ListenerTotals, WorkerTotals
 from relayd.spec import Resolve, Share, Spec, Target, TargetState, Wanted
 
 _UNSAID = Resolve()
+_NOTHING_COUNTED = WorkerTotals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,7 @@ class Report:
     """Counters since the worker began, and the proof that its loop turns: one each REPORT_INTERVAL_S, from the loop."""
 
     listeners: tuple[ListenerTotals | DatagramTotals, ...]
+    worker: WorkerTotals = _NOTHING_COUNTED
 
 
 #: Seconds between reports: short enough for a STATUS that looks live, long enough to cost nothing.

@@ -78,6 +78,12 @@ class Operator(Protocol):
         None is the first one. For `json.dumps`; a string says why that cannot be said.
         """
 
+    def not_ready(self) -> str:
+        """Why clients should not come just now; empty: they may."""
+
+    async def metrics(self, accept: str) -> tuple[str, bytes]:
+        """Content type and text of all metrics, for a client that sends this Accept."""
+
     async def order(self, pool: str, target: str, ordered: Ordered | None, weight: int | None) -> Verdict:
         """Have a target of a pool be `ordered`, or, where that is None, have `weight`; 0 is that of the file."""
 
@@ -206,4 +212,6 @@ def _directory_is_there() -> bool:
 
 
 def _load() -> None:
-    import relayd.control.admin_http  # noqa: F401  # only to have it loaded, while the loop goes on
+    # Only to have them loaded, while the loop goes on.
+    import relayd.control.admin_http
+    import relayd.control.metrics  # noqa: F401

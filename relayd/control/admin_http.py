@@ -1,4 +1,4 @@
-"""Requests of the admin API, over aiohttp: HTTP/1.1, JSON in and out, one request for a connection.
+"""Requests of the admin API, over aiohttp: HTTP/1.1, JSON in and out but for metrics, one request for a connection.
 
     POST /v1/reload   {"confirm_s": 60} or {}     a verdict (`verdict.Verdict`): 200, or 409 when the answer is no
     POST /v1/confirm  {}                          a verdict
@@ -7,6 +7,9 @@
     GET  /v1/status                               200
     GET  /v1/targets                              200
     POST /v1/explain  {"listener": "web", "client": "192.0.2.7"}, perhaps "port": 80   200, 409 where it cannot be said
+    GET  /metrics                                 200, and the text of Prometheus or of OpenMetrics
+    GET  /healthz                                 200, while the loop of the control process turns
+    GET  /readyz                                  200, or 503 while a worker does not accept
 
 Everything else is {"error": "..."} with the status that HTTP has for it. Each wait for a client is bounded, and so is
 what clients can make the daemon hold; nothing that they send raises anything.
@@ -19,7 +22,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import ClientError, web
 from aiohttp.abc import AbstractStreamWriter
@@ -34,6 +37,9 @@ from relayd.spec import Ordered
 
 __all__ = ["BODY_BYTES_MAX", "CONNECTIONS_MAX", "AdminHttp"]
 
+Result = TypeVar("Result")
+
+_JSON = "application/json; charset=utf-8"
 #: The largest request is the path of a file.
 BODY_BYTES_MAX = 64 * 1024
 #: Connections at once. Each is one request; a few people and programs look after one relay. Part of the reserve of
@@ -128,29 +134,43 @@ class AdminHttp:
         timer = self._deadlines.pop(protocol, None)
         if timer is not None:
             timer.cancel()
-        headers = {"Server": "relayd"}
+        headers = {"Server": "relayd", "Content-Type": _JSON}
         try:
-            status, body = await self._result(request)
-            text = json.dumps(body)
+            status, body = await self._result(request, headers)
         except _Answer as answer:
-            status, text = answer.status, json.dumps({"error": str(answer)})
+            status, body = answer.status, json.dumps({"error": str(answer)}).encode()
             if answer.allow:
                 headers["Allow"] = answer.allow
         except Exception as error:
             self._report(error)
-            status, text = 500, json.dumps({"error": "a bug in relayd; its log has the traceback"})
-        response = web.json_response(text=text, status=status, headers=headers)
+            status, body = 500, json.dumps({"error": "a bug in relayd; its log has the traceback"}).encode()
+        response = web.Response(body=body, status=status, headers=headers)
         response.force_close()
         if not self._closing:
             self._wait_for(protocol)
         return response
 
-    async def _result(self, request: web.BaseRequest) -> tuple[int, dict[str, Any]]:
-        """Status and body. Raises _Answer."""
+    async def _result(self, request: web.BaseRequest, headers: dict[str, str]) -> tuple[int, bytes]:
+        """Status and body; what is not JSON is said in `headers`. Raises _Answer."""
         if "Origin" in request.headers:
-            # A browser says so, for a page of somebody else that would have us reload.
+            # A browser says so, for a page of somebody else that would have us reload. No scraper does.
             raise _Answer(403, "requests of web pages are not answered")
-        tells = {"/v1/status": self._operator.status, "/v1/targets": self._operator.targets}
+        if request.path == "/metrics":
+            _allow(request, "GET")
+            accept = ",".join(request.headers.getall("Accept", ()))
+            headers["Content-Type"], text = await self._run(self._operator.metrics(accept))
+            return 200, text
+        status, answer = await self._json(request)
+        return status, json.dumps(answer).encode()
+
+    async def _json(self, request: web.BaseRequest) -> tuple[int, dict[str, Any]]:
+        """Status and body. Raises _Answer."""
+        tells = {
+            "/healthz": dict[str, Any],
+            "/readyz": self._ready,
+            "/v1/status": self._operator.status,
+            "/v1/targets": self._operator.targets,
+        }
         tell = tells.get(request.path)
         if tell is not None:
             _allow(request, "GET")
@@ -174,6 +194,12 @@ class AdminHttp:
             raise _Answer(403, "by TCP, nobody may name a file: ask by a Unix socket, or for the file in force")
         verdict = await self._run(ask(members))
         return 200 if verdict.ok else 409, verdict.as_json()
+
+    def _ready(self) -> dict[str, Any]:
+        reason = self._operator.not_ready()
+        if reason:
+            raise _Answer(503, reason)
+        return {}
 
     def _reload(self, members: dict[str, Any]) -> Coroutine[Any, Any, Verdict]:
         confirm_s = _only(members, "confirm_s")
@@ -224,7 +250,7 @@ class AdminHttp:
             raise _Answer(400, f"ordered is one of {', '.join(each.value for each in Ordered)}") from None
         return self._operator.order(pool, target, order, weight)
 
-    async def _run(self, wanted: Coroutine[Any, Any, Verdict]) -> Verdict:
+    async def _run(self, wanted: Coroutine[Any, Any, Result]) -> Result:
         """What `wanted` returns. A task of its own: only `close` cancels it."""
         task = asyncio.ensure_future(wanted)
         self._running.add(task)

@@ -24,6 +24,7 @@ from relayd.control.handover import Dealer, Found, Store
 from relayd.control.heartbeat import TICK_S
 from relayd.control.listeners import BindFailed, ListeningSockets
 from relayd.control.main import FIRST_PROCESS, WAITING_SIGNALS
+from relayd.control.observing import Observer
 from relayd.control.operations import Operations
 from relayd.control.passed import PassedSockets
 from relayd.control.reload import InForce, Reloader, tell_listening
@@ -161,8 +162,9 @@ class Daemon:
             self._targets = Targets(say, self._supervisor.states, self._make_checker)
             cleanup.callback(self._targets.close)
             self._targets.restore(self._found.targets)
+            self._targets.restore_failures(self._left("failures"))
             self._targets.change(spec)
-            self._store.targets = self._targets.snapshot
+            self._store.targets, self._store.counted = self._targets.snapshot, self._counted
             self._resolver = Resolver(spec.names, self._resolved, say)
             self._resolver.restore(self._found.known)
             cleanup.callback(self._resolver.close)
@@ -204,6 +206,16 @@ class Daemon:
                 await self._supervisor.ended()
                 for timer in timers:
                     timer.cancel()
+
+    def _counted(self) -> dict[str, object]:
+        """What is counted, but by listener: for the next life."""
+        totals = self._supervisor.totals.snapshot(self._logger.lost)
+        return {"totals": totals, "failures": self._targets.failures()}
+
+    def _left(self, name: str) -> object:
+        """A part of what `_counted` has said in the life before, None where it has not."""
+        counted = self._found.counted
+        return counted.get(name) if isinstance(counted, dict) else None
 
     def _open(self) -> ListeningSockets:
         """Listen, on what the process before has left as far as the file says so. Raises BindFailed, and has then left
@@ -257,6 +269,7 @@ class Daemon:
             return False
         booted.result()
         self._supervisor.totals.restore(self._found.totals)
+        self._supervisor.totals.go_on(self._left("totals"))
         self._keep()
         self._tell_taken_over(dealer)
         for each in self._sockets.opened():
@@ -266,7 +279,15 @@ class Daemon:
         self._status.due(text, clock.monotonic())
         self._notifier.ready(text)
         self._ready = True
-        self._admin.start(Operations(self._reloader, self._targets))
+        observer = Observer(
+            self._reloader,
+            self._supervisor,
+            self._targets,
+            self._resolver,
+            lambda: self._logger.lost,
+            self._requests.first.is_set,
+        )
+        self._admin.start(Operations(self._reloader, self._targets, observer))
         if self._start.unread:
             self._in_background(self._read_at_last())
         if self._reload_at_ready:

@@ -79,6 +79,8 @@ class Found:
     alone: bool = False
     #: What was known of targets (`targets.Targets.restore`); None: nothing.
     targets: object = None
+    #: What was counted, but by listener (`totals.Totals.go_on`); None: nothing is known of it.
+    counted: object = None
     #: What names were resolved to.
     known: tuple[Known, ...] = ()
     #: Why the manifest could not be read; "" when it could, or there was none.
@@ -176,7 +178,7 @@ def _read_manifest(found: Found, values: Any, sockets: dict[int, list[int]]) -> 
         if isinstance(spec, Spec):
             found.spec, found.sha256, found.alone = spec, str(values["sha256"]), values["alone"] is True
             found.version, found.cores = str(values["relayd"]), int(values["cores"])
-    found.targets = values.get("targets")
+    found.targets, found.counted = values.get("targets"), values.get("counted")
     with suppress(*parcel.BROKEN_RECORD):  # of another version, or an earlier one: they are looked up
         found.known = tuple(_known(each) for each in values["names"])
     found.totals = tuple(_one_of(each, ListenerTotals, DatagramTotals) for each in values["totals"])
@@ -271,6 +273,8 @@ class Store:
         self._in_force: tuple[Spec | None, str, bool] = (None, "", False)
         #: What is known of targets now, for the next manifest.
         self.targets: Callable[[], object] = lambda: None
+        #: What is counted, but by listener.
+        self.counted: Callable[[], object] = lambda: None
         self._known: tuple[Known, ...] = ()
         #: While handing over: the sockets, and what is made for them, by name. Owned by this.
         self._handing_over: list[BoundSocket] = []
@@ -405,6 +409,7 @@ class Store:
             "names": [{"answer": plain(each.resolved), "at": each.at, "ttl_s": each.ttl_s} for each in self._known],
             "totals": [plain(each) for each in totals],
             "targets": self.targets(),
+            "counted": self.counted(),
             "sockets": sockets,
         }
         return Content(values)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from relayd.control.observing import Observer
 from relayd.control.reload import Reloader
 from relayd.control.targets import Targets
 from relayd.control.verdict import Verdict
@@ -14,9 +15,10 @@ __all__ = ["Operations"]
 class Operations:
     """See `admin.Operator`."""
 
-    def __init__(self, reloader: Reloader, targets: Targets) -> None:
+    def __init__(self, reloader: Reloader, targets: Targets, observer: Observer) -> None:
         self._reloader = reloader
         self._targets = targets
+        self._observer = observer
 
     async def reload(self, confirm_s: float | None) -> Verdict:
         """Read the file again."""
@@ -45,3 +47,11 @@ class Operations:
     def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
         """Which target a client would get."""
         return self._targets.explain(listener, client, port)
+
+    def not_ready(self) -> str:
+        """Why nobody should come just now."""
+        return self._observer.not_ready()
+
+    async def metrics(self, accept: str) -> tuple[str, bytes]:
+        """All of them, as text."""
+        return await self._observer.metrics(accept)

@@ -194,6 +194,7 @@ class Reloader:
     def refuse(self, errors: tuple[str, ...]) -> None:
         """The file is not what is in force, and this is why: for the log, for STATUS and for `status`."""
         self.last = (clock.monotonic(), errors)
+        self._supervisor.totals.control.reloads_refused += 1
         for error in errors:
             self._logger.event(Event.RELOAD_FAILED, f"refused, nothing has changed: {error}")
 
@@ -220,6 +221,7 @@ class Reloader:
             try:
                 changes = await work()
                 self.last = (clock.monotonic(), ())
+                self._supervisor.totals.control.reloads += 1
             except Refused as refused:
                 self.refuse(refused.errors)
                 return Verdict(False, (), refused.errors, ())

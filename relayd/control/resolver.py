@@ -6,7 +6,7 @@ What is looked up when is decided in `names`, what a lookup is in `lookups`.
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relayd import clock
 from relayd.address import NameAddress
@@ -16,6 +16,9 @@ from relayd.control.lookups import LookupFailed, Lookups
 from relayd.control.names import Names, ttl_s
 from relayd.log.events import Event
 from relayd.spec import Wanted
+
+if TYPE_CHECKING:  # a start does not wait for it: the admin API loads it
+    from relayd.control.metrics import NameFacts
 
 __all__ = ["RESOLVE_BOOT_WAIT_S", "Resolver"]
 
@@ -80,6 +83,14 @@ class Resolver:
     def status(self) -> list[dict[str, Any]]:
         """What `relayd status` shows of each name; docs/admin.md says what is in it."""
         return list(self._status(clock.monotonic()))
+
+    def facts(self) -> "Iterator[NameFacts]":
+        """For the metrics."""
+        from relayd.control.metrics import NameFacts
+
+        now = clock.monotonic()
+        for name, state in self._names.items():
+            yield NameFacts(shown(name), now - state.answered_at if state.answer else None, not state.error)
 
     def _status(self, now: float) -> Iterator[dict[str, Any]]:
         for name, state in self._names.items():

@@ -423,7 +423,7 @@ class Supervisor:
     def _heard(self, slot: _Slot, message: Message) -> None:
         slot.heartbeat.heard()
         if isinstance(message, Report):
-            self.totals.report(slot.number, message.listeners)
+            self.totals.report(slot.number, message.listeners, message.worker)
         elif isinstance(message, Changed):
             slot.does = message.number
             self._note_said()
@@ -474,6 +474,7 @@ class Supervisor:
     def _start_later(self, slot: _Slot) -> None:
         if self._ending:
             return
+        self.totals.control.worker_restarts += 1
         slot.backoff = slot.backoff.after_end(slot.started, clock.monotonic())
         delay = slot.backoff.delay_s
         if delay:

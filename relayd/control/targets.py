@@ -33,7 +33,8 @@ from relayd.spec import (
 )
 
 if TYPE_CHECKING:
-    from relayd.control.checks.checker import Checker
+    from relayd.control.checks.checker import Checker, Known
+    from relayd.control.metrics import TargetFacts
 
 __all__ = ["Targets"]
 
@@ -41,6 +42,8 @@ __all__ = ["Targets"]
 Key: TypeAlias = tuple[str, str]
 #: Where a command takes no effect, it says which names there are: so many at most.
 _NAMES_MAX = 20
+#: So many targets that are none any more go on from what was counted of them, should they come back.
+_GONE_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ class Targets:
         self._members: dict[Key, Member] = {}
         self._orders: dict[Key, _Order] = {}
         self._heard: dict[Key, _Heard] = {}
+        #: How often clients met it failing before it was a target this time, in this life and those before.
+        self._before: dict[Key, int] = {}
 
     # what there is ----------------------------------------------------------------------------------------------
 
@@ -115,6 +120,17 @@ class Targets:
     def snapshot(self) -> object:
         """What the next life has to know of checks, as JSON; None: nothing."""
         return None if self._checker is None else self._checker.snapshot()
+
+    def failures(self) -> list[list[Any]]:
+        """What the next life has to know of failures, as JSON: pool, target and count of each target."""
+        keys = [key for key in self._members if self._failures(key)]
+        return [[*key, self._failures(key)] for key in keys]
+
+    def restore_failures(self, left: object) -> None:
+        """What `failures` has returned in the life before; what is not understood counts as nothing."""
+        for each in left if isinstance(left, list) else ():
+            if isinstance(each, list) and list(map(type, each)) == [str, str, int]:
+                self._before[each[0], each[1]] = each[2]
 
     def change(self, spec: Spec) -> None:
         """From now on these."""
@@ -134,9 +150,11 @@ class Targets:
 
     def _look(self) -> None:
         self._members = {member.key: member for member in self._found()}
-        for of in (self._orders, self._heard):
-            for key in [key for key in of if key not in self._members]:
-                del of[key]
+        for key in [key for key in self._orders if key not in self._members]:
+            del self._orders[key]
+        for key in [key for key in self._heard if key not in self._members]:
+            self._before[key] = self._before.pop(key, 0) + self._heard.pop(key).count
+        self._forget()
         subjects = [subject for subject in map(_subject, self._members.values()) if subject is not None]
         if self._checker is None and subjects:
             self._checker = self._make_checker(self._tell)
@@ -145,6 +163,12 @@ class Targets:
         if self._checker is not None:
             self._checker.change(subjects)
         self._tell()
+
+    def _forget(self) -> None:
+        """Targets that are none any more shall not be ever more: those of names come and go."""
+        gone = [key for key in self._before if key not in self._members]
+        for key in gone[:-_GONE_MAX]:
+            del self._before[key]
 
     def _found(self) -> Iterator[Member]:
         seen = set()
@@ -195,7 +219,7 @@ class Targets:
                 yield TargetState(*key, up, ordered, weight)
 
     def _up(self, key: Key) -> bool:
-        known = self._checker.state(*key) if self._checker is not None else None
+        known = self._known(key)
         return known is None or known.up
 
     # orders -----------------------------------------------------------------------------------------------------
@@ -266,15 +290,36 @@ class Targets:
         times = _Times(now, clock.wall() - now)
         return [self._shown(member, times) for member in self._members.values()]
 
+    def facts(self) -> "Iterator[TargetFacts]":
+        """For the metrics."""
+        from relayd.control.metrics import TargetFacts  # which a start does not wait for
+
+        for member in self._members.values():
+            known = self._known(member.key)
+            up = None if known is None else known.up
+            yield TargetFacts(member.pool, member.text, self._state(member.key)[0], up, self._failures(member.key))
+
+    def _failures(self, key: Key) -> int:
+        """Of all lives, and of the times before, where this is not a target for the first time."""
+        heard = self._heard.get(key)
+        return self._before.get(key, 0) + (heard.count if heard is not None else 0)
+
+    def _known(self, key: Key) -> "Known | None":
+        return self._checker.state(*key) if self._checker is not None else None
+
+    def _state(self, key: Key) -> tuple[str, float | None, str]:
+        """What it is, since when, and why."""
+        order, known = self._orders.get(key), self._known(key)
+        if order is not None and order.ordered is not Ordered.ENABLED:
+            return order.ordered.value, order.since, "by order"
+        if known is None:
+            return "unchecked", None, ""
+        return "up" if known.up else "down", known.since, known.why
+
     def _shown(self, member: Member, times: "_Times") -> dict[str, Any]:
         key, share = member.key, member.share
-        order, heard = self._orders.get(key), self._heard.get(key)
-        known = self._checker.state(*key) if self._checker is not None else None
-        state, since, reason = "unchecked", None, ""
-        if known is not None:
-            state, since, reason = "up" if known.up else "down", known.since, known.why
-        if order is not None and order.ordered is not Ordered.ENABLED:
-            state, since, reason = order.ordered.value, order.since, "by order"
+        order, heard, known = self._orders.get(key), self._heard.get(key), self._known(key)
+        state, since, reason = self._state(key)
         return {
             "pool": member.pool,
             "target": member.text,

@@ -1,13 +1,19 @@
 """The sum of what all workers have counted, those that are dead included: totals never go backwards. Pure.
 
-A listener that serves streams and datagrams has counts of each, and they are kept apart.
+A listener that serves streams and datagrams has counts of each, and they are kept apart. What a worker counts of itself
+is kept by its number, which the next one has as well.
 """
 
-from collections.abc import Iterable
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
-from relayd.counters import DatagramTotals, ListenerTotals
+from relayd.channel.codec import plain, value_of
+from relayd.channel.parcel import BROKEN_RECORD
+from relayd.counters import ControlTotals, DatagramTotals, ListenerTotals, WorkerTotals
 
+_NOTHING = WorkerTotals()
 Counts = TypeVar("Counts", ListenerTotals, DatagramTotals)
 
 
@@ -17,9 +23,19 @@ class Totals:
     def __init__(self) -> None:
         self._streams: _Sums[ListenerTotals] = _Sums()
         self._datagrams: _Sums[DatagramTotals] = _Sums()
+        self._workers: dict[int, WorkerTotals] = {}
+        self._workers_ended: dict[int, WorkerTotals] = {}
+        #: For the control process to add to.
+        self.control = ControlTotals()
 
-    def report(self, worker: int, listeners: Iterable[ListenerTotals | DatagramTotals]) -> None:
+    def report(
+        self,
+        worker: int,
+        listeners: Iterable[ListenerTotals | DatagramTotals],
+        of_itself: WorkerTotals = _NOTHING,
+    ) -> None:
         """Worker `worker` has counted this since it began. A listener that is not among them keeps its last counts."""
+        self._workers[worker] = of_itself
         for totals in listeners:
             if isinstance(totals, ListenerTotals):
                 self._streams.report(worker, totals)
@@ -30,6 +46,10 @@ class Totals:
         """Worker `worker` is gone: what it counted stays, what was active is no more. Its number may come again."""
         self._streams.ended(worker)
         self._datagrams.ended(worker)
+        self._end(worker, self._workers.pop(worker, _NOTHING))
+
+    def _end(self, worker: int, counted: WorkerTotals) -> None:
+        self._workers_ended[worker] = self._workers_ended.get(worker, _NOTHING) + counted
 
     def restore(self, sums: Iterable[ListenerTotals | DatagramTotals]) -> None:
         """What was counted before this process began."""
@@ -38,6 +58,32 @@ class Totals:
                 self._streams.add(totals.ended())
             else:
                 self._datagrams.add(totals.ended())
+
+    def snapshot(self, lines_lost: int) -> dict[str, Any]:
+        """All that `sums` has not, for `go_on` in the next life: a value for JSON. `lines_lost` of the log of the
+        control process in this life.
+        """
+        control = replace(self.control, lines_lost=self.control.lines_lost + lines_lost)
+        workers = [[number, plain(counted)] for number, counted in self.workers().items()]
+        return {"control": plain(control), "workers": workers}
+
+    def go_on(self, left: object) -> None:
+        """From what `snapshot` has returned in the life before. What is not understood counts as nothing."""
+        if not isinstance(left, dict):
+            return
+        with suppress(*BROKEN_RECORD):
+            control = value_of(left["control"])
+            self.control += control if isinstance(control, ControlTotals) else ControlTotals()
+        with suppress(*BROKEN_RECORD):
+            for number, counted in _workers(left["workers"]):
+                self._end(number, counted)
+
+    def workers(self) -> dict[int, WorkerTotals]:
+        """The sums of workers, by number."""
+        sums = dict(self._workers_ended)
+        for number, counted in self._workers.items():
+            sums[number] = sums.get(number, _NOTHING) + counted
+        return dict(sorted(sums.items()))
 
     @property
     def active(self) -> int:
@@ -96,6 +142,14 @@ class _Sums(Generic[Counts]):
             for totals in worker.values():
                 _add(sums, totals)
         return tuple(sums[name] for name in sorted(sums))
+
+
+def _workers(left: Any) -> Iterator[tuple[int, WorkerTotals]]:
+    """Raises a BROKEN_RECORD."""
+    for number, counted in left:
+        value = value_of(counted)
+        if type(number) is int and isinstance(value, WorkerTotals):
+            yield number, value
 
 
 def _add(sums: dict[str, Counts], more: Counts) -> None:

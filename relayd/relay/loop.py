@@ -9,7 +9,8 @@
               one, and with it an event of the same turn that was meant for the other
     flush     the log, once per turn
 
-`now` is read once per turn. A handler that raises has a bug: its owner ends, the loop goes on (F3).
+`now` is read once per turn. How late the loop is, is how late it comes to timers: a turn without one pays nothing for
+it, and a worker has one each second. A handler that raises has a bug: its owner ends, the loop goes on (F3).
 """
 
 import socket
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from relayd import clock
+from relayd.counters import LAG_BOUNDS_S, Durations
 from relayd.net.poller import EdgeSelector
 from relayd.relay.timers import Timers
 
@@ -45,6 +47,8 @@ class Loop:
         self.running = True
         #: How many turns there have been.
         self.turns = 0
+        #: How late timers were that came first.
+        self.lag = Durations(LAG_BOUNDS_S)
         #: Reloads that there have been: a connection that began before one has survived it.
         self.reloads = 0
         #: Sockets, forgotten by the selector, that this loop owns and closes at the end of the turn.
@@ -111,6 +115,7 @@ class Loop:
                 step.__self__.crashed(error)  # type: ignore[attr-defined]  # `again` takes bound methods
 
     def _expire(self, now: float) -> None:
+        self.lag.add(now - self.timers.soonest)
         for actor in self.timers.expired(now):
             try:
                 actor.expire()

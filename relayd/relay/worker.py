@@ -45,7 +45,7 @@ from relayd.channel.messages import (
 )
 from relayd.channel.parcel import Label
 from relayd.choosing.pool import Pools
-from relayd.counters import DatagramTotals, ListenerTotals
+from relayd.counters import DatagramTotals, ListenerTotals, WorkerTotals
 from relayd.log.events import Event
 from relayd.log.logger import Logger, open_logger
 from relayd.net.pipes import PipePool
@@ -402,7 +402,9 @@ class Worker:
             totals += self._datagrams.totals()
         changed = [each for each in totals if self._reported.get((each.listener, type(each))) != each]
         self._reported.update(((each.listener, type(each)), each) for each in changed)
-        self._send(Report(tuple(changed)))
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        of_itself = WorkerTotals(self._loop.lag.snapshot(), self._log.lost, usage.ru_utime + usage.ru_stime)
+        self._send(Report(tuple(changed), of_itself))
 
     def _flush_channel(self) -> None:
         try:

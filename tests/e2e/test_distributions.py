@@ -71,7 +71,7 @@ def test_what_the_wheel_says_of_itself(wheel: Path) -> None:
     assert set(tested) | {"Typing :: Typed", "Operating System :: POSIX :: Linux"} <= set(found)
     assert set(found) <= classifiers  # an index refuses others
     needed = {each.partition(">")[0] for each in said.get_all("Requires-Dist") or []}
-    assert needed == {"aiohttp", "dnspython", "pydantic", "systemd-python", "tomli", "typer"}
+    assert needed == {"aiohttp", "dnspython", "prometheus-client", "pydantic", "systemd-python", "tomli", "typer"}
 
 
 def test_the_page_on_the_index_says_first_what_pip_cannot_bring(wheel: Path) -> None:

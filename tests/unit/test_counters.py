@@ -1,4 +1,16 @@
-from relayd.counters import DatagramCounters, DatagramTotals, ListenerCounters, ListenerTotals
+import pytest
+
+from relayd.counters import (
+    CONNECT_BOUNDS_S,
+    ControlTotals,
+    DatagramCounters,
+    DatagramTotals,
+    Durations,
+    Histogram,
+    ListenerCounters,
+    ListenerTotals,
+    WorkerTotals,
+)
 from relayd.outcomes import Drop, Outcome
 
 
@@ -37,3 +49,43 @@ def test_datagrams_of_two_workers_add_up_and_nothing_is_active_in_one_that_is_go
         ((Outcome.EVICTED, 2), (Outcome.SHUTDOWN, 1)),
         ((Drop.TOO_LARGE, 2),),
     )
+
+
+# durations
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"), [(0.0, 0), (0.5, 0), (0.500001, 1), (1.0, 1), (2.0, 2), (2.1, 3), (1e9, 3), (-0.1, 0)]
+)
+def test_the_bound_of_a_bucket_is_in_it(seconds: float, bucket: int) -> None:
+    durations = Durations((0.5, 1.0, 2.0))
+    durations.add(seconds)
+    counts = [0, 0, 0, 0]
+    counts[bucket] = 1
+    assert durations.snapshot() == Histogram(tuple(counts), seconds)
+
+
+def test_histograms_add_up_by_bucket() -> None:
+    assert Histogram((1, 2), 3.0) + Histogram((10, 20), 30.0) == Histogram((11, 22), 33.0)
+    assert Histogram() + Histogram((1, 2), 3.0) == Histogram((1, 2), 3.0) == Histogram((1, 2), 3.0) + Histogram()
+
+
+def test_a_histogram_of_another_version_gives_way_to_ours() -> None:
+    assert Histogram((1,), 1.0) + Histogram((1, 2), 3.0) == Histogram((1, 2), 3.0)
+
+
+def test_connects_are_in_the_snapshot_and_in_the_sum() -> None:
+    counters = ListenerCounters()
+    assert counters.snapshot("web").connects == Histogram()
+    counters.connects.add(0.002)
+    one = counters.snapshot("web")
+    counters.connects.add(0.002)
+    counts = [0] * (len(CONNECT_BOUNDS_S) + 1)
+    counts[2] = 3
+    assert (one + counters.snapshot("web")).connects == Histogram(tuple(counts), 0.006)
+
+
+def test_what_workers_and_control_count_of_themselves_adds_up() -> None:
+    one = WorkerTotals(Histogram((1, 2), 0.5), 3, 0.25)
+    assert one + one == WorkerTotals(Histogram((2, 4), 1.0), 6, 0.5)
+    assert ControlTotals(1, 2, 3, 4) + ControlTotals(10, 20, 30, 40) == ControlTotals(11, 22, 33, 44)

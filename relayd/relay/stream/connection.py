@@ -314,6 +314,7 @@ class Connection:
         self.phase = _RELAYING
         self._outcome, self._errno = None, 0
         self._connected_at = self.active_at = loop.now
+        self._service.counters.connects.add(loop.now - self._started_at)
         self._keepalive_pending = choice.af != _AF_UNIX
         if self._arrival.group.suspicious:
             self._arrival.group.worked(choice, loop.now)

@@ -26,7 +26,7 @@ from relayd.channel.messages import (
     TargetStates,
 )
 from relayd.channel.parcel import Label
-from relayd.counters import DatagramTotals, ListenerTotals
+from relayd.counters import DatagramTotals, Histogram, ListenerTotals, WorkerTotals
 from relayd.outcomes import Drop, Outcome
 from relayd.spec import (
     Admin,
@@ -154,6 +154,7 @@ specs = st.builds(
     booleans,
     optional(numbers),
 )
+histograms = st.builds(Histogram, tuples_of(numbers), seconds)
 totals = st.builds(
     ListenerTotals,
     texts,
@@ -164,6 +165,7 @@ totals = st.builds(
     numbers,
     numbers,
     tuples_of(st.tuples(st.sampled_from(Outcome), numbers)),
+    histograms,
 )
 datagram_totals = st.builds(
     DatagramTotals,
@@ -197,7 +199,9 @@ of_class: dict[type, st.SearchStrategy[Message]] = {
     HandedOver: st.builds(HandedOver, numbers, numbers, numbers),
     Ready: st.builds(Ready, numbers),
     Released: st.builds(Released, socket_addresses),
-    Report: st.builds(Report, tuples_of(totals | datagram_totals)),
+    Report: st.builds(
+        Report, tuples_of(totals | datagram_totals), st.builds(WorkerTotals, histograms, numbers, seconds)
+    ),
     Resolved: st.builds(Resolved, names, tuples_of(inet_addresses), tuples_of(shares), resolves),
     Stop: st.just(Stop()),
     TargetFailures: st.builds(

@@ -12,6 +12,7 @@ from relayd.control.verdict import Change, Verdict
 from relayd.spec import Admin, Ordered
 
 YES = Verdict(ok=True, changes=(Change("+", "dns"),), warnings=("relay.toml:4:1: careful",))
+METRICS = ("text/plain; version=0.0.4; charset=utf-8", b"relayd_workers 1.0\n")
 NO = Verdict(ok=False, errors=("relay.toml:3:1: bad\n    x\n    ^", "more"))
 TARGETS: list[dict[str, Any]] = [
     {
@@ -81,6 +82,7 @@ class FakeOperator:
         self.verdict = verdict
         self.asked: list[object] = []
         self.stuck = False
+        self.unready = ""
         self.broken: Exception | None = None
         self.cancelled = 0
         self.busy = asyncio.Event()
@@ -108,6 +110,13 @@ class FakeOperator:
 
     async def order(self, pool: str, target: str, ordered: Ordered | None, weight: int | None) -> Verdict:
         return await self._say("order", pool, target, ordered, weight)
+
+    def not_ready(self) -> str:
+        return self.unready
+
+    async def metrics(self, accept: str) -> tuple[str, bytes]:
+        await self._say("metrics", accept)
+        return METRICS
 
     async def _say(self, *what: object) -> Verdict:
         self.asked.append(what if len(what) > 1 else what[0])

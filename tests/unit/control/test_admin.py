@@ -21,7 +21,7 @@ from relayd.control import admin, admin_http
 from relayd.control.admin import AdminServer
 from relayd.control.listeners import BindFailed
 from relayd.spec import Admin, Ordered
-from tests.unit.control.operating import NO, STATUS, TARGETS, YES, FakeOperator, Said, serving
+from tests.unit.control.operating import METRICS, NO, STATUS, TARGETS, YES, FakeOperator, Said, serving
 
 DEADLINE_S = 10.0
 
@@ -122,6 +122,48 @@ def test_targets_are_told(address: UnixAddress) -> None:
     run(scenario())
 
 
+def test_metrics_as_the_operator_has_them(address: UnixAddress) -> None:
+    async def scenario() -> None:
+        operator = FakeOperator()
+        async with serving(operator, address):
+            answer = await send(address, request("GET", "/metrics", b"", "Accept: text/plain", "Accept: */*;q=0.1"))
+            head, _, body = answer.decode().partition("\r\n\r\n")
+            assert head.splitlines()[0] == "HTTP/1.1 200 OK"
+            assert [line for line in head.splitlines() if line.startswith("Content-Type")] == [
+                f"Content-Type: {METRICS[0]}"
+            ]
+            assert body.encode() == METRICS[1]
+            assert operator.asked == [("metrics", "text/plain,*/*;q=0.1")]
+
+    run(scenario())
+
+
+def test_a_scrape_that_a_stop_ends(address: UnixAddress) -> None:
+    async def scenario() -> None:
+        operator = FakeOperator()
+        operator.stuck = True
+        async with serving(operator, address) as server:
+            asking = asyncio.ensure_future(ask(address, "GET", "/metrics"))
+            await operator.busy.wait()
+            await server.close()
+            assert await asking == (503, {"error": "relayd is stopping"})
+
+    run(scenario())
+
+
+def test_healthy_and_ready_are_two_things(address: UnixAddress) -> None:
+    async def scenario() -> None:
+        operator = FakeOperator()
+        async with serving(operator, address):
+            assert await ask(address, "GET", "/healthz") == (200, {})
+            assert await ask(address, "GET", "/readyz") == (200, {})
+            operator.unready = "1 of 2 workers do not accept"
+            assert await ask(address, "GET", "/healthz") == (200, {})
+            assert await ask(address, "GET", "/readyz") == (503, {"error": operator.unready})
+
+    run(scenario())
+
+
 def test_status_and_the_form_of_an_answer(address: UnixAddress) -> None:
     async def scenario() -> None:
         async with serving(FakeOperator(), address):
@@ -158,6 +200,9 @@ BAD = [
     ("POST", "/v1/confirm", b'{"\\u001b": 1}', 400, "unknown member '\\x1b': none is"),
     ("POST", "/v1/plan", b'{"file": 5}', 400, "an absolute path"),
     ("POST", "/v1/targets", b"", 405, "takes GET"),
+    ("POST", "/metrics", b"", 405, "takes GET"),
+    ("POST", "/readyz", b"", 405, "takes GET"),
+    ("GET", "/metrics/", b"", 404, "there is no /metrics/"),
     ("GET", "/v1/explain", b"", 405, "takes POST"),
     ("POST", "/v1/explain", b"{}", 400, "listener and client are strings"),
     ("POST", "/v1/explain", b'{"listener": "web", "client": "x"}', 400, "client is an IP address"),
@@ -204,7 +249,7 @@ def test_the_method_that_would_be_right(address: UnixAddress) -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/reload"), ("GET", "/v1/status")])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/reload"), ("GET", "/v1/status"), ("GET", "/metrics")])
 def test_a_web_page_is_not_answered(address: UnixAddress, method: str, path: str) -> None:
     async def scenario() -> None:
         operator = FakeOperator()

@@ -204,6 +204,7 @@ def test_what_is_packed_is_found(tmp_path: Path, lives: list[Life]) -> None:
     (before,) = lives
     before.keep()
     before.store.remember(wanted, "0123", alone=True, known=KNOWN)
+    before.store.counted = lambda: {"totals": 7}
     before.store.begin(before.sockets.bound, (), 0)
     for number in range(2):
         (sending,) = before.store.parcels(1)
@@ -217,6 +218,7 @@ def test_what_is_packed_is_found(tmp_path: Path, lives: list[Life]) -> None:
     assert lives[1].inodes() == inodes
     assert (found.totals, found.sessions, found.problem) == (TOTALS, 12, "")
     assert (found.spec, found.sha256, found.alone, found.known) == (wanted, "0123", True, KNOWN)
+    assert found.counted == {"totals": 7}
     assert [label.listener if label else None for label in labels(found)] == ["listener 0", "listener 1"]
     assert found.parcels == []
     for path in ("web.sock", "both"):

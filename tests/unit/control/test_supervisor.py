@@ -149,6 +149,7 @@ def test_a_killed_worker_is_replaced_and_its_counts_stay() -> None:
         assert supervisor.restarting == 0
         # One of the dead worker, one of the other, and the new one was told as well.
         await bench.until(lambda: [each.accepted for each in supervisor.totals.listeners()] == [3])
+        assert supervisor.totals.control.worker_restarts == 1
 
     bench = supervised("none", scenario, workers=2)
     assert len(set(bench.pids())) == 3

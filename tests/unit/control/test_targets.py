@@ -1,5 +1,6 @@
 """What is known of targets: from the file, from names, from checks, from clients, and from an operator."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from relayd.address import Address, Family, InetAddress, NameAddress, UnixAddress
 from relayd.channel.messages import Resolved, TargetFailure, TargetFailures, TargetStates
 from relayd.control.checks.checker import Known, Subject
+from relayd.control.metrics import TargetFacts
 from relayd.control.targets import Targets
 from relayd.log.events import Event
 from relayd.spec import (
@@ -292,3 +294,61 @@ def test_a_port_of_a_range_says_nothing_about_the_others(bench: Bench) -> None:
     origin = of_range.targets[0].origin(inet(1, 0))
     bench.targets.failed(TargetFailures((TargetFailure("game", origin, "connection refused", 3),)))
     assert bench.checker.told == []
+
+
+# for the metrics
+
+
+def test_facts_are_what_checks_orders_and_clients_say(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", inet(1), inet(2)), listener("log", inet(3), check=None)))
+    bench.checker.says("web", "192.0.2.1:80", "refused")
+    bench.targets.order("web", "192.0.2.2:80", Ordered.DRAINED)
+    bench.targets.failed(failures("log", "192.0.2.3:80", 2))
+    assert list(bench.targets.facts()) == [
+        TargetFacts("web", "192.0.2.1:80", "down", up=False, failures=0),
+        TargetFacts("web", "192.0.2.2:80", "drained", up=True, failures=0),
+        TargetFacts("log", "192.0.2.3:80", "unchecked", up=None, failures=2),
+    ]
+
+
+def failures(pool: str, target: str, count: int) -> TargetFailures:
+    return TargetFailures((TargetFailure(pool, target, "refused", count),))
+
+
+def counted(bench: Bench) -> dict[str, int]:
+    return {each.target: each.failures for each in bench.targets.facts()}
+
+
+def test_failures_go_on_when_a_target_comes_back_and_in_the_next_life(bench: Bench) -> None:
+    both, one = (spec(listener("web", *map(inet, numbers), check=None)) for numbers in ((1, 2), (2,)))
+    bench.targets.change(both)
+    for count in (2, 3):
+        bench.targets.failed(failures("web", "192.0.2.1:80", count))
+        bench.targets.change(one)
+        assert counted(bench) == {"192.0.2.2:80": 0}
+        assert bench.targets.failures() == []
+        bench.targets.change(both)
+    assert counted(bench) == {"192.0.2.1:80": 5, "192.0.2.2:80": 0}
+    assert bench.shown("failures") == {"192.0.2.1:80": None, "192.0.2.2:80": None}
+    left = json.loads(json.dumps(bench.targets.failures()))
+    again = Bench()
+    again.targets.restore_failures(left)
+    again.targets.change(one)  # its name has no address yet
+    again.targets.change(both)
+    again.targets.failed(failures("web", "192.0.2.1:80", 1))
+    assert counted(again) == {"192.0.2.1:80": 6, "192.0.2.2:80": 0}
+    assert again.targets.failures() == [["web", "192.0.2.1:80", 6]]
+
+
+@pytest.mark.parametrize("left", [None, 7, [7], [["web", 1]], [["web", "192.0.2.1:80", "1"]], [[1, 2, 3]]])
+def test_failures_that_are_not_understood_count_as_nothing(bench: Bench, left: object) -> None:
+    bench.targets.restore_failures(left)
+    bench.targets.change(spec(listener("web", inet(1), check=None)))
+    assert counted(bench) == {"192.0.2.1:80": 0}
+
+
+def test_only_so_many_targets_that_are_gone_are_remembered(bench: Bench) -> None:
+    bench.targets.restore_failures([["web", f"unix:@{number}", 1] for number in range(1003)])
+    bench.targets.change(spec(listener("web", UnixAddress("@0"), check=None)))
+    bench.targets.change(spec(listener("web", *(UnixAddress(f"@{number}") for number in range(5)), check=None)))
+    assert counted(bench) == {"unix:@0": 1, "unix:@1": 0, "unix:@2": 0, "unix:@3": 1, "unix:@4": 1}

@@ -1,10 +1,12 @@
+import json
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.control.totals import Totals
-from relayd.counters import DatagramCounters, ListenerCounters, ListenerTotals
+from relayd.counters import ControlTotals, DatagramCounters, Histogram, ListenerCounters, ListenerTotals, WorkerTotals
 from relayd.outcomes import Outcome
 
 
@@ -111,3 +113,65 @@ def test_what_one_worker_has() -> None:
     assert [totals.active_of(worker) for worker in (1, 2, 3)] == [7, 5, 0]
     totals.ended(1)
     assert totals.active_of(1) == 0
+
+
+ITSELF = WorkerTotals(Histogram((1, 2), 0.5), 3, 0.25)
+
+
+def test_what_workers_count_of_themselves_is_kept_by_number() -> None:
+    totals = Totals()
+    totals.report(2, [], ITSELF)
+    totals.report(1, [], ITSELF)
+    totals.report(1, [], ITSELF + ITSELF)
+    assert list(totals.workers().items()) == [(1, ITSELF + ITSELF), (2, ITSELF)]
+    totals.ended(1)
+    assert totals.workers()[1] == ITSELF + ITSELF
+    totals.report(1, [], ITSELF)
+    assert totals.workers()[1] == ITSELF + ITSELF + ITSELF
+
+
+def left_by(totals: Totals, lines_lost: int = 0) -> object:
+    return json.loads(json.dumps(totals.snapshot(lines_lost)))
+
+
+def test_the_next_life_goes_on_from_it() -> None:
+    before = Totals()
+    before.report(1, [], ITSELF)
+    before.ended(1)
+    before.report(1, [], ITSELF)
+    before.report(2, [], ITSELF)
+    before.control = ControlTotals(1, 2, 3, 4)
+    totals = Totals()
+    totals.control.reloads_refused += 1  # what was refused at the start
+    totals.report(1, [], ITSELF)  # a worker that was quick
+    totals.go_on(left_by(before, 10))
+    assert totals.workers() == {1: ITSELF + ITSELF + ITSELF, 2: ITSELF}
+    assert totals.control == ControlTotals(1, 2, 4, 14)
+    assert before.control == ControlTotals(1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        None,
+        7,
+        [],
+        {},
+        {"control": 7, "workers": 7},
+        {"control": {"": "Popen"}, "workers": [[1]]},
+        {"control": {"": "ControlTotals", "reloads": "x"}, "workers": [["1", {"": "WorkerTotals"}]]},
+        {"control": {"": "Histogram"}, "workers": [[1, {"": "ControlTotals"}]]},
+    ],
+)
+def test_what_is_not_understood_counts_as_nothing(left: object) -> None:
+    totals = Totals()
+    totals.go_on(left)
+    assert totals.workers() == {}
+    assert totals.control == ControlTotals()
+
+
+def test_what_an_earlier_version_has_not_counted_is_nothing() -> None:
+    totals = Totals()
+    totals.go_on({"control": {"": "ControlTotals", "reloads": 3}, "workers": [[1, {"": "WorkerTotals", "cpu_s": 2}]]})
+    assert totals.workers() == {1: WorkerTotals(cpu_s=2)}
+    assert totals.control == ControlTotals(reloads=3)

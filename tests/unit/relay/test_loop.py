@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import pytest
 
 from relayd import clock
+from relayd.counters import LAG_BOUNDS_S
 from relayd.net.poller import IN, STREAM
 from relayd.relay.loop import Loop
 
@@ -51,6 +52,16 @@ def readable(loop: Loop) -> Iterator[socket.socket]:
     with one, other:
         other.send(b"x")
         yield one
+
+
+def test_how_late_it_came_to_the_first_timer(loop: Loop, calls: list[str]) -> None:
+    for late_s in (0.3, 0.03):
+        loop.call_at(Recorder(loop, calls), loop.now - late_s)
+    loop.turn()  # one look for both
+    lag = loop.lag.snapshot()
+    assert sum(lag.counts) == 1
+    assert lag.counts[LAG_BOUNDS_S.index(0.5)] == 1
+    assert 0.25 < lag.sum_s <= 0.5
 
 
 def test_events_then_steps_then_timers_then_the_log(loop: Loop, calls: list[str], readable: socket.socket) -> None:
