@@ -19,7 +19,7 @@ import logging
 import socket
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import ClientError, web
 from aiohttp.abc import AbstractStreamWriter
@@ -45,6 +45,8 @@ CLIENT_S = 10.0
 CONFIRM_S_MAX = 86_400.0
 #: What a stop waits for at most, so that those whose request it ends are told; without requests it does not wait.
 _GOODBYE_S = 0.03
+
+_T = TypeVar("_T")
 
 _FULL_BODY = json.dumps({"error": f"the admin API has {CONNECTIONS_MAX} connections already: try again"})
 _FULL = (
@@ -150,11 +152,12 @@ class AdminHttp:
         if "Origin" in request.headers:
             # A browser says so, for a page of somebody else that would have us reload.
             raise _Answer(403, "requests of web pages are not answered")
-        tells = {"/v1/status": self._operator.status, "/v1/targets": self._operator.targets}
-        tell = tells.get(request.path)
-        if tell is not None:
+        if request.path == "/v1/status":
             _allow(request, "GET")
-            return 200, tell()
+            return 200, self._operator.status()
+        if request.path == "/v1/targets":
+            _allow(request, "GET")
+            return 200, await self._run(self._operator.targets())
         if request.path == "/v1/explain":
             _allow(request, "POST")
             return self._explain(await _members(request))
@@ -224,7 +227,7 @@ class AdminHttp:
             raise _Answer(400, f"ordered is one of {', '.join(each.value for each in Ordered)}") from None
         return self._operator.order(pool, target, order, weight)
 
-    async def _run(self, wanted: Coroutine[Any, Any, Verdict]) -> Verdict:
+    async def _run(self, wanted: Coroutine[Any, Any, _T]) -> _T:
         """What `wanted` returns. A task of its own: only `close` cancels it."""
         task = asyncio.ensure_future(wanted)
         self._running.add(task)

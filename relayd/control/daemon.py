@@ -266,7 +266,7 @@ class Daemon:
         self._status.due(text, clock.monotonic())
         self._notifier.ready(text)
         self._ready = True
-        self._admin.start(Operations(self._reloader, self._targets))
+        self._admin.start(Operations(self._reloader, self._targets, self._supervisor.active))
         if self._start.unread:
             self._in_background(self._read_at_last())
         if self._reload_at_ready:
