@@ -135,12 +135,16 @@ class HandedOver:
 
 @dataclass(frozen=True, slots=True)
 class LiveCount:
-    """How many connections, or sessions where `datagram`, of `listener` go to `target` now. None: they still dial."""
+    """How many connections, or sessions where `datagram`, of `listener` go to `target` now; None: they still dial.
+    `origin` (`spec.Target.origin`) is which address of it in `pool`; "": none has been chosen.
+    """
 
     listener: str
     datagram: bool
     target: Target | None
     count: int
+    origin: str = ""
+    pool: str = ""
 
 
 @dataclass(frozen=True, slots=True)

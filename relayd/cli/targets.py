@@ -8,8 +8,8 @@ FINE = ("up", "unchecked")
 
 def text(targets: list[dict[str, Any]]) -> str:
     """One line for each, and a headline. Raises KeyError, TypeError or ValueError for what are no targets."""
-    rows = [("pool", "target", "state", "weight", "why")]
-    rows += [(one["pool"], one["target"], one["state"], _weight(one), _why(one)) for one in targets]
+    rows = [("pool", "target", "state", "weight", "active", "why")]
+    rows += [(one["pool"], one["target"], one["state"], _weight(one), _active(one), _why(one)) for one in targets]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines) + "\n"
@@ -40,6 +40,12 @@ def _weight(one: dict[str, Any]) -> str:
     return f"{one['weight']:d}{' backup' if one['backup'] else ''}"
 
 
+def _active(one: dict[str, Any]) -> str:
+    """`12`, `12/100` where it may have so many; `?` where a worker has not told."""
+    count = "?" if one["active"] is None else f"{one['active']:d}"
+    return count if one["max_connections"] is None else f"{count}/{one['max_connections']:d}"
+
+
 def _why(one: dict[str, Any]) -> str:
     parts = []
     if one["since"]:
@@ -50,8 +56,6 @@ def _why(one: dict[str, Any]) -> str:
             f"{failures['count']:d} failures met by clients, the last {_lasting(failures['ago_s'])} ago: "
             f"{failures['reason']}"
         )
-    if one["max_connections"] is not None:
-        parts.append(f"at most {one['max_connections']:d} connections")
     return "; ".join(parts)
 
 

@@ -70,7 +70,7 @@ class Operator(Protocol):
     def status(self) -> dict[str, Any]:
         """For `json.dumps`; docs/admin.md says what is in it."""
 
-    def targets(self) -> dict[str, Any]:
+    async def targets(self) -> dict[str, Any]:
         """For `json.dumps`; docs/admin.md says what is in it."""
 
     def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:

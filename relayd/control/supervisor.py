@@ -140,7 +140,9 @@ class Supervisor:
         #: Of the last change; and what waits for workers to say something.
         self._change = 0
         self._waiting: list[asyncio.Future[None]] = []
+        #: By worker: as told last; and by the number of the question, as far as workers have told.
         self._counts: dict[int, tuple[LiveCount, ...]] = {}
+        self._counting: dict[int, dict[int, tuple[LiveCount, ...]]] = {}
         self._count = 0
         self._handed_over = HandedOver(0, 0, 0)
         self.totals = Totals()
@@ -271,14 +273,36 @@ class Supervisor:
         """How many connections and sessions there are of each listener to each target; what workers do not tell within
         `timeout_s` is not in it.
         """
-        self._count += 1
-        self._counts.clear()
-        asked = [slot for slot in self._slots if slot.process is not None and slot.phase is Phase.RUNNING]
-        for slot in asked:
-            if slot.process is not None:
-                slot.process.send(Count(self._count))
-        await self._wait_for(lambda: all(slot.number in self._counts for slot in asked), timeout_s)
+        await self._ask(timeout_s)
         return tuple(count for counts in self._counts.values() for count in counts)
+
+    async def active(self, timeout_s: float) -> dict[tuple[str, str], int] | None:
+        """How many connections and sessions there are by pool and target (`spec.Target.origin`), of which there may be
+        none; None where a worker does not tell within `timeout_s`.
+        """
+        if not await self._ask(timeout_s):
+            return None
+        sums: dict[tuple[str, str], int] = {}
+        for counts in self._counts.values():
+            for each in counts:
+                sums[each.pool, each.origin] = sums.get((each.pool, each.origin), 0) + each.count
+        return sums
+
+    async def _ask(self, timeout_s: float) -> bool:
+        """Have `_counts` be what workers tell now. False: not all have within `timeout_s`. Several may ask at once."""
+        self._count += 1
+        told = self._counting[self._count] = {}
+        number = self._count
+        try:
+            asked = [slot for slot in self._slots if slot.process is not None and slot.phase is Phase.RUNNING]
+            for slot in asked:
+                if slot.process is not None:
+                    slot.process.send(Count(number))
+            every = await self._wait_for(lambda: all(slot.number in told for slot in asked), timeout_s)
+        finally:
+            del self._counting[number]
+        self._counts = told
+        return every
 
     def descriptors(self) -> dict[int, int]:
         """By worker: how many descriptors its connections and sessions have at most, by the last `counts`."""
@@ -428,8 +452,8 @@ class Supervisor:
             slot.does = message.number
             self._note_said()
         elif isinstance(message, Counted):
-            if message.number == self._count:
-                self._counts[slot.number] = message.counts
+            if (told := self._counting.get(message.number)) is not None:
+                told[slot.number] = message.counts
                 self._note_said()
         elif isinstance(message, HandedOver):
             sums = self._handed_over

@@ -7,7 +7,7 @@
 Orders outlive a reload, where their target does, and no restart: what is to last is said in the file.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from relayd.control.checks.checker import Checker, Known
     from relayd.control.metrics import TargetFacts
 
-__all__ = ["Targets"]
+__all__ = ["Key", "Targets"]
 
 #: A pool and a target of it, as of `spec.TargetState`.
 Key: TypeAlias = tuple[str, str]
@@ -284,11 +284,16 @@ class Targets:
 
     # to be shown ------------------------------------------------------------------------------------------------
 
-    def status(self) -> list[dict[str, Any]]:
-        """Every target, in the order of the file, as docs/admin.md says."""
+    def status(self, active: Mapping[Key, int] | None = None) -> list[dict[str, Any]]:
+        """Every target, in the order of the file, as docs/admin.md says. `active` are those that have connections or
+        sessions, and how many; None: that is not known.
+        """
         now = clock.monotonic()
         times = _Times(now, clock.wall() - now)
-        return [self._shown(member, times) for member in self._members.values()]
+        return [
+            self._shown(member, times, None if active is None else active.get(member.key, 0))
+            for member in self._members.values()
+        ]
 
     def facts(self) -> "Iterator[TargetFacts]":
         """For the metrics."""
@@ -316,7 +321,7 @@ class Targets:
             return "unchecked", None, ""
         return "up" if known.up else "down", known.since, known.why
 
-    def _shown(self, member: Member, times: "_Times") -> dict[str, Any]:
+    def _shown(self, member: Member, times: "_Times", active: int | None) -> dict[str, Any]:
         key, share = member.key, member.share
         order, heard, known = self._orders.get(key), self._heard.get(key), self._known(key)
         state, since, reason = self._state(key)
@@ -330,6 +335,7 @@ class Targets:
             "weight": order.weight if order is not None and order.weight is not None else share.weight,
             "backup": share.backup,
             "max_connections": share.max_connections,
+            "active": active,
             "check": None
             if known is None
             else {

@@ -356,11 +356,11 @@ class Worker:
         return self._streams.active + (self._datagrams.active if self._datagrams is not None else 0)
 
     def _counts(self) -> Iterator[LiveCount]:
-        """Connections and sessions by listener and target."""
+        """Connections and sessions by listener and target, and by address of it."""
         for datagram, services in ((False, self._streams), (True, self._datagrams)):
             if services is not None:
-                for (listener, target), count in services.targets().items():
-                    yield LiveCount(listener, datagram, target, count)
+                for (listener, pool, target, origin), count in services.targets().items():
+                    yield LiveCount(listener, datagram, target, count, origin, pool)
 
     def _released(self, address: SocketAddress) -> None:
         self._send(Released(address))

@@ -138,6 +138,41 @@ def test_an_operator_drains_disables_and_enables(tmp_path: Path, echo: EchoStart
         assert len(daemon.events("target_ordered")) == 4
 
 
+def test_whether_a_drained_target_is_empty_can_be_seen(tmp_path: Path, echo: EchoStart) -> None:
+    one, other = str(echo("inet")), str(echo("inet"))
+    text = config(other, more="").replace("targets = [", f'targets = [{{ address = "{one}", max_connections = 50 }}, ')
+    with Daemon(text, tmp_path) as daemon, contextlib.ExitStack() as stack:
+        for _ in range(6):
+            stack.enter_context(connect(daemon))
+        assert sum(active(daemon).values()) == 6
+        relayd(daemon, "target", "drain", "web", one)
+        before = active(daemon)
+        stack.enter_context(connect(daemon))
+        assert active(daemon) == {one: before[one], other: before[other] + 1}
+        row = next(line for line in relayd(daemon, "target", "list")[1].splitlines() if one in line)
+        assert row.split()[:5] == ["web", one, "drained", "1", f"{before[one]}/50"]
+
+
+def test_sessions_are_counted_too(tmp_path: Path, udp_echo: socket.socket) -> None:
+    target = "{}:{}".format(*udp_echo.getsockname())
+    with (
+        Daemon(config(target, more='type = "udp"\n'), tmp_path) as daemon,
+        socket.socket(type=socket.SOCK_DGRAM) as client,
+    ):
+        assert active(daemon) == {target: 0}
+        client.settimeout(DEADLINE_S)
+        client.sendto(b"hello", daemon.address("web", kind="dgram").sockaddr)
+        assert client.recv(100) == b"hello"
+        assert active(daemon) == {target: 1}
+
+
+def active(daemon: Daemon) -> dict[str, int]:
+    """How many connections and sessions each target has."""
+    return {
+        one["target"]: one["active"] for one in json.loads(relayd(daemon, "target", "list", "--json")[1])["targets"]
+    }
+
+
 def test_a_target_has_no_more_connections_than_it_may(tmp_path: Path, echo: EchoStart) -> None:
     one, other = str(echo("inet")), str(echo("inet"))
     text = (

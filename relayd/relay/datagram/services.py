@@ -318,10 +318,10 @@ class DatagramServices:
         """The counts of every listener, those that are gone included."""
         return (counters.snapshot(name) for name, counters in self._counters.items())
 
-    def targets(self) -> Counter[tuple[str, Target | None]]:
-        """How many sessions there are of each listener to each target."""
+    def targets(self) -> Counter[tuple[str, str, Target | None, str]]:
+        """How many sessions there are of each listener, in its pool, to each target, and to which origin of it."""
         return Counter(
-            (service.spec.name, session.target)
+            (service.spec.name, service.spec.pool_name, session.target, session.choice.origin)
             for service in (*self._removed, *self.services.values())
             for session in service.table
         )

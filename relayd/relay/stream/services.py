@@ -184,10 +184,17 @@ class StreamServices:
         """The counts of every listener, those that are gone included."""
         return (counters.snapshot(name) for name, counters in self._counters.items())
 
-    def targets(self) -> Counter[tuple[str, Target | None]]:
-        """How many connections there are of each listener to each target."""
+    def targets(self) -> Counter[tuple[str, str, Target | None, str]]:
+        """How many connections there are of each listener, in its pool, to each target, and to which origin of it; "":
+        none has been chosen.
+        """
         return Counter(
-            (service.spec.name, connection.target)
+            (
+                service.spec.name,
+                service.spec.pool_name,
+                connection.target,
+                connection.choice.origin if connection.choice is not None else "",
+            )
             for service in (*self._removed, *self.services.values())
             for connection in service.connections
         )

@@ -193,7 +193,9 @@ of_class: dict[type, st.SearchStrategy[Message]] = {
     Changed: st.builds(Changed, numbers),
     Configure: st.builds(Configure, specs, numbers, booleans),
     Count: st.builds(Count, numbers),
-    Counted: st.builds(Counted, numbers, tuples_of(st.builds(LiveCount, texts, booleans, optional(targets), numbers))),
+    Counted: st.builds(
+        Counted, numbers, tuples_of(st.builds(LiveCount, texts, booleans, optional(targets), numbers, texts, texts))
+    ),
     Drain: st.builds(Drain, seconds),
     HandOver: st.just(HandOver()),
     HandedOver: st.builds(HandedOver, numbers, numbers, numbers),

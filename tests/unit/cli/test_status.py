@@ -76,10 +76,10 @@ def test_targets_that_nobody_asks_are_not_worth_a_line(status: dict[str, Any]) -
 
 def test_every_target_in_a_line() -> None:
     assert targets.text(TARGETS).splitlines() == [
-        "pool  target        state  weight    why",
-        "web   10.0.0.11:80  down   2         for 3m: connect timeout x3; 5 failures met by clients, the last 2m ago: "
-        "connect timeout; at most 100 connections",
-        "web   10.0.0.12:80  up     1 backup",
+        "pool  target        state  weight    active  why",
+        "web   10.0.0.11:80  down   2         12/100  for 3m: connect timeout x3; 5 failures met by clients, the last "
+        "2m ago: connect timeout",
+        "web   10.0.0.12:80  up     1 backup  ?",
     ]
 
 
@@ -87,7 +87,7 @@ def test_every_target_in_a_line() -> None:
     ("seconds", "shown"), [(0, "0s"), (59, "59s"), (60, "1m"), (3600, "1h"), (86_399, "23h"), (259_200, "3d")]
 )
 def test_how_long_that_is(seconds: int, shown: str) -> None:
-    assert targets.text([{**TARGETS[0], "for_s": seconds}]).splitlines()[1].split()[5] == f"{shown}:"
+    assert targets.text([{**TARGETS[0], "for_s": seconds}]).splitlines()[1].split()[6] == f"{shown}:"
 
 
 @pytest.mark.parametrize("key", ["pid", "config", "workers", "listeners", "targets"])

@@ -8,7 +8,10 @@ import sys
 from relayd.channel import Channel, ChannelClosed
 from relayd.channel.messages import (
     Configure,
+    Count,
+    Counted,
     Drain,
+    LiveCount,
     Ready,
     Report,
     Resolved,
@@ -47,6 +50,9 @@ def main(fault: str, fd: int) -> int:
                     ready = True
                 elif isinstance(message, Resolved):
                     resolved += 1
+                elif isinstance(message, Count) and fault != "deaf":
+                    counts = (LiveCount("web", False, None, 2, "a:1", "app"), LiveCount("web", True, None, 1))
+                    channel.send(Counted(message.number, counts))
                 elif isinstance(message, TargetStates):
                     # What it was told comes back, so that a test can see it.
                     told = [TargetFailure(state.pool, state.target, str(state.up), 1) for state in message.states]

@@ -25,6 +25,7 @@ TARGETS: list[dict[str, Any]] = [
         "weight": 2,
         "backup": False,
         "max_connections": 100,
+        "active": 12,
         "check": {"up": False, "at": "2026-11-23T00:18:00Z", "ms": 1000.0, "reason": "connect timeout"},
         "failures": {"count": 5, "reason": "connect timeout", "ago_s": 150},
     },
@@ -38,6 +39,7 @@ TARGETS: list[dict[str, Any]] = [
         "weight": 1,
         "backup": True,
         "max_connections": None,
+        "active": None,
         "check": None,
         "failures": None,
     },
@@ -100,8 +102,8 @@ class FakeOperator:
         self.asked.append("status")
         return STATUS
 
-    def targets(self) -> dict[str, Any]:
-        self.asked.append("targets")
+    async def targets(self) -> dict[str, Any]:
+        await self._say("targets")
         return {"targets": TARGETS}
 
     def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:

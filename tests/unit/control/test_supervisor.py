@@ -249,3 +249,24 @@ def test_drain_while_a_worker_is_being_restarted() -> None:
 
     bench = supervised("none", scenario)
     assert len(bench.pids()) == 1
+
+
+def test_what_targets_have_is_the_sum_of_all_workers() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.boot()
+        sums = {("app", "a:1"): 4, ("", ""): 2}
+        ask = bench.supervisor.active
+        assert await asyncio.gather(*(ask(DEADLINE_S) for _ in range(3))) == [sums] * 3
+        assert sum(count.count for count in await bench.supervisor.counts(DEADLINE_S)) == 6
+        assert bench.supervisor.descriptors() == {1: 5, 2: 5}
+
+    supervised("none", scenario, workers=2)
+
+
+def test_what_not_all_have_counted_is_not_known() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.supervisor.boot()
+        assert await bench.supervisor.active(0.05) is None
+        assert await bench.supervisor.counts(0.05) == ()
+
+    supervised("deaf", scenario)

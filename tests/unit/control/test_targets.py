@@ -158,6 +158,13 @@ def test_what_checks_find_is_published(bench: Bench) -> None:
     assert bench.states() == ()
 
 
+def test_how_many_connections_targets_have(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", inet(1), inet(2), check=None)))
+    assert bench.shown("active") == {"192.0.2.1:80": None, "192.0.2.2:80": None}
+    counted = {("web", "192.0.2.1:80"): 3, ("other", "192.0.2.2:80"): 4, ("web", ""): 1}
+    assert [one["active"] for one in bench.targets.status(counted)] == [3, 0]
+
+
 def test_what_clients_meet_is_passed_on_and_kept(bench: Bench) -> None:
     bench.targets.change(spec(listener("web", inet(1))))
     failures = TargetFailures(
