@@ -123,7 +123,7 @@ def ask(daemon: Daemon, listener: str, count: int, index: int = 0) -> None:
 
 def refused(daemon: Daemon, count: int) -> None:
     for _ in range(count):
-        with daemon.connect("broken") as client, contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionResetError), daemon.connect("broken") as client:
             assert client.recv(100) == b""
 
 

@@ -86,7 +86,7 @@ def test_a_target_that_is_down_gets_no_clients_until_it_is_up(tmp_path: Path, ec
 def test_with_all_of_them_down_clients_are_refused_or_not(tmp_path: Path, echo: EchoStart) -> None:
     with nobody() as (down, _), Daemon(config(down, more=f"{CHECK}fail_open = false\n"), tmp_path) as daemon:
         daemon.wait_for_event("target_down")
-        with daemon.connect("web") as client, contextlib.suppress(ConnectionResetError):
+        with contextlib.suppress(ConnectionResetError), daemon.connect("web") as client:
             assert client.recv(1) == b""
         line = daemon.wait_for_log(lambda one: one.get("event") == "connection")
         assert (line["outcome"], line["attempts"]) == ("no_target", 0)
