@@ -35,6 +35,11 @@ PERCENT_PATTERN = r"^(100|[1-9]?[0-9])%$"
 
 _HEX, _STATUS, _PERCENT = (re.compile(each[:-1] + r"\Z") for each in (HEX_PATTERN, STATUS_PATTERN, PERCENT_PATTERN))
 _METHOD, _PATH, _HOST = (re.compile(each[:-1] + r"\Z") for each in (METHOD_PATTERN, PATH_PATTERN, HOST_PATTERN))
+#: A group that is one thing repeated, and is itself repeated without end: `(a+)+`, `(?:[ab]*)*`. To refuse what it does
+#: not match can take such a pattern for ever. So it is with others: these can be told by looking.
+_REPEATED_REPEAT = re.compile(
+    r"(?<!\\)\((?:\?:|\?P<\w+>)?(?:\\.|\[\^?\]?[^\]]*\]|[^\\()\[\]|?*+{}])(?:[*+]|\{[0-9]*,\})\??\)(?:[*+]|\{[0-9]*,\})"
+)
 _KINDS = {"tcp": "tcp", "stream": "tcp", "udp": "udp", "dgram": "udp", "http": "http", "exec": "exec"}
 _MEANT_KINDS = {
     **dict.fromkeys(("connect", "port"), "tcp"),
@@ -192,6 +197,12 @@ def _pattern(value: object) -> str:
     except (re.error, Warning, OverflowError, RecursionError) as error:
         raise fault(f"{quote_short(text)} is not a regular expression: {error}") from None
     return pattern
+
+
+def repeats_a_repeat(pattern: str) -> str:
+    """The part of `pattern` that repeats without end what repeats without end; "" where none is seen."""
+    found = _REPEATED_REPEAT.search(pattern)
+    return found[0] if found else ""
 
 
 def _range(value: object) -> tuple[int, int]:

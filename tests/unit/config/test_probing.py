@@ -174,3 +174,13 @@ def test_percentages() -> None:
     assert refused(probing.percent, 50).endswith('| help: write "50%"')
     assert refused(probing.percent, "101%") == '"101%" is not a percentage: "0%" to "100%" | '
     assert "not a boolean" in refused(probing.percent, True)
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$b", "^(?:[ab]*)*x", r"(\d+)*", "(?P<n>x+?)+y", "(a{2,})+", "(a+){3,}"])
+def test_a_repeat_of_a_repeat_is_seen(pattern: str) -> None:
+    assert probing.repeats_a_repeat(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["^220[ -]", "(a+)", "(ab)+", "(a{2})+", r"\(a+\)+", "(a+){3}", "(a+)?", "(a+b)+"])
+def test_other_patterns_are_not_taken_for_one(pattern: str) -> None:
+    assert not probing.repeats_a_repeat(pattern)

@@ -140,3 +140,11 @@ def test_a_session_comes_to_every_backup(loaded: Load) -> None:
         'targets = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", { address = "127.0.0.1:4", backup = true }]'
     )
     assert loaded(text).warnings == ()
+
+
+def test_a_pattern_that_repeats_what_repeats(loaded: Load) -> None:
+    found = loaded(WEB + "health_check = { type = 'tcp', expect = { regex = '(a+)+b' } }")
+    assert [problem.key for problem in found.warnings] == ["listeners.web.health_check.expect"]
+    assert found.warnings[0].message.startswith('"(a+)+" repeats what repeats')
+    assert loaded(WEB + "health_check = { type = 'tcp', expect = { regex = '(a+b)+' } }").warnings == ()
+    assert loaded(WEB + "health_check = { type = 'tcp', expect = '(a+)+b' }").warnings == ()
