@@ -387,3 +387,20 @@ def test_an_ipv6_target() -> None:
             assert known(checker).up
 
     checking(scenario)
+
+
+def test_checks_that_are_late_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker_module, "CHECKS_MAX", 1)
+
+    async def scenario(checker: Checker, heard: Heard) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            asked = check(kind=CheckKind.UDP, send="?")
+            checker.change([subject(address_of(silent), asked, str(number)) for number in range(8)])
+            await until(lambda: any(event is Event.CHECKS_LATE for event, _ in heard.said))
+            await asyncio.sleep(10 * QUICK_S)
+
+    heard = checking(scenario)
+    lines = [text for event, text in heard.said if event is Event.CHECKS_LATE]
+    assert len(lines) == 1
+    assert "late: 1 checks are under way, of 1 that can be" in lines[0]

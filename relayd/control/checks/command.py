@@ -1,4 +1,4 @@
-"""One check by a command: started, waited for, and ended with all that it has started.
+"""One check by a command: started, waited for, and ended with its process group: what leaves that (setsid(2)) goes on.
 
 Not by asyncio's subprocesses: before Python 3.12 each of them takes a thread that waits for its end. Here it is a pidfd
 in the selector of the other checks, as `worker_process` has it.
