@@ -111,6 +111,8 @@ class Checker:
                 new.setdefault(subject.pool, []).append(subject)
             elif entry is not None and entry.subject != subject:
                 self._replace(entry, subject, now)
+            elif entry is not None:
+                entry.subject = subject  # it may be called something else
         times = spread([(len(pool), pool[0].check.interval_s) for pool in new.values()], now)
         for pool, dues in zip(new.values(), times, strict=True):
             for subject, due in zip(pool, dues, strict=True):
@@ -271,7 +273,7 @@ class Checker:
     def _complain(self, entry: _Entry, now: float) -> None:
         """Checks are late: said once in LATE_S, for whichever is the first."""
         schedule = self._schedule(entry)
-        (pool, target), late_s = entry.subject.key, schedule.late_s(entry.subject.key)
+        pool, target, late_s = entry.subject.pool, entry.subject.name, schedule.late_s(entry.subject.key)
         if late_s > _interval(entry.standing, entry.subject.check) and now >= self._late_said + LATE_S:
             self._late_said = now
             text = f"{pool}: {target} is checked {late_s:.1f} s late: {schedule.under_way} checks are under way"
@@ -306,7 +308,7 @@ class Checker:
         before, entry.standing = entry.standing, standing
         if before.up is standing.up:
             return
-        pool, target = entry.subject.key
+        pool, target = entry.subject.pool, entry.subject.name
         if standing.up:
             self._say(Event.TARGET_UP, f"{pool}: {target} is up", pool=pool, target=target)
         else:
@@ -327,7 +329,7 @@ class Checker:
         entry.impeded = reason
         self._impeded[reason] = self._impeded.get(reason, 0) + 1
         if self._impeded[reason] == 1:
-            pool, target = entry.subject.key
+            pool, target = entry.subject.pool, entry.subject.name
             text = f"{pool}: {target} cannot be checked: {reason}; it stays {'up' if entry.standing.up else 'down'}"
             self._say(Event.CHECK_IMPEDED, text, pool=pool, target=target, reason=reason)
 

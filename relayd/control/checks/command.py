@@ -145,7 +145,7 @@ class Command:
     def _environment(self) -> dict[str, str]:
         subject = self.subject
         ours = environment(os.environ)
-        about = {"RELAYD_POOL": subject.pool, "RELAYD_TARGET": subject.target}
+        about = {"RELAYD_POOL": subject.pool, "RELAYD_TARGET": subject.name}
         if isinstance(subject.address, UnixAddress):
             about["RELAYD_PATH"] = subject.address.path
         elif isinstance(subject.address, InetAddress):
