@@ -232,7 +232,7 @@ def _effective(block: Block, useless: dict[str, str], problems: list[Problem]) -
             if block.given(key):
                 message = f"belongs to the pool that this listener shares: {block.pool}"
                 problems.append(block.problem(key, message, at_key=True))
-        elif key in useless and block.given(key):
+        elif key in useless and block.given(key) and key not in block.wrong:
             problems.append(block.problem(key, useless[key], at_key=key != "source"))
     values = {key: getattr(built_in(), key) if key in useless else block.layered(key) for key in Shared.model_fields}
     return built_in().model_copy(update=values)

@@ -91,7 +91,8 @@ def _not_following(pool: Pool, listeners: Sequence[Built]) -> Iterator[Problem]:
 def _of_no_use(pool: Pool, listeners: Sequence[Built]) -> Iterator[Problem]:
     """Keys that can do nothing for any of `listeners`. For some is enough."""
     for key in PoolKeys.model_fields:
-        if listeners and pool.given(key) and all(key in built.useless for built in listeners):
+        given = pool.given(key) and key not in pool.wrong
+        if listeners and given and all(key in built.useless for built in listeners):
             first = listeners[0]
             message = (
                 f"of no use to any listener that shares this pool; {key_text(first.block.path)}: {first.useless[key]}"
