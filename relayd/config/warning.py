@@ -98,6 +98,10 @@ def of_checks(tables: Iterable[tuple[Document, Path, PoolKeys]]) -> Iterator[Pro
         check = keys.health_check
         if not isinstance(check, CheckTable):
             continue
+        why = machine.not_executable(check.command[0]) if check.command else ""
+        if why and check.command:
+            message = f"{quote(check.command[0])} {why}: a check that cannot be made is a failure"
+            yield document.problem((*path, "health_check", "command"), message)
         repeated = probing.repeats_a_repeat(check.expect.pattern or "") if check.expect else ""
         if repeated:
             message = f"{quote(repeated)} repeats what repeats: for an answer that does not match it can take for ever"

@@ -251,3 +251,20 @@ def test_one_target_has_one_limit(problems: Problems) -> None:
 def test_words_of_others(problems: Problems, word: str, meant: str) -> None:
     (problem,) = problems(WEB + f"{word} = 1")
     assert problem.suggestion == f"did you mean `{meant}`?"
+
+
+LIMITED = 'targets = ["10.0.0.12:80", { address = "10.0.0.11:80", max_connections = 5 }]\n'
+
+
+def test_a_limit_of_connections_where_there_are_none(problems: Problems, loaded: Load) -> None:
+    one_way = '[listeners.log]\nbind = "127.0.0.1:8080"\ntype = "dgram"\nsession = "datagram"\n'
+    (problem,) = problems(one_way + LIMITED)
+    assert (problem.key, problem.line) == ("listeners.log.targets[1]", 5)
+    assert 'can do nothing with session = "datagram"' in problem.message
+    (problem,) = problems(f'{one_way}pool = "app"\n[pools.app]\n{LIMITED}')
+    assert problem.key == "pools.app.targets[1]"
+    shared = f'{one_way}pool = "app"\n[listeners.web]\nbind = "127.0.0.1:81"\npool = "app"\n[pools.app]\n{LIMITED}'
+    assert len(loaded(shared).spec.listeners) == 2, "for some of its listeners is enough"
+    assert loaded(one_way.replace('"dgram"', '["stream", "dgram"]') + LIMITED).spec.listeners
+    (problem,) = problems(one_way.replace('"datagram"', '"x"') + LIMITED)
+    assert problem.key == "listeners.log.session"
