@@ -35,7 +35,9 @@ _NUMERIC_NAME = re.compile(r"(?:0[xX][0-9A-Fa-f]*|[0-9]+)(?:\.(?:0[xX][0-9A-Fa-f
 _SCOPE = re.compile(r"[^\s/:%\[\]]{1,15}\Z")
 #: An interface index is a positive int.
 _SCOPE_ID_MAX = 2**31 - 1
-_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z")
+#: Of a name, as people write it, and of one part of it (RFC 1035, 2.3.4).
+_NAME_MAX, _LABEL_MAX = 253, 63
+_HOST_NAME = re.compile(rf"(?=.{{1,{_NAME_MAX}}}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z")
 
 
 class AddressError(ValueError):
@@ -202,7 +204,7 @@ def parse(text: str) -> Address:
         except ValueError as error:
             raise AddressError(f"{host} is not an IPv4 address: {_reason(error)}") from None
     if not _is_name(host):
-        raise AddressError(f"{host!r} is neither an IP address nor a host name")
+        raise AddressError(_no_name(host) or f"{host!r} is neither an IP address nor a host name")
     return NameAddress(host, port)
 
 
@@ -221,7 +223,7 @@ def parse_service(text: str) -> ServiceAddress:
             "a service has no port: its SRV records say it", f"{SERVICE}{host}" if _is_name(host) else ""
         )
     if not _is_name(name):
-        raise AddressError(f"{name!r} is not a name that the DNS can have")
+        raise AddressError(_no_name(name) or f"{name!r} is not a name that the DNS can have")
     return ServiceAddress(name)
 
 
@@ -331,8 +333,20 @@ def _is_name(host: str) -> bool:
         and not _NUMERIC_NAME.match(host)
         and _HOST_NAME.match(host) is not None
         and ".." not in host
-        and all(len(label) <= 63 for label in host.split("."))
+        and all(len(label) <= _LABEL_MAX for label in host.split("."))
     )
+
+
+def _no_name(host: str) -> str:
+    """What keeps `host` from being a name, where that is not easily seen; "" where it is, or nothing of that kind."""
+    if not host.isascii():
+        return 'a host name is ASCII here: write it as the DNS has it, "xn--..." (punycode)'
+    long = next((label for label in host.split(".") if len(label) > _LABEL_MAX), "")
+    if long:
+        return f"a part of a host name, between dots, has up to {_LABEL_MAX} characters; one has {len(long)}"
+    if len(host) > _NAME_MAX:
+        return f"a host name has up to {_NAME_MAX} characters; this one has {len(host)}"
+    return ""
 
 
 def _is_inet6(host: str) -> bool:

@@ -81,6 +81,12 @@ ADVICE = {
         "address of `source` is not on this machine: the line says which. Further targets with the same trouble have "
         "no line of their own."
     ),
+    Event.CHECKS_LATE: (
+        "At most 512 checks are under way at once, and 16 commands. A silent target keeps its place for the whole "
+        "`timeout`: a shorter one, or a longer `unhealthy_interval`, makes room. Pools take turns, and some places are "
+        "kept from targets that fail. Where few targets are silent, the control process does not get the processor in "
+        "time."
+    ),
     Event.DATAGRAMS_DROPPED: (
         "The reasons are in docs/reference.md (/usr/share/doc/relayd). For target_failed look at the target; for a "
         "full queue raise net.core.rmem_max, or spread clients over more workers."

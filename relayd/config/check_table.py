@@ -4,10 +4,10 @@ together, `health`.
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, PlainValidator, Tag
+from pydantic import BeforeValidator, Discriminator, Field, PlainValidator, Tag
 
 from relayd.config import probing, values
-from relayd.config.forms import DURATION, LONGEST, Form, PositiveDuration, Table, lasting, schema_of
+from relayd.config.forms import DURATION, LONGEST, OFF, Form, PositiveDuration, Table, lasting, schema_of
 from relayd.config.units import format_duration
 
 CheckType: TypeAlias = Annotated[
@@ -52,14 +52,14 @@ _ONE_STATUS = (
     {"type": "string", "pattern": probing.STATUS_PATTERN},
 )
 Statuses: TypeAlias = Annotated[
-    tuple[tuple[int, int], ...],
-    PlainValidator(probing.status),
+    tuple[Annotated[tuple[int, int], PlainValidator(probing.status)], ...],
+    BeforeValidator(probing.statuses),
     schema_of(*_ONE_STATUS, {"type": "array", "items": {"anyOf": list(_ONE_STATUS)}, "minItems": 1}),
     Form('integer, `"first-last"`, or an array of them'),
 ]
 Command: TypeAlias = Annotated[
-    tuple[str, ...],
-    PlainValidator(probing.command),
+    tuple[Annotated[str, PlainValidator(probing.argument)], ...],
+    BeforeValidator(probing.command),
     schema_of({"type": "array", "items": {"type": "string"}, "minItems": 1}),
     Form("array of strings, the first an absolute path"),
 ]
@@ -139,7 +139,8 @@ def _check_form(value: object) -> str | None:
 
 
 CheckValue: TypeAlias = Annotated[
-    Annotated[Literal["off"], Tag("off")] | Annotated[CheckTable, Tag("table")],
+    Annotated[Literal["off"], PlainValidator(probing.no_check), schema_of(OFF), Tag("off")]
+    | Annotated[CheckTable, Tag("table")],
     Form('`"off"`, or a table'),
     Discriminator(
         _check_form,

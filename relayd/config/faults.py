@@ -95,7 +95,8 @@ def _path_in(data: object, location: tuple[int | str, ...]) -> Path:
     path: list[str | int] = []
     for number, step in enumerate(location):
         inner = _step(data, step)
-        if inner is _NOTHING and (number < len(location) - 1 or isinstance(data, str)):
+        alone = isinstance(data, str) or (isinstance(step, int) and not isinstance(data, list))
+        if inner is _NOTHING and (number < len(location) - 1 or alone):
             continue
         data = inner
         path.append(step)

@@ -4,7 +4,7 @@ A key that cannot apply to a listener is an error where the listener says it, an
 or a pool that another listener has a use for it in (`config.pools`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -88,7 +88,7 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
     useless = {**_useless(block, binds, goals), **_of_other_types(block), **health.useless(block)}
     keys = _effective(block, useless, problems)
     if block.pool is None:
-        problems += of_targets(block)
+        problems += [*of_targets(block), *of_limits(block, [block])]
     listener = Listener(
         name=block.name,
         binds=binds,
@@ -202,6 +202,21 @@ def of_targets(home: Block | Pool) -> Iterator[Problem]:
             yield home.problem("targets", message, index=index)
 
 
+def of_limits(home: Block | Pool, listeners: Sequence[Block]) -> Iterator[Problem]:
+    """Limits of the targets that stand in `home` where none of `listeners`, which share them, has what they count."""
+    if not listeners or any(one.serves("stream") or not _single(one) for one in listeners):
+        return
+    for index, share in enumerate(home.goals[1]):
+        if share.max_connections is not None:
+            message = 'max_connections can do nothing with session = "datagram": there are no sessions to count'
+            yield home.problem("targets", message, index=index)
+
+
+def _single(block: Block) -> bool:
+    """Whether each datagram goes on its own."""
+    return "session" not in block.wrong and block.layered("session") == "datagram"
+
+
 def _meant(block: Block, entry: BindEntry, family: Family | None, inventory: Inventory | None) -> list[Bind]:
     """What `entry` means. OSError when its name has no address; NotPassed when systemd has no such socket."""
     if not isinstance(entry.address, SystemdAddress):
@@ -232,7 +247,7 @@ def _effective(block: Block, useless: dict[str, str], problems: list[Problem]) -
             if block.given(key):
                 message = f"belongs to the pool that this listener shares: {block.pool}"
                 problems.append(block.problem(key, message, at_key=True))
-        elif key in useless and block.given(key):
+        elif key in useless and block.given(key) and key not in block.wrong:
             problems.append(block.problem(key, useless[key], at_key=key != "source"))
     values = {key: getattr(built_in(), key) if key in useless else block.layered(key) for key in Shared.model_fields}
     return built_in().model_copy(update=values)
@@ -246,7 +261,7 @@ def _of_other_types(block: Block) -> dict[str, str]:
     if not block.serves("dgram"):
         why = "belongs to dgram listeners; this one relays streams"
         useless.update(dict.fromkeys(DATAGRAM_KEYS, why))
-    elif "session" not in block.wrong and block.layered("session") == "datagram":
+    elif _single(block):
         why = 'can do nothing with session = "datagram": each datagram goes on its own, and nothing comes back'
         useless.update(dict.fromkeys(SESSION_KEYS, why))
     return useless

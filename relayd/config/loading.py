@@ -280,6 +280,7 @@ def _warnings(merged: _Merge, built: list[Built], workers: int) -> list[Problem]
     tables += [(one.block.document, one.block.path, one.block.table) for one in built]
     found = [*warning.of_keys(tables), *warning.of_binds(built), *warning.of_backups(built)]
     found += warning.of_limits(built, workers)
+    found += warning.of_checks(_pool_tables(merged))
     found += warning.of_unused(merged.pools.values(), built)
     return _in_order(found, merged.parts)
 

@@ -82,6 +82,19 @@ def has_directory(path: str) -> bool | None:
         return None
 
 
+def not_executable(path: str) -> str:
+    """Why nobody can run `path` now; "" where somebody can, or where that cannot be found out."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "is not there now"
+    except (OSError, ValueError):  # no permission to look; a name that the locale cannot write
+        return ""
+    if not stat.S_ISREG(mode):
+        return "is not a file"
+    return "" if mode & 0o111 else "is not executable"
+
+
 def host_name() -> str:
     """The name of this machine, lower case."""
     return socket.gethostname().lower()

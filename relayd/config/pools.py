@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from relayd.config import targets
 from relayd.config.blocks import Block, Pool
-from relayd.config.listeners import Built, of_targets
+from relayd.config.listeners import Built, of_limits, of_targets
 from relayd.config.model import PoolKeys
 from relayd.config.problems import Problem, key_text, quote, quote_short
 from relayd.config.words import NAME_CHARACTERS
@@ -54,6 +54,7 @@ def problems(pools: Mapping[str, Pool], listeners: Sequence[Built]) -> Iterator[
         if not pool.given("targets") and "targets" not in pool.meant():
             yield pool.problem("targets", "is missing", 'help: add targets = ["10.0.0.11:80"]', at_key=True)
         yield from of_targets(pool)
+        yield from of_limits(pool, [built.block for built in shared_by.get(pool.name, ())])
         yield from _not_following(pool, shared_by.get(pool.name, ()))
         yield from _of_no_use(pool, shared_by.get(pool.name, ()))
 
@@ -91,7 +92,8 @@ def _not_following(pool: Pool, listeners: Sequence[Built]) -> Iterator[Problem]:
 def _of_no_use(pool: Pool, listeners: Sequence[Built]) -> Iterator[Problem]:
     """Keys that can do nothing for any of `listeners`. For some is enough."""
     for key in PoolKeys.model_fields:
-        if listeners and pool.given(key) and all(key in built.useless for built in listeners):
+        given = pool.given(key) and key not in pool.wrong
+        if listeners and given and all(key in built.useless for built in listeners):
             first = listeners[0]
             message = (
                 f"of no use to any listener that shares this pool; {key_text(first.block.path)}: {first.useless[key]}"

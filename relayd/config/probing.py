@@ -35,6 +35,11 @@ PERCENT_PATTERN = r"^(100|[1-9]?[0-9])%$"
 
 _HEX, _STATUS, _PERCENT = (re.compile(each[:-1] + r"\Z") for each in (HEX_PATTERN, STATUS_PATTERN, PERCENT_PATTERN))
 _METHOD, _PATH, _HOST = (re.compile(each[:-1] + r"\Z") for each in (METHOD_PATTERN, PATH_PATTERN, HOST_PATTERN))
+#: A group that is one thing repeated, and is itself repeated without end: `(a+)+`, `(?:[ab]*)*`. To refuse what it does
+#: not match can take such a pattern for ever. So it is with others: these can be told by looking.
+_REPEATED_REPEAT = re.compile(
+    r"(?<!\\)\((?:\?:|\?P<\w+>)?(?:\\.|\[\^?\]?[^\]]*\]|[^\\()\[\]|?*+{}])(?:[*+]|\{[0-9]*,\})\??\)(?:[*+]|\{[0-9]*,\})"
+)
 _KINDS = {"tcp": "tcp", "stream": "tcp", "udp": "udp", "dgram": "udp", "http": "http", "exec": "exec"}
 _MEANT_KINDS = {
     **dict.fromkeys(("connect", "port"), "tcp"),
@@ -65,6 +70,17 @@ def check_type(value: object) -> str:
     return _KINDS[value]
 
 
+def no_check(value: object) -> str:
+    """ "off": nobody asks. Only for strings."""
+    if value == "off":
+        return "off"
+    word = str(value).lower()
+    meant = _KINDS.get(word) or _MEANT_KINDS.get(word, "")
+    more = {"udp": ', send = "..."', "exec": ', command = ["/path/of/a/program"]'}.get(meant, "")
+    help_text = f'help: write {{ type = "{meant}"{more} }}' if meant else ""
+    raise fault(f'{quote_short(str(value))}: must be "off", or a table such as {{ type = "tcp" }}', help_text)
+
+
 def interval(value: object) -> int:
     """Milliseconds, INTERVAL_MIN_MS at least."""
     milliseconds = 0 if value == "off" else duration(value)
@@ -92,31 +108,39 @@ def expected(value: object) -> Expected:
     return Expected(pattern=_pattern(value["regex"]))
 
 
-def status(value: object) -> tuple[tuple[int, int], ...]:
-    """Ranges of HTTP statuses, ends included."""
+def statuses(value: object) -> tuple[object, ...]:
+    """One or more, each for `status`."""
     entries = value if isinstance(value, list) else [value]
     if not 1 <= len(entries) <= 100:
         raise fault(
             "is empty: it needs at least one" if not entries else f"has {len(entries)} entries; the limit is 100"
         )
-    return tuple(_range(entry) for entry in entries)
+    return tuple(entries)
 
 
-def command(value: object) -> tuple[str, ...]:
-    """A program and its arguments."""
+def command(value: object) -> tuple[object, ...]:
+    """A program and its arguments, each for `argument`."""
     if isinstance(value, str):
         raise fault("must be an array: the program, and each of its arguments", f"help: write [{quote_short(value)}]")
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+    if not isinstance(value, list):
         raise fault('must be an array of strings, such as ["/usr/lib/check", "argument"]')
     if not value or not value[0]:
         raise fault("is empty: it needs the path of a program")
-    if len(value) > COMMAND_MAX or any(len(each) > TEXT_MAX for each in value):
-        raise fault(f"is too long: up to {COMMAND_MAX} strings of up to {TEXT_MAX} characters")
-    if any("\0" in each for each in value):
-        raise fault("an argument cannot hold a NUL byte")
-    if not value[0].startswith("/"):
+    if len(value) > COMMAND_MAX:
+        raise fault(f"is too long: up to {COMMAND_MAX} strings")
+    if isinstance(value[0], str) and not value[0].startswith("/"):
         raise fault(f"{quote_short(value[0])} is not an absolute path", "help: a check does not look in PATH")
     return tuple(value)
+
+
+def argument(value: object) -> str:
+    """Of a command."""
+    text = _string(value, "as all of a command")
+    if len(text) > TEXT_MAX:
+        raise fault(f"is too long: up to {TEXT_MAX} characters")
+    if "\0" in text:
+        raise fault("an argument cannot hold a NUL byte")
+    return text
 
 
 def method(value: object) -> str:
@@ -194,7 +218,14 @@ def _pattern(value: object) -> str:
     return pattern
 
 
-def _range(value: object) -> tuple[int, int]:
+def repeats_a_repeat(pattern: str) -> str:
+    """The part of `pattern` that repeats without end what repeats without end; "" where none is seen."""
+    found = _REPEATED_REPEAT.search(pattern)
+    return found[0] if found else ""
+
+
+def status(value: object) -> tuple[int, int]:
+    """A range of HTTP statuses, ends included."""
     if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
         return value, value
     if not isinstance(value, str) or not _STATUS.match(value):

@@ -10,11 +10,12 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 from relayd.address import InetAddress, SystemdAddress, UnixAddress
-from relayd.config import machine
+from relayd.config import machine, probing
 from relayd.config.blocks import Pool
+from relayd.config.check_table import CheckTable
 from relayd.config.document import Document
 from relayd.config.listeners import Built
-from relayd.config.model import Shared
+from relayd.config.model import PoolKeys, Shared
 from relayd.config.positions import Path
 from relayd.config.problems import Problem, quote
 
@@ -89,6 +90,23 @@ def of_limits(listeners: Sequence[Built], workers: int) -> Iterator[Problem]:
                 message = f"max_connections is {limit}, of which some of the {workers} workers have none to give"
                 help_text = f"help: each worker has its part: set it to {workers} or more, or fewer daemon.workers"
                 yield built.block.home.problem("targets", message, help_text, built.target_sources[index])
+
+
+def of_checks(tables: Iterable[tuple[Document, Path, PoolKeys]]) -> Iterator[Problem]:
+    """Warnings about health checks, wherever they stand: tables with their places."""
+    for document, path, keys in tables:
+        check = keys.health_check
+        if not isinstance(check, CheckTable):
+            continue
+        why = machine.not_executable(check.command[0]) if check.command else ""
+        if why and check.command:
+            message = f"{quote(check.command[0])} {why}: a check that cannot be made is a failure"
+            yield document.problem((*path, "health_check", "command"), message)
+        repeated = probing.repeats_a_repeat(check.expect.pattern or "") if check.expect else ""
+        if repeated:
+            message = f"{quote(repeated)} repeats what repeats: for an answer that does not match it can take for ever"
+            help_text = "help: a check whose pattern takes longer than 20 ms is a failure: repeat one of the two"
+            yield document.problem((*path, "health_check", "expect"), message, help_text)
 
 
 def of_unused(all_pools: Iterable[Pool], listeners: Sequence[Built]) -> Iterator[Problem]:

@@ -75,6 +75,8 @@ _TARGET_WORDS = _meant(
         "max_connections": "maxconn max_conns max_conn connections limit",
     }
 )
+#: What stands beside the address of a target, and may be looked for in a listener or a pool.
+_TARGET_EXAMPLES = {"weight": "2", "backup": "true", "max_connections": "100"}
 #: Inside a table of `health_check`.
 _CHECK_WORDS = _meant(
     {
@@ -158,6 +160,10 @@ def _advice(model: type[Table], name: str) -> tuple[str, str]:
             "unknown key",
             f"help: `{meant}` belongs in [listeners.NAME]" if elsewhere else f"did you mean `{meant}`?",
         )
+    of_target = _TARGET_WORDS.get(lower, lower)
+    if issubclass(model, PoolKeys) and of_target in _TARGET_EXAMPLES:
+        example = f'{{ address = "10.0.0.11:80", {of_target} = {_TARGET_EXAMPLES[of_target]} }}'
+        return "unknown key", f"help: `{of_target}` belongs in a target: {example}"
     if model is TargetTable and lower in _TARGET_WORDS:
         return "unknown key", f"did you mean `{_TARGET_WORDS[lower]}`?"
     if model is CheckTable and lower in _CHECK_WORDS:

@@ -386,7 +386,7 @@ def _subject(member: Member) -> Subject | None:
     if check.port is not None and isinstance(address, InetAddress):
         address = replace(address, port=check.port)
     source = member.listener.source if check.kind is not CheckKind.EXEC else None
-    return Subject(member.pool, member.origin, address, check, source)
+    return Subject(member.pool, member.origin, address, check, source, member.text)
 
 
 def _wrong_weight(weight: int, balance: Balance) -> str:

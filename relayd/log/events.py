@@ -115,6 +115,8 @@ class Event(enum.Enum):
     TARGET_DOWN = ("target_down", Level.WARNING, "a9271f0e7e414b25989e68ef5c20fc3f", False)
     #: A target could not be checked, for a reason of this machine: it stays as it is, and is asked again.
     CHECK_IMPEDED = ("check_impeded", Level.WARNING, "b8741347c4d74e03b83080d2c7af0e78")
+    #: A check came later than it should by more than its interval: more are due than can be under way.
+    CHECKS_LATE = ("checks_late", Level.WARNING, "e6b3763d820f4b97b4fd946ccd22757c")
     #: Datagrams were not passed on: how many, and by which reason.
     DATAGRAMS_DROPPED = ("datagrams_dropped", Level.WARNING, "ef47ae9fabb14a8ab504d85261ab08ed")
     #: An access line: a connection has ended.

@@ -289,3 +289,18 @@ def _answer(client: socket.socket) -> str:
         with contextlib.suppress(TimeoutError):
             return client.recv(100).decode()
     raise AssertionError("no answer")
+
+
+def test_a_pattern_that_never_ends_does_not_hold_up_the_control_process(tmp_path: Path, echo: EchoStart) -> None:
+    check = "type = 'tcp', interval = '100ms', send = '" + "a" * 48 + "', expect = { regex = '(a+)+$b' }"
+    target = str(echo("inet"))
+    with Daemon(config(target, more=f"health_check = {{ {check} }}\n"), tmp_path) as daemon:
+        line = daemon.wait_for_event("target_down")
+        assert line["message"] == f"web: {target} is down: its pattern takes too long for this answer"
+        assert "repeats what repeats" in daemon.wait_for_event("configuration_warning")["message"]
+        assert states(daemon) == {target: "down"}
+        daemon.configure(config(target))
+        reload(daemon)
+        daemon.wait_for_event("target_up")
+        connect(daemon).close()
+        assert daemon.stop() == 0

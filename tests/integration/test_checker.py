@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import json
 import random
@@ -131,6 +132,26 @@ def test_one_that_was_up_needs_fall_failures(listening: socket.socket) -> None:
         assert heard.said == [(Event.TARGET_DOWN, "app: a is down: connection refused x3")]
 
     checking(scenario)
+
+
+def test_a_target_is_called_what_people_call_it() -> None:
+    async def scenario(checker: Checker, heard: Heard) -> None:
+        with nobody() as address:
+            asked = check(SLOW_S)
+            checker.change(
+                [dataclasses.replace(subject(address, asked, "127.0.0.1:0 offset 500"), text="127.0.0.1:+5")]
+            )
+            await until(lambda: heard.said)
+            since = known(checker, "127.0.0.1:0 offset 500").last_at
+            checker.change(
+                [dataclasses.replace(subject(address, asked, "127.0.0.1:0 offset 500"), text="127.0.0.1:+500")]
+            )
+            assert known(checker, "127.0.0.1:0 offset 500").last_at == since, "another text is no other target"
+            checker.failed("app", "127.0.0.1:0 offset 500", 1, "x")
+
+    heard = checking(scenario)
+    assert heard.said == [(Event.TARGET_DOWN, "app: 127.0.0.1:+5 is down: connection refused")]
+    assert heard.fields[0]["target"] == "127.0.0.1:+5"
 
 
 def test_a_change_is_told_once_in_a_turn() -> None:
@@ -387,3 +408,20 @@ def test_an_ipv6_target() -> None:
             assert known(checker).up
 
     checking(scenario)
+
+
+def test_checks_that_are_late_are_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checker_module, "CHECKS_MAX", 1)
+
+    async def scenario(checker: Checker, heard: Heard) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            asked = check(kind=CheckKind.UDP, send="?")
+            checker.change([subject(address_of(silent), asked, str(number)) for number in range(8)])
+            await until(lambda: any(event is Event.CHECKS_LATE for event, _ in heard.said))
+            await asyncio.sleep(10 * QUICK_S)
+
+    heard = checking(scenario)
+    lines = [text for event, text in heard.said if event is Event.CHECKS_LATE]
+    assert len(lines) == 1
+    assert "late: 1 checks are under way, of 1 that can be" in lines[0]

@@ -76,7 +76,7 @@ def test_is_an_address(text: str, expected: object) -> None:
         ("0x7f.1:80", "neither", ""),
         ("a..b:80", "neither", ""),
         ("-a:80", "neither", ""),
-        (f"{'a' * 64}.b:80", "neither", ""),
+        (f"{'a' * 64}.b:80", "up to 63 characters", ""),
         ("http://a.b:80/", "no scheme", "a.b:80"),
         ("/run/a.sock", "unix:", "unix:/run/a.sock"),
         ("@a", "unix:", "unix:@a"),
@@ -114,8 +114,8 @@ def test_a_service(name: str) -> None:
         ("0x7f.1", "not a name", ""),
         ("[::1]", "not a name", ""),
         ("a..b", "not a name", ""),
-        ("a" * 64, "not a name", ""),
-        ("é", "not a name", ""),
+        ("a" * 64, "up to 63 characters", ""),
+        ("é", "punycode", ""),
     ],
 )
 def test_is_no_service(name: str, reason: str, suggestion: str) -> None:
@@ -250,3 +250,20 @@ def _parsed(text: str) -> object:
         return parse(text)
     except AddressError as error:
         return error
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("a" * 64 + ".example.com", "a part of a host name, between dots, has up to 63 characters; one has 64"),
+        ("b\u00fccher.example.com", 'a host name is ASCII here: write it as the DNS has it, "xn--..." (punycode)'),
+        (".".join(["a" * 60] * 5), "a host name has up to 253 characters; this one has 304"),
+    ],
+)
+def test_what_keeps_a_name_from_being_one(host: str, reason: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        parse(f"{host}:80")
+    assert str(caught.value) == reason
+    with pytest.raises(AddressError) as caught:
+        parse_service(f"srv:{host}")
+    assert str(caught.value) == reason

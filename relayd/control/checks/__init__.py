@@ -5,5 +5,6 @@
                     └──────────────── due again ──────────────────────┘
 
 Pure: `subject` (whom to ask), `schedule` (when), `answers` (what is said, and what the answer means), `standing` (up or
-down, and why), `left` (what the next life has to know). Shells: `probe`, `command`, `checker`.
+down, and why), `left` (what the next life has to know). Shells: `probe`, `command`, `checker`, and
+`patterns` (a search that ends).
 """

@@ -1,4 +1,6 @@
-"""What is said to a target, and what its answer means. Pure: bytes in, a verdict out or none yet."""
+"""What is said to a target, and what its answer means. Bytes in, a verdict out or none yet; pure but for the time that
+a pattern may take (`patterns`).
+"""
 
 import re
 from collections.abc import Callable
@@ -7,6 +9,7 @@ from typing import TypeAlias
 
 from relayd import __version__
 from relayd.address import InetAddress
+from relayd.control.checks import patterns
 from relayd.control.checks.subject import UP, Found, Subject
 from relayd.spec import Check, CheckKind
 
@@ -93,12 +96,16 @@ def _content_judge(check: Check, *, datagrams: bool) -> Judge | None:
     pattern = check.expect_pattern
     if pattern is None and check.expect is None:
         return _any_answer if datagrams else None
-    expected = re.compile((re.escape(check.expect or "") if pattern is None else pattern).encode("latin-1"))
+    literal = (check.expect or "").encode("latin-1")
+    expected = None if pattern is None else patterns.compiled(pattern.encode("latin-1"))
 
     def judge(received: bytes, end: str) -> Found | None:
         if not received and end:
             return Found(False, f"no answer {end}")
-        if expected.search(received):
+        there = literal in received if expected is None else expected.search(received)
+        if there is None:
+            return Found(False, "its pattern takes too long for this answer")
+        if there:
             return UP
         return _wrong(received) if end or datagrams or len(received) >= ANSWER_BYTES_MAX else None
 

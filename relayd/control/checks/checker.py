@@ -28,6 +28,8 @@ __all__ = ["Checker", "Found", "Known", "Subject"]
 
 #: What was left by the life before waits for its target for so long: names that do not resolve at once do later.
 _LEFT_S = 300.0
+#: Where checks are late, a line says so no oftener than this: it is about the machine and its configuration.
+LATE_S = 60.0
 #: Starting a process takes some 2 ms, which nothing else in the loop has meanwhile.
 COMMANDS_SLOT_MAX = 2
 #: Seconds that `close` waits for the ends of commands that it has killed. All but those that wait for a dead disk are
@@ -83,6 +85,7 @@ class Checker:
         self._timer: asyncio.TimerHandle | None = None
         self._wake: float | None = None
         self._telling: asyncio.Handle | None = None
+        self._late_said = -LATE_S
         self._closed = False
         self._selector = EdgeSelector()
         self._loop.add_reader(self._selector.fileno(), self._turn)
@@ -108,6 +111,8 @@ class Checker:
                 new.setdefault(subject.pool, []).append(subject)
             elif entry is not None and entry.subject != subject:
                 self._replace(entry, subject, now)
+            elif entry is not None:
+                entry.subject = subject  # it may be called something else
         times = spread([(len(pool), pool[0].check.interval_s) for pool in new.values()], now)
         for pool, dues in zip(new.values(), times, strict=True):
             for subject, due in zip(pool, dues, strict=True):
@@ -178,18 +183,16 @@ class Checker:
         known = self._left.pop(subject.key, None)
         if known is None:
             return False
-        standing, due = known
-        self._add(subject, standing, due)
-        self._schedule(self._entries[subject.key]).within(
-            subject.key, _interval(standing, subject.check), clock.monotonic()
-        )
+        (standing, due), now = known, clock.monotonic()
+        self._add(subject, standing, max(due, now))  # nobody was there to be late
+        self._schedule(self._entries[subject.key]).within(subject.key, _interval(standing, subject.check), now)
         return True
 
     def _add(self, subject: Subject, standing: Standing, due: float) -> None:
         entry = self._entries[subject.key] = _Entry(subject, standing)
         if not entry.command:
             entry.script = script_of(subject)
-        self._schedule(entry).add(subject.key, due)
+        self._schedule(entry).add(subject.key, due, failing=not standing.up)
 
     def _replace(self, entry: _Entry, subject: Subject, now: float) -> None:
         """The same target, with another check or address. What is under way would ask the old way."""
@@ -203,7 +206,7 @@ class Checker:
         schedule = self._schedule(entry)
         if schedule is not before:
             before.remove(key)
-            schedule.add(key, due)
+            schedule.add(key, due, failing=not entry.standing.up)
         schedule.within(key, _interval(entry.standing, subject.check), now)
 
     def _remove(self, entry: _Entry) -> None:
@@ -251,6 +254,7 @@ class Checker:
 
     def _ask(self, entry: _Entry, now: float) -> None:
         entry.began = now
+        self._complain(entry, now)
         if isinstance(entry.asking, Command) and not entry.asking.gone:
             self._found(entry, Found(False, "its command was killed, and does not end"))
             return
@@ -265,6 +269,16 @@ class Checker:
         asking.start()
         if entry.asking is asking:
             heapq.heappush(self._deadlines, (now + subject.check.timeout_s, next(self._order), entry, asking))
+
+    def _complain(self, entry: _Entry, now: float) -> None:
+        """Checks are late: said once in LATE_S, for whichever is the first."""
+        schedule = self._schedule(entry)
+        pool, target, late_s = entry.subject.pool, entry.subject.name, schedule.late_s(entry.subject.key)
+        if late_s > _interval(entry.standing, entry.subject.check) and now >= self._late_said + LATE_S:
+            self._late_said = now
+            text = f"{pool}: {target} is checked {late_s:.1f} s late: {schedule.under_way} checks are under way"
+            text += f", of {schedule.limit} that can be"
+            self._say(Event.CHECKS_LATE, text, pool=pool, target=target)
 
     def _safely(self, entry: _Entry, step: Callable[[], None]) -> None:
         """A bug in the check of one target is no end of the checks of others, and not of its own (F3)."""
@@ -288,13 +302,13 @@ class Checker:
         else:
             self._unimpede(entry)
             self._stand(entry, entry.standing.found(found, check, entry.began, clock.monotonic()))
-        self._schedule(entry).done(entry.subject.key, _interval(entry.standing, check))
+        self._schedule(entry).done(entry.subject.key, _interval(entry.standing, check), failing=found.up is False)
 
     def _stand(self, entry: _Entry, standing: Standing) -> None:
         before, entry.standing = entry.standing, standing
         if before.up is standing.up:
             return
-        pool, target = entry.subject.key
+        pool, target = entry.subject.pool, entry.subject.name
         if standing.up:
             self._say(Event.TARGET_UP, f"{pool}: {target} is up", pool=pool, target=target)
         else:
@@ -315,7 +329,7 @@ class Checker:
         entry.impeded = reason
         self._impeded[reason] = self._impeded.get(reason, 0) + 1
         if self._impeded[reason] == 1:
-            pool, target = entry.subject.key
+            pool, target = entry.subject.pool, entry.subject.name
             text = f"{pool}: {target} cannot be checked: {reason}; it stays {'up' if entry.standing.up else 'down'}"
             self._say(Event.CHECK_IMPEDED, text, pool=pool, target=target, reason=reason)
 

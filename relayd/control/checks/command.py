@@ -1,4 +1,4 @@
-"""One check by a command: started, waited for, and ended with all that it has started.
+"""One check by a command: started, waited for, and ended with its process group: what leaves that (setsid(2)) goes on.
 
 Not by asyncio's subprocesses: before Python 3.12 each of them takes a thread that waits for its end. Here it is a pidfd
 in the selector of the other checks, as `worker_process` has it.
@@ -145,7 +145,7 @@ class Command:
     def _environment(self) -> dict[str, str]:
         subject = self.subject
         ours = environment(os.environ)
-        about = {"RELAYD_POOL": subject.pool, "RELAYD_TARGET": subject.target}
+        about = {"RELAYD_POOL": subject.pool, "RELAYD_TARGET": subject.name}
         if isinstance(subject.address, UnixAddress):
             about["RELAYD_PATH"] = subject.address.path
         elif isinstance(subject.address, InetAddress):

@@ -4,13 +4,19 @@
 
 Never two at once for a target. No storm, whatever comes together (a start, a reload, a loop that stood still, a
 thousand targets that do not answer): at most `limit` are under way, and at most `slot_max` begin in a slot of the grid.
-What is late is asked late, the longest waiting first; nothing is dropped.
+What is late is asked late; nothing is dropped.
+
+Where there is no room for all, nobody takes it all. The targets of a pool whose last check has failed are one group,
+its others another. Groups that have something due take turns, in each the longest waiting first. A group never takes
+the last room while there are others, and some is kept from those that fail: silence lasts for the whole timeout, and
+a target that is up and dies is not to be found late because a thousand others are dead already.
 """
 
 import heapq
 import itertools
 import math
 import random
+from collections import deque
 from collections.abc import Iterable
 
 from relayd.control.checks.subject import Key
@@ -30,19 +36,42 @@ JITTER = 0.1
 HURRY_S = 0.2
 #: What is so near is there: multiples of GRID_S are not exact.
 _ROUNDING_S = 1e-6
+#: A group has at most so many times under way what is free, where there are others. One has 8/9 of all, two 8/17 each,
+#: and a ninth, or a seventeenth, is there when a third begins (Choudhury and Hahne, dynamic thresholds, 1998).
+_OF_FREE = 8
+#: This part of all is kept from those that fail, as far as there are others.
+_KEPT = 8
+
+
+class _Group:
+    """`heap` has what is due when; one element for each entry is valid, the others go as they come up. `waiting` is the
+    turn of its valid element among those that have nothing due, `ready` whether it is among those that have.
+    """
+
+    __slots__ = ("failing", "heap", "members", "ready", "under_way", "waiting")
+
+    def __init__(self, *, failing: bool) -> None:
+        self.failing = failing
+        self.heap: list[tuple[float, int, Key]] = []
+        self.members = 0
+        self.under_way = 0
+        self.waiting = 0
+        self.ready = False
 
 
 class _Entry:
-    """`due` is in the heap with `turn`, its valid element there: one that was put in before has another. `began` is
-    -inf before the first time.
+    """`due` is in the heap of its group with `turn`, its valid element there: one that was put in before has another.
+    `began` is -inf before the first time, and `late_s` how late that was.
     """
 
-    __slots__ = ("began", "due", "turn", "under_way")
+    __slots__ = ("began", "due", "group", "late_s", "turn", "under_way")
 
-    def __init__(self, due: float) -> None:
+    def __init__(self, due: float, group: _Group) -> None:
         self.due = due
+        self.group = group
         self.turn = 0
         self.began = -math.inf
+        self.late_s = 0.0
         self.under_way = False
 
 
@@ -50,27 +79,35 @@ class Schedule:
     """Who is due when. Unknown keys are no error: a check may end after its target has gone."""
 
     def __init__(self, limit: int, rng: random.Random, slot_max: int = SLOT_MAX) -> None:
-        self._limit = limit
+        self.limit = limit
         self._slot_max = slot_max
         self._rng = rng
         self._entries: dict[Key, _Entry] = {}
-        self._heap: list[tuple[float, int, Key]] = []
+        self._groups: dict[tuple[str, bool], _Group] = {}
+        #: Groups that have nothing due, by when they have.
+        self._waiting: list[tuple[float, int, _Group]] = []
+        #: Those that have, in turn: of those that do not fail, and of those that do. Which comes next.
+        self._ready: tuple[deque[_Group], deque[_Group]] = (deque(), deque())
+        self._failing_next = False
         self._turns = itertools.count(1)
         self._under_way = 0
+        self._sound = 0
         self._slot = -math.inf
         self._begun_in_slot = 0
 
-    def add(self, key: Key, due: float) -> None:
+    def add(self, key: Key, due: float, *, failing: bool = False) -> None:
         """A new one, asked first at `due`. One that is there stays as it is."""
         if key not in self._entries:
-            self._entries[key] = _Entry(due)
-            self._wait(key, self._entries[key])
+            entry = self._entries[key] = _Entry(due, self._join(key, failing=failing))
+            self._wait(key, entry)
 
     def remove(self, key: Key) -> None:
         """It is asked no more. Whoever asks it just now has stopped."""
         entry = self._entries.pop(key, None)
-        if entry is not None and entry.under_way:
-            self._under_way -= 1
+        if entry is not None:
+            if entry.under_way:
+                self._end(entry)
+            self._leave(key, entry.group)
 
     def hurry(self, key: Key, now: float) -> None:
         """It is due at once, or HURRY_S after the last time. Not while it is asked."""
@@ -83,30 +120,39 @@ class Schedule:
             self._advance(key, now + interval_s * self._rng.random(), 0.0)
 
     def begin(self, now: float) -> list[Key]:
-        """Those to be asked now, the longest waiting first. They count as under way."""
+        """Those to be asked now. They count as under way."""
         slot = _slot(now)
         if slot != self._slot:
             self._slot, self._begun_in_slot = slot, 0
+        self._look(now)
         begun: list[Key] = []
-        while self._begun_in_slot < self._slot_max and self._under_way < self._limit:
-            due = self._next()
-            if due is None or due > now + _ROUNDING_S:
+        while self._begun_in_slot < self._slot_max:
+            group = self._next(now)
+            if group is None:
                 break
-            key = heapq.heappop(self._heap)[2]
+            self._ready[group.failing].popleft()
+            group.ready, self._failing_next = False, not group.failing
+            due, _, key = heapq.heappop(group.heap)
             entry = self._entries[key]
-            entry.under_way, entry.began, entry.turn = True, now, 0
+            entry.under_way, entry.began, entry.late_s, entry.turn = True, now, now - due, 0
+            group.under_way += 1
             self._under_way += 1
             self._begun_in_slot += 1
             begun.append(key)
+            self._go_on(group, now)
         return begun
 
-    def done(self, key: Key, interval_s: float) -> None:
-        """The check that is under way is over; the next is due `interval_s`, with jitter, after it began."""
+    def done(self, key: Key, interval_s: float, *, failing: bool = False) -> None:
+        """The check that is under way is over; the next is due `interval_s`, with jitter, after it began. `failing`:
+        it has found the target so.
+        """
         entry = self._entries.get(key)
         if entry is None or not entry.under_way:
             return
-        entry.under_way = False
-        self._under_way -= 1
+        self._end(entry)
+        if failing is not entry.group.failing:
+            self._leave(key, entry.group)
+            entry.group = self._join(key, failing=failing)
         entry.due = entry.began + interval_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
         self._wait(key, entry)
 
@@ -114,8 +160,7 @@ class Schedule:
         """The check that is under way was broken off, and is due at once."""
         entry = self._entries.get(key)
         if entry is not None and entry.under_way:
-            entry.under_way = False
-            self._under_way -= 1
+            self._end(entry)
             entry.due = now
             self._wait(key, entry)
 
@@ -126,11 +171,17 @@ class Schedule:
             return None
         return entry.began if entry.under_way else entry.due
 
+    def late_s(self, key: Key) -> float:
+        """How long the last check of it has waited for room."""
+        entry = self._entries.get(key)
+        return 0.0 if entry is None else entry.late_s
+
     def wake_at(self, now: float) -> float | None:
         """When `begin` has something to return: the end of a slot. None while only `done` can change that."""
-        if self._under_way >= self._limit:
+        if self._under_way >= self.limit:
             return None
-        due = self._next()
+        self._look(now)
+        due = now if self._next(now) is not None else self._waiting[0][0] if self._waiting else None
         if due is None:
             return None
         slot = _slot(now)
@@ -154,16 +205,82 @@ class Schedule:
 
     def _wait(self, key: Key, entry: _Entry) -> None:
         entry.turn = next(self._turns)
-        heapq.heappush(self._heap, (entry.due, entry.turn, key))
+        group = entry.group
+        heapq.heappush(group.heap, (entry.due, entry.turn, key))
+        if not group.ready and group.heap[0][1] == entry.turn:
+            group.waiting = entry.turn
+            heapq.heappush(self._waiting, (entry.due, entry.turn, group))
 
-    def _next(self) -> float | None:
-        """When the first is due. Elements that are not valid any more go: each was pushed once, and goes once."""
-        while self._heap:
-            due, turn, key = self._heap[0]
+    def _end(self, entry: _Entry) -> None:
+        entry.under_way = False
+        entry.group.under_way -= 1
+        self._under_way -= 1
+
+    def _join(self, key: Key, *, failing: bool) -> _Group:
+        group = self._groups.get((key[0], failing))
+        if group is None:
+            group = self._groups[key[0], failing] = _Group(failing=failing)
+        group.members += 1
+        self._sound += not failing
+        return group
+
+    def _leave(self, key: Key, group: _Group) -> None:
+        group.members -= 1
+        self._sound -= not group.failing
+        if not group.members:  # what is left of it in queues has no valid element, and goes as it comes up
+            del self._groups[key[0], group.failing]
+
+    def _look(self, now: float) -> None:
+        """Groups that have something due by now are ready; the first of the others is what its time says."""
+        while self._waiting:
+            due, turn, group = self._waiting[0]
+            if group.waiting == turn and due > now + _ROUNDING_S and self._first(group) == due:
+                return
+            heapq.heappop(self._waiting)
+            if group.waiting == turn:
+                group.waiting = 0
+                self._go_on(group, now)
+
+    def _go_on(self, group: _Group, now: float) -> None:
+        """One that is in no queue goes to the end of that where it belongs by what it has next."""
+        due = self._first(group)
+        if due is not None and due <= now + _ROUNDING_S:
+            group.ready = True
+            self._ready[group.failing].append(group)
+        elif due is not None:
+            group.waiting = group.heap[0][1]
+            heapq.heappush(self._waiting, (due, group.waiting, group))
+
+    def _next(self, now: float) -> _Group | None:
+        """The group whose turn it is, which is the first of its queue then; None: none may."""
+        free = self.limit - self._under_way
+        if free <= 0:
+            return None
+        for failing in (self._failing_next, not self._failing_next):
+            if failing and free <= min(self.limit // _KEPT, self._sound):
+                continue
+            ready = self._ready[failing]
+            for _ in range(len(ready)):
+                group = ready[0]
+                due = self._first(group)
+                if due is None or due > now + _ROUNDING_S:  # what was due was removed
+                    ready.popleft()
+                    group.ready = False
+                    self._go_on(group, now)
+                elif group.under_way < _OF_FREE * free or len(self._groups) == 1:
+                    return group
+                else:
+                    ready.rotate(-1)
+        return None
+
+    def _first(self, group: _Group) -> float | None:
+        """When its first is due. Elements that are not valid any more go: each was pushed once, and goes once."""
+        while group.heap:
+            due, turn, key = group.heap[0]
             entry = self._entries.get(key)
             if entry is not None and entry.turn == turn:
                 return due
-            heapq.heappop(self._heap)
+            heapq.heappop(group.heap)
         return None
 
 

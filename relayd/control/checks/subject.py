@@ -1,6 +1,6 @@
 """Whom to ask, what has been found, and what is known by now, as values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from relayd.address import SocketAddress
@@ -23,6 +23,13 @@ class Subject:
     address: SocketAddress
     check: Check
     source: SocketAddress | None
+    #: What people call it; another text makes no other subject.
+    text: str = field(default="", compare=False)
+
+    @property
+    def name(self) -> str:
+        """What the target is called in lines of the log and to commands."""
+        return self.text or self.target
 
     @property
     def key(self) -> Key:

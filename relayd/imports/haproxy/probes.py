@@ -265,4 +265,4 @@ def _statuses(words: Sequence[str]) -> list[Value]:
     if len(words) != 2 or words[0] != "status" or not _STATUS.match(words[1]):
         return []
     found: list[Value] = [int(one) if one.isdecimal() else one for one in words[1].split(",")]
-    return found if takes(probing.status, found) else []
+    return found if takes(probing.statuses, found) and all(takes(probing.status, one) for one in found) else []

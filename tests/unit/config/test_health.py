@@ -108,6 +108,50 @@ def test_what_is_wrong_inside_a_check(
     assert problem.suggestion == advice
 
 
+@pytest.mark.parametrize("where", ["listeners.web", "pools.app", "defaults"])
+def test_each_wrong_element_is_told_where_it_stands(problems: Problems, where: str) -> None:
+    def keys(lines: str) -> list[tuple[str, str]]:
+        text = WEB if where != "pools.app" else WEB.replace("targets = [", "#[") + 'pool = "app"\n'
+        table = "" if where == "listeners.web" else f"[{where}]\n"
+        text += table + ('targets = "10.0.0.1:1"\n' if where == "pools.app" else "") + lines
+        return [
+            (one.key.removeprefix(f"{where}.health_check."), one.source_line[one.column - 1 :])
+            for one in problems(text)
+        ]
+
+    assert keys('health_check = { type = "http", status = [99, 200, 1000] }') == [
+        ("status[0]", "99, 200, 1000] }"),
+        ("status[2]", "1000] }"),
+    ]
+    assert keys('health_check = { type = "http", status = 99 }') == [("status", "99 }")]
+    assert keys('health_check = { type = "exec", command = ["/bin/true", 5] }') == [("command[1]", "5] }")]
+
+
+def test_a_word_for_a_check(problems: Problems) -> None:
+    (problem,) = problems(WEB + 'health_check = "tcp"')
+    assert (problem.key, problem.suggestion) == ("listeners.web.health_check", 'help: write { type = "tcp" }')
+
+
+@pytest.mark.parametrize("line", ['fail_open = "no"', "resolve = 5", "slow_start = 5"])
+def test_what_is_wrong_and_useless_is_told_once(problems: Problems, line: str) -> None:
+    first = 'balance = "first"\n' if "slow" in line else ""
+    assert len(problems(WEB + first + line)) == 1
+    pool = WEB.replace('targets = ["10.0.0.11:80", "10.0.0.12:80"]', 'pool = "app"')
+    assert len(problems(pool + f'[pools.app]\ntargets = "10.0.0.11:80"\n{first}{line}')) == 1
+
+
+@pytest.mark.parametrize("where", ["listeners.web", "defaults"])
+@pytest.mark.parametrize(
+    ("key", "meant"), [("max_connections", "max_connections"), ("maxconn", "max_connections"), ("weight", "weight")]
+)
+def test_what_belongs_to_a_target(problems: Problems, where: str, key: str, meant: str) -> None:
+    (problem,) = problems(WEB + f"[{where}]\n{key} = 5" if where == "defaults" else WEB + f"{key} = 5")
+    assert problem.key == f"{where}.{key}"
+    assert problem.suggestion.startswith(
+        f'help: `{meant}` belongs in a target: {{ address = "10.0.0.11:80", {meant} = '
+    )
+
+
 @pytest.mark.parametrize("value", ['"on"', "true", "5", '["tcp"]'])
 def test_what_is_no_check(problems: Problems, value: str) -> None:
     (problem,) = problems(WEB + f"health_check = {value}")
@@ -207,3 +251,20 @@ def test_one_target_has_one_limit(problems: Problems) -> None:
 def test_words_of_others(problems: Problems, word: str, meant: str) -> None:
     (problem,) = problems(WEB + f"{word} = 1")
     assert problem.suggestion == f"did you mean `{meant}`?"
+
+
+LIMITED = 'targets = ["10.0.0.12:80", { address = "10.0.0.11:80", max_connections = 5 }]\n'
+
+
+def test_a_limit_of_connections_where_there_are_none(problems: Problems, loaded: Load) -> None:
+    one_way = '[listeners.log]\nbind = "127.0.0.1:8080"\ntype = "dgram"\nsession = "datagram"\n'
+    (problem,) = problems(one_way + LIMITED)
+    assert (problem.key, problem.line) == ("listeners.log.targets[1]", 5)
+    assert 'can do nothing with session = "datagram"' in problem.message
+    (problem,) = problems(f'{one_way}pool = "app"\n[pools.app]\n{LIMITED}')
+    assert problem.key == "pools.app.targets[1]"
+    shared = f'{one_way}pool = "app"\n[listeners.web]\nbind = "127.0.0.1:81"\npool = "app"\n[pools.app]\n{LIMITED}'
+    assert len(loaded(shared).spec.listeners) == 2, "for some of its listeners is enough"
+    assert loaded(one_way.replace('"dgram"', '["stream", "dgram"]') + LIMITED).spec.listeners
+    (problem,) = problems(one_way.replace('"datagram"', '"x"') + LIMITED)
+    assert problem.key == "listeners.log.session"

@@ -113,7 +113,7 @@ def test_a_pattern_that_is_taken_can_be_compiled(text: str) -> None:
     ],
 )
 def test_statuses(value: object, ranges: object) -> None:
-    assert probing.status(value) == ranges
+    assert tuple(probing.status(one) for one in probing.statuses(value)) == ranges
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_statuses(value: object, ranges: object) -> None:
     ],
 )
 def test_statuses_that_are_none(value: object, message: str) -> None:
-    assert message in refused(probing.status, value)
+    assert message in refused(lambda given: [probing.status(one) for one in probing.statuses(given)], value)
 
 
 def test_commands() -> None:
@@ -144,15 +144,36 @@ def test_commands() -> None:
         (["check"], '"check" is not an absolute path | help: a check does not look in PATH'),
         ([], "is empty"),
         ([""], "is empty"),
-        (["/bin/x", 5], "must be an array of strings"),
         (5, "must be an array of strings"),
-        (["/bin/x", "\0"], "NUL"),
         (["/bin/x"] * 65, "is too long"),
-        (["/bin/" + "x" * 1024], "is too long"),
     ],
 )
 def test_commands_that_are_none(value: object, message: str) -> None:
     assert message in refused(probing.command, value)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(5, "not an integer"), ("\0", "NUL"), ("/bin/" + "x" * 1024, "is too long")]
+)
+def test_arguments_that_are_none(value: object, message: str) -> None:
+    assert message in refused(probing.argument, value)
+
+
+@pytest.mark.parametrize(
+    ("value", "advice"),
+    [
+        ("tcp", 'help: write { type = "tcp" }'),
+        ("HTTPS", 'help: write { type = "http" }'),
+        ("dgram", 'help: write { type = "udp", send = "..." }'),
+        ("script", 'help: write { type = "exec", command = ["/path/of/a/program"] }'),
+        ("maybe", ""),
+    ],
+)
+def test_a_word_where_a_table_is_meant(value: str, advice: str) -> None:
+    assert refused(probing.no_check, value).endswith(
+        f': must be "off", or a table such as {{ type = "tcp" }} | {advice}'
+    )
+    assert probing.no_check("off") == "off"
 
 
 def test_requests() -> None:
@@ -174,3 +195,13 @@ def test_percentages() -> None:
     assert refused(probing.percent, 50).endswith('| help: write "50%"')
     assert refused(probing.percent, "101%") == '"101%" is not a percentage: "0%" to "100%" | '
     assert "not a boolean" in refused(probing.percent, True)
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$b", "^(?:[ab]*)*x", r"(\d+)*", "(?P<n>x+?)+y", "(a{2,})+", "(a+){3,}"])
+def test_a_repeat_of_a_repeat_is_seen(pattern: str) -> None:
+    assert probing.repeats_a_repeat(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["^220[ -]", "(a+)", "(ab)+", "(a{2})+", r"\(a+\)+", "(a+){3}", "(a+)?", "(a+b)+"])
+def test_other_patterns_are_not_taken_for_one(pattern: str) -> None:
+    assert not probing.repeats_a_repeat(pattern)

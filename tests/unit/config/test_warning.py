@@ -140,3 +140,36 @@ def test_a_session_comes_to_every_backup(loaded: Load) -> None:
         'targets = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", { address = "127.0.0.1:4", backup = true }]'
     )
     assert loaded(text).warnings == ()
+
+
+def test_a_pattern_that_repeats_what_repeats(loaded: Load) -> None:
+    found = loaded(WEB + "health_check = { type = 'tcp', expect = { regex = '(a+)+b' } }")
+    assert [problem.key for problem in found.warnings] == ["listeners.web.health_check.expect"]
+    assert found.warnings[0].message.startswith('"(a+)+" repeats what repeats')
+    assert loaded(WEB + "health_check = { type = 'tcp', expect = { regex = '(a+b)+' } }").warnings == ()
+    assert loaded(WEB + "health_check = { type = 'tcp', expect = '(a+)+b' }").warnings == ()
+
+
+def test_a_command_that_nobody_can_run(loaded: Load, tmp_path: Path) -> None:
+    program = tmp_path / "check"
+
+    def found(path: Path) -> list[tuple[str, str]]:
+        text = WEB + f"health_check = {{ type = 'exec', command = ['{path}'] }}"
+        return [(each.key, each.message.partition('" ')[2]) for each in loaded(text).warnings]
+
+    key = "listeners.web.health_check.command"
+    assert found(program) == [(key, "is not there now: a check that cannot be made is a failure")]
+    program.write_text("#!/bin/sh")
+    assert found(program) == [(key, "is not executable: a check that cannot be made is a failure")]
+    assert found(program / "x") == [(key, "is not there now: a check that cannot be made is a failure")]
+    assert found(tmp_path) == [(key, "is not a file: a check that cannot be made is a failure")]
+    program.chmod(0o755)
+    assert found(program) == []
+
+
+def test_a_command_that_nobody_can_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stat(_: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert machine.not_executable("/bin/true") == ""

@@ -210,3 +210,118 @@ def test_a_thousand_that_began_together_come_apart() -> None:
     late = [sum(count for at, count in begun if 58 + step / 5 <= at < 58 + (step + 1) / 5) for step in range(10)]
     assert first > 500
     assert max(late) < 250
+
+
+class Machine:
+    """Runs a schedule: `silent` targets take a second, and fail; others answer at once. When each was begun."""
+
+    def __init__(self, times: Schedule, interval_s: float = 2.0) -> None:
+        self.times, self.interval_s = times, interval_s
+        self.silent = set[Key]()
+        self.begun: list[tuple[float, Key]] = []
+        self.now = 0.0
+        self._ends: list[tuple[float, Key]] = []
+
+    def run(self, until: float) -> None:
+        while True:
+            for key in self.times.begin(self.now):
+                self.begun.append((self.now, key))
+                self._ends.append((self.now + (1.0 if key in self.silent else 0.001), key))
+            wake = self.times.wake_at(self.now)
+            ends = min((end for end, _ in self._ends), default=math.inf)
+            now = min(ends, math.inf if wake is None else wake)
+            if now > until:
+                return
+            assert now >= self.now
+            self.now = now
+            for end, key in [each for each in self._ends if each[0] <= self.now]:
+                self._ends.remove((end, key))
+                self.times.done(key, self.interval_s, failing=key in self.silent)
+
+    def gaps(self, key: Key, since: float = 0.0) -> list[float]:
+        times = [at for at, each in self.begun if each == key and at >= since]
+        return [after - before for before, after in itertools.pairwise(times)]
+
+
+def of(pool: str, count: int) -> list[Key]:
+    return [(pool, str(number)) for number in range(count)]
+
+
+@pytest.mark.parametrize(("limit", "slot_max", "silent"), [(512, SLOT_MAX, 4096), (16, 2, 128)])
+@pytest.mark.parametrize("known", [True, False])
+def test_silent_targets_of_one_pool_do_not_delay_another(limit: int, slot_max: int, silent: int, known: bool) -> None:
+    machine = Machine(Schedule(limit, random.Random(1), slot_max))
+    for key in of("silent", silent):
+        machine.times.add(key, 0.0, failing=known)
+        machine.silent.add(key)
+    machine.times.add(A, 0.5)
+    machine.run(12.0)
+    assert max(machine.gaps(A)) < 2.0 * (1 + JITTER) + 0.1
+    assert next(at for at, key in machine.begun if key == A) < 0.6
+    assert machine.times.under_way >= limit * 3 // 4, "what is not needed is not kept free"
+
+
+def test_up_targets_are_in_time_whatever_pools_the_silent_ones_are_in() -> None:
+    machine = Machine(schedule(limit=64))
+    for number in range(300):
+        key = (f"silent{number}", "a")
+        machine.times.add(key, 0.0, failing=True)
+        machine.silent.add(key)
+    machine.times.add(A, 0.5)
+    machine.run(12.0)
+    assert max(machine.gaps(A)) < 2.0 * (1 + JITTER) + 0.1
+    waits = [max(machine.gaps(key)) for key in machine.silent if machine.gaps(key)]
+    assert max(waits) < 300 / 56 + 1.5, "in turn, and none is forgotten"
+
+
+def test_two_pools_that_are_silent_get_the_same() -> None:
+    machine = Machine(schedule(limit=34))
+    for key in [*of("many", 500), *of("few", 60)]:
+        machine.times.add(key, 0.0, failing=True)
+        machine.silent.add(key)
+    machine.run(20.0)
+    few = sum(key[0] == "few" for _, key in machine.begun)
+    many = len(machine.begun) - few
+    assert 0.8 < few / many < 1.2
+
+
+def test_a_pool_alone_has_all_the_room() -> None:
+    machine = Machine(schedule(limit=10))
+    for key in of("silent", 100):
+        machine.times.add(key, 0.0, failing=True)
+        machine.silent.add(key)
+    machine.run(0.9)
+    assert machine.times.under_way == 10
+
+
+def test_those_that_fail_are_asked_where_the_others_need_all_slots() -> None:
+    machine = Machine(Schedule(100, random.Random(1), slot_max=1))
+    for key in of("up", 200):
+        machine.times.add(key, 0.0)
+    machine.times.add(B, 0.0, failing=True)
+    machine.silent.add(B)
+    machine.run(20.0)
+    assert len(machine.gaps(B)) > 5
+
+
+def test_how_late_the_last_one_was() -> None:
+    times = schedule(limit=1)
+    times.add(A, 1.0)
+    times.add(B, 1.0)
+    assert times.begin(1.5) == [A]
+    times.done(A, 2.0)
+    assert times.begin(4.0) == [B]
+    assert (times.late_s(A), times.late_s(B), times.late_s(C)) == (0.5, 3.0, 0.0)
+
+
+def test_what_was_due_is_gone_and_the_rest_of_its_pool_waits() -> None:
+    times = schedule(limit=1)
+    times.add(A, 1.0)
+    times.add(C, 1.0)
+    times.add(B, 9.0)
+    assert times.begin(2.0) == [A]
+    times.remove(C)
+    times.done(A, 100.0)
+    assert times.begin(2.0) == []
+    assert times.wake_at(2.0) == pytest.approx(9.0)
+    assert times.begin(9.0) == [B]
