@@ -4,18 +4,20 @@
                                   │
     checks, orders ───────────────┴──▶ TargetStates, for the workers; and what `relayd target list` shows
 
-Orders outlive a reload, where their target does, and no restart: what is to last is said in the file.
+Orders outlive a reload, where their target does, and no restart: what is to last is said in the file. Each that is
+lost has a line (`orders`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from relayd import clock
 from relayd.address import InetAddress, NameAddress, ServiceAddress, SocketAddress
 from relayd.channel.messages import Resolved, TargetFailures, TargetStates
 from relayd.config.ports import target_text
 from relayd.control.checks.subject import Subject
+from relayd.control.orders import Key, Left, Order, Orders, unpack
 from relayd.control.verdict import Change, Verdict
 from relayd.log.events import Event
 from relayd.spec import WEIGHT_MAX, Balance, CheckKind, Listener, Ordered, Share, Spec, Target, TargetState, Wanted
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Key", "Targets"]
 
-#: A pool and a target of it, as of `spec.TargetState`.
-Key: TypeAlias = tuple[str, str]
 #: Where a command takes no effect, it says which names there are: so many at most.
 _NAMES_MAX = 20
+#: Lines about orders that are lost together: then their number is said.
+_LOST_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,10 @@ class Member:
         """What it is known by."""
         return self.pool, self.origin
 
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    ordered: Ordered
-    weight: int | None
-    #: Monotonic, as all times here.
-    since: float
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What it may be called."""
+        return self.text, self.origin, str(self.target.address)
 
 
 @dataclass(slots=True)
@@ -67,6 +66,7 @@ class _Heard:
 
     count: int
     reason: str
+    #: Monotonic, as all times here.
     at: float
 
 
@@ -91,7 +91,8 @@ class Targets:
         self._spec: Spec | None = None
         self._answers: dict[Wanted, Resolved] = {}
         self._members: dict[Key, Member] = {}
-        self._orders: dict[Key, _Order] = {}
+        self._orders = Orders()
+        self._lost: list[Left] = []
         self._heard: dict[Key, _Heard] = {}
 
     # what there is ----------------------------------------------------------------------------------------------
@@ -99,14 +100,20 @@ class Targets:
     def restore(self, left: object) -> None:
         """Before the first `change`: what `snapshot` has returned in the life before."""
         self._left = left
+        if isinstance(left, dict):
+            self._lost = list(unpack(left.get("orders")))
 
     def snapshot(self) -> object:
-        """What the next life has to know of checks, as JSON; None: nothing."""
-        return None if self._checker is None else self._checker.snapshot()
+        """What the next life has to know of checks, and of orders, as JSON; None: nothing."""
+        known = {} if self._checker is None else self._checker.snapshot()
+        orders = self._orders.pack()
+        return ({**known, "orders": orders} if orders else known) or None
 
     def change(self, spec: Spec) -> None:
         """From now on these."""
         self._spec = spec
+        lost, self._lost = [left for left in self._lost if not self._says_the_same(left)], []
+        self._tell_lost(lost, "relayd was restarted")
         self._answers = {wanted: answer for wanted, answer in self._answers.items() if wanted in spec.names}
         self._look()
 
@@ -122,9 +129,11 @@ class Targets:
 
     def _look(self) -> None:
         self._members = {member.key: member for member in self._found()}
-        for of in (self._orders, self._heard):
-            for key in [key for key in of if key not in self._members]:
-                del of[key]
+        for key in [key for key in self._heard if key not in self._members]:
+            del self._heard[key]
+        here = {member.key: member.target for member in self._members.values()}
+        listed = {(listener.pool_name, target) for listener in self._listeners for target in listener.targets}
+        self._tell_lost(self._orders.keep(here, listed), "it is not in the file any more")
         subjects = [subject for subject in map(_subject, self._members.values()) if subject is not None]
         if self._checker is None and subjects:
             self._checker = self._make_checker(self._tell)
@@ -134,9 +143,13 @@ class Targets:
             self._checker.change(subjects)
         self._tell()
 
+    @property
+    def _listeners(self) -> tuple[Listener, ...]:
+        return self._spec.listeners if self._spec is not None else ()
+
     def _found(self) -> Iterator[Member]:
         seen = set()
-        for listener in self._spec.listeners if self._spec is not None else ():
+        for listener in self._listeners:
             ports = max(bind.ports for bind in listener.binds)
             for index, target in enumerate(listener.targets):
                 for address, share in self._addresses(listener, target, listener.share(index)):
@@ -176,8 +189,8 @@ class Targets:
 
     def _states(self) -> Iterator[TargetState]:
         """Of those that are not up, or not as the file has them."""
-        for key in self._members:
-            order, up = self._orders.get(key), self._up(key)
+        for key, member in self._members.items():
+            order, up = self._orders.of(key, member.target), self._up(key)
             if order is not None or not up:
                 ordered, weight = (order.ordered, order.weight) if order is not None else (Ordered.ENABLED, None)
                 yield TargetState(*key, up, ordered, weight)
@@ -190,41 +203,81 @@ class Targets:
 
     def order(self, pool: str, target: str, ordered: Ordered | None, weight: int | None = None) -> Verdict:
         """Have `target`, as `list` shows it or as the file has it, be `ordered`; or, where that is None, have `weight`,
-        0 for that of the file.
+        0 for that of the file. What the file has as a name is every address that it has, or will have.
         """
+        listeners = [listener for listener in self._listeners if listener.pool_name == pool]
+        if not listeners:
+            return self._no_pool(pool)
         members = [member for member in self._members.values() if member.pool == pool]
-        if not members:
-            return _no(f"there is no pool {pool!r}", pool, {member.pool for member in self._members.values()})
-        chosen = [member for member in members if target in (member.text, member.origin, str(member.target.address))]
-        if not chosen:
+        names = _names(listeners, target)
+        chosen = [member for member in members if not names and target in member.texts]
+        absent = [] if names or chosen else list(self._orders.absent(pool, target, self._members))
+        if not names and not chosen and not absent:
             return _no(f"pool {pool} has no target {target!r}", target, {member.text for member in members})
-        if weight is not None:
-            problem = _wrong_weight(weight, chosen[0].listener.balance)
-            if problem:
-                return Verdict(False, (), (problem,))
-        changes = tuple(change for member in chosen if (change := self._obey(member, ordered, weight)) is not None)
+        if weight is not None and (problem := _wrong_weight(weight, listeners[0].balance)):
+            return Verdict(False, (), (problem,))
+        found = [self._obey_of_name(pool, name, text, ordered, weight) for text, name in names.items()]
+        found += [self._obey(one.key, one.target, one.text, one.share, ordered, weight) for one in chosen]
+        found += [self._obey(key, of, target, Share(), ordered, weight) for key, of in absent]
+        changes = tuple(change for change in found if change is not None)
         if changes:
             self._tell()
         return Verdict(True, changes)
 
-    def _obey(self, member: Member, ordered: Ordered | None, weight: int | None) -> Change | None:
-        before = self._orders.get(member.key)
-        was, had = (before.ordered, before.weight) if before is not None else (Ordered.ENABLED, None)
-        now = was if ordered is None else ordered
-        has = had if weight is None else weight or None
-        if (was, had) == (now, has):
+    def _no_pool(self, pool: str) -> Verdict:
+        for listener in self._listeners:
+            if listener.name == pool:
+                return Verdict(False, (), (f"listener {pool} shares the targets of pool {listener.pool_name}",))
+        return _no(f"there is no pool {pool!r}", pool, {listener.pool_name for listener in self._listeners})
+
+    def _obey_of_name(
+        self, pool: str, name: Target, text: str, ordered: Ordered | None, weight: int | None
+    ) -> Change | None:
+        if not self._orders.say_of_name((pool, name), text, ordered, weight, clock.monotonic()):
             return None
-        if now is Ordered.ENABLED and has is None:
-            del self._orders[member.key]
-        else:
-            self._orders[member.key] = _Order(now, has, clock.monotonic())
-        if was is not now:
-            text = f"target {member.text} of {member.pool}: {now.value}"
-        else:
-            text = f"target {member.text} of {member.pool}: weight {had or member.share.weight} -> "
-            text += f"{has or member.share.weight}"
-        self._say(Event.TARGET_ORDERED, text, pool=member.pool, target=member.text, state=now.value)
+        count = sum((member.pool, member.target) == (pool, name) for member in self._members.values())
+        what = ordered.value if ordered is not None else f"weight {weight or 'as in the file'}"
+        now = f"{count} address{'' if count == 1 else 'es'} now, and those to come"
+        return self._ordered(pool, text, f"{what} ({now})", ordered)
+
+    def _obey(
+        self, key: Key, of: Target, text: str, share: Share, ordered: Ordered | None, weight: int | None
+    ) -> Change | None:
+        was = self._orders.of(key, of) or Order()
+        self._orders.say_of_address(key, of, text, ordered, weight, clock.monotonic())
+        now = self._orders.of(key, of) or Order()
+        if (was.ordered, was.weight) == (now.ordered, now.weight):
+            return None
+        if was.ordered is not now.ordered:
+            return self._ordered(key[0], text, now.ordered.value, now.ordered)
+        what = f"weight {was.weight or share.weight} -> {now.weight or share.weight}"
+        return self._ordered(key[0], text, what, now.ordered)
+
+    def _ordered(self, pool: str, target: str, what: str, state: Ordered | None) -> Change:
+        text = f"target {target} of {pool}: {what}"
+        fields = {} if state is None else {"state": state.value}
+        self._say(Event.TARGET_ORDERED, text, pool=pool, target=target, **fields)
         return Change("~", None, text)
+
+    def _says_the_same(self, left: Left) -> bool:
+        """The file has what was ordered: nothing is lost."""
+        if left.ordered is not Ordered.ENABLED:
+            return False
+        shares = [
+            listener.share(index)
+            for listener in self._listeners
+            for index, target in enumerate(listener.targets)
+            if listener.pool_name == left.pool and left.target in _texts(listener, target)
+        ]
+        return bool(shares) and {share.weight for share in shares} == {left.weight}
+
+    def _tell_lost(self, lost: list[Left], why: str) -> None:
+        for left in lost[:_LOST_MAX]:
+            text = f"target {left.target} of {left.pool}: the order on it ({left}) does not hold any more: {why}"
+            self._say(Event.TARGET_ORDER_LOST, text, pool=left.pool, target=left.target)
+        if len(lost) > _LOST_MAX:
+            text = f"{len(lost) - _LOST_MAX} more orders on targets do not hold any more: {why}"
+            self._say(Event.TARGET_ORDER_LOST, text, pool="", target="")
 
     def explain(self, name: str, client: bytes, port: int | None) -> dict[str, Any] | str:
         """Which target of the listener `name` a client of this key would get, as docs/admin.md says; or why nobody can
@@ -261,13 +314,14 @@ class Targets:
 
     def _shown(self, member: Member, times: "_Times", active: int | None) -> dict[str, Any]:
         key, share = member.key, member.share
-        order, heard = self._orders.get(key), self._heard.get(key)
+        order, heard = self._orders.of(key, member.target), self._heard.get(key)
         known = self._checker.state(*key) if self._checker is not None else None
         state, since, reason = "unchecked", None, ""
         if known is not None:
             state, since, reason = "up" if known.up else "down", known.since, known.why
         if order is not None and order.ordered is not Ordered.ENABLED:
-            state, since, reason = order.ordered.value, order.since, "by order"
+            state, since = order.ordered.value, order.since
+            reason = f"by order on {order.name}" if order.name else "by order"
         return {
             "pool": member.pool,
             "target": member.text,
@@ -307,6 +361,21 @@ class _Times:
     def ago_s(self, at: float | None) -> int | None:
         """Whole seconds."""
         return None if at is None else max(0, round(self.now - at))
+
+
+def _texts(listener: Listener, target: Target) -> tuple[str, str]:
+    """What `target` may be called: as the file has it, or by its address alone."""
+    return target_text(target, max(bind.ports for bind in listener.binds)), str(target.address)
+
+
+def _names(listeners: Iterable[Listener], text: str) -> dict[str, Target]:
+    """The targets of these that are called `text`, and are not addresses themselves; each by what people call it."""
+    return {
+        _texts(listener, target)[0]: target
+        for listener in listeners
+        for target in listener.targets
+        if isinstance(target.address, NameAddress | ServiceAddress) and text in _texts(listener, target)
+    }
 
 
 def _subject(member: Member) -> Subject | None:

@@ -1,5 +1,6 @@
 """What is known of targets: from the file, from names, from checks, from clients, and from an operator."""
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -74,7 +75,7 @@ class FakeChecker:
         self.on_change()
 
     def snapshot(self) -> object:
-        return ["snapshot"]
+        return {"snapshot": 1}
 
     def restore(self, value: object) -> None:
         self.told.append(("restore", value))
@@ -189,8 +190,7 @@ def test_orders_are_published_and_taken_back(bench: Bench) -> None:
     assert bench.targets.order("web", "192.0.2.1:80", Ordered.DRAINED).changes == ()
     changes = bench.targets.order("web", "app.example.com:80", None, 7).changes
     assert [change.text for change in changes] == [
-        "target 192.0.2.2:80 of web: weight 1 -> 7",
-        "target 192.0.2.3:80 of web: weight 1 -> 7",
+        "target app.example.com:80 of web: weight 7 (2 addresses now, and those to come)"
     ]
     assert {(state.target, state.weight) for state in bench.states()} == {
         ("192.0.2.1:80", None),
@@ -213,6 +213,113 @@ def test_orders_stay_over_a_reload_that_keeps_the_target(bench: Bench) -> None:
     assert [state.target for state in bench.states()] == ["192.0.2.2:80"]
     bench.targets.change(spec(listener("web", inet(1), inet(2), check=None)))
     assert [state.target for state in bench.states()] == ["192.0.2.2:80"]
+
+    assert [text for event, text in bench.said if event is Event.TARGET_ORDER_LOST] == [
+        "target 192.0.2.1:80 of web: the order on it (disabled) does not hold any more: it is not in the file any more"
+    ]
+
+
+def test_an_order_on_a_name_is_on_all_addresses_to_come(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", inet(1), NAME, check=None)))
+    assert str(bench.targets.order("web", str(NAME), Ordered.DISABLED).changes[0]) == (
+        "~ target app.example.com:80 of web: disabled (0 addresses now, and those to come)"
+    )
+    for numbers in ((2,), (3, 4)):
+        bench.targets.resolved(Resolved(NAME, tuple(map(inet, numbers))))
+        assert bench.states() == tuple(
+            TargetState("web", str(inet(number)), ordered=Ordered.DISABLED) for number in numbers
+        )
+    assert bench.shown("reason")["192.0.2.3:80"] == "by order on app.example.com:80"
+    assert bench.targets.order("web", str(NAME), Ordered.DISABLED).changes == ()
+    bench.targets.change(spec(listener("web", inet(1), check=None)))
+    assert bench.said[-1][0] is Event.TARGET_ORDER_LOST
+    bench.targets.change(spec(listener("web", inet(1), NAME, check=None)))
+    bench.targets.resolved(Resolved(NAME, (inet(2),)))
+    assert bench.states() == ()
+
+
+def test_the_last_word_counts_of_a_name_and_its_addresses(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", NAME, check=None)))
+    bench.targets.resolved(Resolved(NAME, (inet(2), inet(3))))
+    bench.targets.order("web", "192.0.2.2:80", None, 5)
+    bench.targets.order("web", str(NAME), Ordered.DRAINED)
+    assert bench.targets.order("web", "192.0.2.3:80", Ordered.ENABLED).changes
+    assert bench.states() == (TargetState("web", "192.0.2.2:80", ordered=Ordered.DRAINED, weight=5),)
+    assert not bench.targets.order("web", "192.0.2.3:80", Ordered.ENABLED).changes
+    assert bench.targets.order("web", str(NAME), Ordered.DRAINED).changes, "one of them was enabled"
+    assert bench.shown("state") == {"192.0.2.2:80": "drained", "192.0.2.3:80": "drained"}
+    bench.targets.order("web", str(NAME), None, 7)
+    assert bench.shown("weight") == {"192.0.2.2:80": 7, "192.0.2.3:80": 7}
+    bench.targets.order("web", "192.0.2.2:80", None, 0)
+    assert bench.shown("weight") == {"192.0.2.2:80": 1, "192.0.2.3:80": 7}
+    bench.targets.order("web", str(NAME), None, 0)
+    bench.targets.order("web", str(NAME), Ordered.ENABLED)
+    assert bench.states() == ()
+    assert bench.targets.snapshot() is None
+
+
+def test_an_order_on_an_address_waits_for_it(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", NAME, check=None)))
+    bench.targets.resolved(Resolved(NAME, (inet(2), inet(3))))
+    bench.targets.order("web", "192.0.2.2:80", Ordered.DRAINED)
+    bench.targets.resolved(Resolved(NAME, (inet(3),)))
+    assert bench.states() == ()
+    bench.targets.resolved(Resolved(NAME, (inet(2), inet(3))))
+    assert [state.target for state in bench.states()] == ["192.0.2.2:80"]
+    bench.targets.resolved(Resolved(NAME, (inet(3),)))
+    assert bench.targets.order("web", "192.0.2.2:80", Ordered.ENABLED).changes
+    assert not bench.targets.order("web", "192.0.2.2:80", Ordered.ENABLED).ok, "nobody knows it any more"
+    bench.targets.resolved(Resolved(NAME, (inet(2), inet(3))))
+    assert bench.states() == ()
+
+
+def test_the_next_life_says_which_orders_are_lost(bench: Bench) -> None:
+    before = Bench()
+    weighted = listener("web", inet(1), inet(4), NAME, check=None)
+    before.targets.change(spec(weighted, listener("gone", inet(1), check=None)))
+    before.targets.order("web", "192.0.2.1:80", Ordered.DRAINED)
+    before.targets.order("web", "192.0.2.1:80", None, 7)
+    before.targets.order("web", "192.0.2.4:80", None, 7)
+    before.targets.order("web", str(NAME), Ordered.DISABLED)
+    before.targets.order("gone", "192.0.2.1:80", None, 2)
+    left = before.targets.snapshot()
+    assert json.loads(json.dumps(left)) == left
+    bench.targets.restore(left)
+    bench.targets.change(spec(replace(weighted, shares=(Share(), Share(7), Share()))))
+    assert bench.states() == ()
+    held = "does not hold any more: relayd was restarted"
+    assert [text for event, text in bench.said if event is Event.TARGET_ORDER_LOST] == [
+        f"target app.example.com:80 of web: the order on it (disabled) {held}",
+        f"target 192.0.2.1:80 of web: the order on it (drained, weight 7) {held}",
+        f"target 192.0.2.1:80 of gone: the order on it (weight 2) {held}",
+    ]
+    assert bench.targets.snapshot() is None
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [
+        None,
+        {},
+        [5],
+        [{}],
+        [{"pool": "web", "target": 5, "ordered": "drained", "weight": None}],
+        [{"pool": "web", "target": "a", "ordered": "asleep", "weight": None}],
+        [{"pool": "web", "target": "a", "ordered": "enabled", "weight": True}],
+    ],
+)
+def test_orders_of_a_life_before_that_are_none(bench: Bench, orders: object) -> None:
+    bench.targets.restore({"version": 1, "targets": [], "orders": orders})
+    bench.targets.change(spec(listener("web", inet(1), check=None)))
+    assert not bench.said
+
+
+def test_of_many_orders_that_are_lost_not_all_have_a_line(bench: Bench) -> None:
+    row = {"pool": "web", "target": "a", "ordered": "drained", "weight": None}
+    bench.targets.restore({"orders": [row] * 103})
+    bench.targets.change(spec())
+    assert len(bench.said) == 101
+    assert bench.said[-1][1].startswith("3 more orders on targets")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +350,7 @@ def test_what_the_life_before_knew_is_for_the_first_check(bench: Bench) -> None:
     assert not bench.made
     bench.targets.change(spec(listener("web", inet(1))))
     assert bench.checker.told == [("restore", {"some": "thing"})]
-    assert bench.targets.snapshot() == ["snapshot"]
+    assert bench.targets.snapshot() == {"snapshot": 1}
     bench.targets.close()
     assert bench.checker.told[-1] == ("close",)
 
