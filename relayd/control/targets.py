@@ -8,6 +8,7 @@ Orders outlive a reload, where their target does, and no restart: what is to las
 lost has a line (`orders`).
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ __all__ = ["Key", "Targets"]
 _NAMES_MAX = 20
 #: Lines about orders that are lost together: then their number is said.
 _LOST_MAX = 100
+#: What clients have met a while ago says nothing of the next one: workers try again after 60 s at most.
+_LATELY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,9 @@ class Targets:
         self._members: dict[Key, Member] = {}
         self._orders = Orders()
         self._lost: list[Left] = []
+        #: Who gets no clients; and who gets them again, since when.
+        self._out: set[Key] = set()
+        self._back: dict[Key, float] = {}
         self._heard: dict[Key, _Heard] = {}
 
     # what there is ----------------------------------------------------------------------------------------------
@@ -185,7 +191,18 @@ class Targets:
                     self._checker.failed(*key, each.count, each.reason)
 
     def _tell(self) -> None:
-        self._publish(TargetStates(tuple(self._states())))
+        states = tuple(self._states())
+        self._note_back(
+            {(each.pool, each.target) for each in states if not each.up or each.ordered is not Ordered.ENABLED}
+        )
+        self._publish(TargetStates(states))
+
+    def _note_back(self, out: set[Key]) -> None:
+        """Those that are `out` get no clients, and all others do: some again."""
+        now = clock.monotonic()
+        back = self._back | dict.fromkeys(self._out - out, now)
+        self._back = {key: at for key, at in back.items() if key in self._members and key not in out}
+        self._out = out
 
     def _states(self) -> Iterator[TargetState]:
         """Of those that are not up, or not as the file has them."""
@@ -279,25 +296,52 @@ class Targets:
             text = f"{len(lost) - _LOST_MAX} more orders on targets do not hold any more: {why}"
             self._say(Event.TARGET_ORDER_LOST, text, pool="", target="")
 
-    def explain(self, name: str, client: bytes, port: int | None) -> dict[str, Any] | str:
+    def explain(
+        self, name: str, client: bytes, port: int | None, active: Mapping[Key, int] | None = None
+    ) -> dict[str, Any] | str:
         """Which target of the listener `name` a client of this key would get, as docs/admin.md says; or why nobody can
-        say.
+        say. `active` as for `status`.
         """
-        from relayd.control.explaining import NoSuchPort, explain  # what workers choose by: a start is done without it
+        from relayd.control.explaining import (
+            Facts,
+            NoSuchPort,
+            explain,
+        )  # what workers choose by: a start is done without it
 
         listeners = {listener.name: listener for listener in self._spec.listeners} if self._spec is not None else {}
         listener = listeners.get(name)
         if listener is None:
             return _no(f"there is no listener {name!r}", name, set(listeners)).errors[0]
         states = {state.target: state for state in self._states() if state.pool == listener.pool_name}
-        ours = [key for key in self._members if key[0] == listener.pool_name]
-        known = {key[1]: self._checker.state(*key) for key in ours} if self._checker is not None else {}
+        ours = [member for member in self._members.values() if member.pool == listener.pool_name]
+        known = {one.origin: self._checker.state(*one.key) for one in ours} if self._checker is not None else {}
+        facts = {
+            one.origin: Facts(
+                failed_ago_s=self._failed_ago_s(one.key),
+                slow_start_s=self._slow_start_s(one),
+                active=None if active is None else active.get(one.key, 0),
+                max_connections=one.share.max_connections,
+            )
+            for one in ours
+        }
         reasons = {target: each.why for target, each in known.items() if each is not None}
         answers = [answer for answer in self._answers.values() if answer.resolve == listener.resolve]
         try:
-            return explain(listener, states, answers, reasons, client, port)
+            return explain(listener, states, answers, reasons, facts, client, port)
         except NoSuchPort as error:
             return f"listener {name}: {error}"
+
+    def _failed_ago_s(self, key: Key) -> int | None:
+        """None: not lately."""
+        heard = self._heard.get(key)
+        ago_s = clock.monotonic() - heard.at if heard is not None else _LATELY_S
+        return int(ago_s) if ago_s < _LATELY_S else None
+
+    def _slow_start_s(self, member: Member) -> int | None:
+        """How long its slow start goes on; None: there is none."""
+        since = self._back.get(member.key)
+        left_s = 0.0 if since is None else since + member.listener.health.slow_start_s - clock.monotonic()
+        return math.ceil(left_s) if left_s > 0 else None
 
     # to be shown ------------------------------------------------------------------------------------------------
 

@@ -325,6 +325,7 @@ def test_of_many_orders_that_are_lost_not_all_have_a_line(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("pool", "target", "weight", "error"),
     [
+        ("shares", "192.0.2.1:80", None, "listener shares shares the targets of pool web"),
         ("wob", "192.0.2.1:80", None, "there is no pool 'wob': did you mean web?"),
         ("x", "192.0.2.1:80", None, "there is no pool 'x': there is first, web"),
         ("web", "192.0.2.11:80", None, "pool web has no target '192.0.2.11:80': did you mean 192.0.2.1:80?"),
@@ -336,7 +337,8 @@ def test_of_many_orders_that_are_lost_not_all_have_a_line(bench: Bench) -> None:
 )
 def test_an_order_that_cannot_be(bench: Bench, pool: str, target: str, weight: int | None, error: str) -> None:
     first = listener("first", inet(1), check=None, balance=Balance.FIRST)
-    bench.targets.change(spec(listener("web", inet(1), inet(2), check=None), first))
+    shares = listener("shares", inet(1), inet(2), check=None, pool="web")
+    bench.targets.change(spec(listener("web", inet(1), inet(2), check=None), first, shares))
     published = len(bench.published)
     verdict = bench.targets.order(pool, target, Ordered.DRAINED if weight is None else None, weight)
     assert not verdict.ok
@@ -378,3 +380,28 @@ def test_an_explanation_knows_checks_and_orders(bench: Bench) -> None:
     ]
     assert bench.targets.explain("wep", b"", None) == "there is no listener 'wep': did you mean web?"
     assert bench.targets.explain("web", b"", 1) == "listener web: it does not listen on port 1"
+
+
+def test_an_explanation_has_what_is_known_of_candidates(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("relayd.control.targets.clock.monotonic", lambda: now)
+    slow = replace(listener("web", inet(1), inet(2)), health=Health(CHECK, slow_start_s=60.0))
+    bench.targets.change(spec(replace(slow, shares=(Share(), Share(max_connections=10)))))
+
+    def candidates(key: str) -> list[object]:
+        found = bench.targets.explain("web", b"", None, {("web", "192.0.2.2:80"): 4})
+        assert not isinstance(found, str)
+        return [one[key] for one in sorted(found["candidates"], key=lambda one: str(one["target"]))]
+
+    assert (candidates("active"), candidates("max_connections")) == ([0, 4], [None, 10])
+    assert candidates("failed_ago_s") == candidates("slow_start_s") == [None, None]
+    bench.targets.failed(TargetFailures((TargetFailure("web", "192.0.2.1:80", "refused", 1),)))
+    bench.targets.order("web", "192.0.2.1:80", Ordered.DRAINED)
+    bench.checker.says("web", "192.0.2.2:80", "connection refused x3")
+    now = 1010.0
+    bench.targets.order("web", "192.0.2.1:80", Ordered.ENABLED)
+    now = 1020.0
+    bench.checker.says("web", "192.0.2.2:80", "")
+    assert (candidates("failed_ago_s"), candidates("slow_start_s")) == ([20, None], [50, 60])
+    now = 1079.5
+    assert (candidates("failed_ago_s"), candidates("slow_start_s")) == ([None, None], [None, 1])
