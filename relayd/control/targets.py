@@ -96,6 +96,8 @@ class Targets:
         self._members: dict[Key, Member] = {}
         self._orders = Orders()
         self._lost: list[Left] = []
+        #: What workers know of addresses that they are about to lose.
+        self._going: tuple[TargetState, ...] = ()
         #: Who gets no clients; and who gets them again, since when.
         self._out: set[Key] = set()
         self._back: dict[Key, float] = {}
@@ -123,10 +125,20 @@ class Targets:
         self._answers = {wanted: answer for wanted, answer in self._answers.items() if wanted in spec.names}
         self._look()
 
-    def resolved(self, answer: Resolved) -> None:
-        """A name has other addresses."""
+    def resolved(self, answer: Resolved, pass_on: Callable[[Resolved], None] | None = None) -> None:
+        """A name has other addresses. `pass_on` has workers know it: they know before what is to be known of those that
+        come, and forget of those that go afterwards. No client meets a target that is out.
+        """
+        before = tuple(self._states())
         self._answers[answer.wanted] = answer
+        self._going = before
         self._look()
+        self._going = tuple(state for state in before if (state.pool, state.target) not in self._members)
+        if pass_on is not None:
+            pass_on(answer)
+        if self._going:
+            self._going = ()
+            self._tell()
 
     def close(self) -> None:
         """Ask nobody any more."""
@@ -195,7 +207,8 @@ class Targets:
         self._note_back(
             {(each.pool, each.target) for each in states if not each.up or each.ordered is not Ordered.ENABLED}
         )
-        self._publish(TargetStates(states))
+        going = (each for each in self._going if (each.pool, each.target) not in self._members)
+        self._publish(TargetStates((*states, *going)))
 
     def _note_back(self, out: set[Key]) -> None:
         """Those that are `out` get no clients, and all others do: some again."""

@@ -238,6 +238,20 @@ def test_an_order_on_a_name_is_on_all_addresses_to_come(bench: Bench) -> None:
     assert bench.states() == ()
 
 
+def test_no_worker_knows_an_address_without_what_was_ordered_of_it(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", NAME, check=None)))
+    bench.targets.order("web", str(NAME), Ordered.DISABLED)
+    known: list[set[str]] = []
+
+    def pass_on(_: Resolved) -> None:
+        known.append({state.target for state in bench.states()})
+
+    for numbers in ((2, 3), (3, 4)):
+        bench.targets.resolved(Resolved(NAME, tuple(map(inet, numbers))), pass_on)
+    assert known == [{"192.0.2.2:80", "192.0.2.3:80"}, {"192.0.2.2:80", "192.0.2.3:80", "192.0.2.4:80"}]
+    assert {state.target for state in bench.states()} == {"192.0.2.3:80", "192.0.2.4:80"}
+
+
 def test_the_last_word_counts_of_a_name_and_its_addresses(bench: Bench) -> None:
     bench.targets.change(spec(listener("web", NAME, check=None)))
     bench.targets.resolved(Resolved(NAME, (inet(2), inet(3))))
