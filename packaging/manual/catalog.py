@@ -54,6 +54,10 @@ ADVICE = {
         "if there are any. Where the line names another version, an upgrade has put its files in place and not "
         "restarted relayd: `systemctl restart relayd`."
     ),
+    Event.TARGET_ORDER_LOST: (
+        "An order holds as long as its target is in the file, and no longer than to the next restart. Give it again by "
+        "`relayd target` where it is still wanted; what is to last belongs in the file: a weight, or no such target."
+    ),
     Event.TARGET_SUSPECT: (
         "Clients go to the other targets meanwhile, and one at a time finds out whether it works again. Where it is "
         "the only target, or too many are suspects (max_ejected), it gets clients all the same. `relayd target list` "

@@ -246,7 +246,7 @@ def status(as_json: AsJson = False, config_file: DaemonsFile = None, admin: Admi
             try:
                 text = report.text(found)
             except (KeyError, TypeError, ValueError) as error:
-                raise client.Unreachable(f"relayd: the answer is not one of this version: {error!r}") from None
+                raise client.Unreachable(_of_another_version(error)) from None
     emit(_json(found) if as_json else text)
 
 
@@ -260,10 +260,6 @@ class Action(str, enum.Enum):
     WEIGHT = "weight"
 
 
-#: In words of the admin API.
-_ORDERS = {Action.DRAIN: "drained", Action.DISABLE: "disabled", Action.ENABLE: "enabled"}
-
-
 @app.command(short_help="List targets; drain, disable or enable one; give it another weight.")
 def target(
     action: Annotated[Action, typer.Argument(help="What to do.", show_default=False)],
@@ -274,7 +270,7 @@ def target(
         str | None, typer.Argument(metavar="[TARGET]", help="As list shows it, or as the file has it.")
     ] = None,
     weight: Annotated[
-        int | None, typer.Argument(metavar="[WEIGHT]", help="For weight: 1 to 256, or 0 for that of the file.")
+        str | None, typer.Argument(metavar="[WEIGHT]", help="For weight: 1 to 256, or the word file: that of the file.")
     ] = None,
     as_json: AsJson = False,
     config_file: DaemonsFile = None,
@@ -287,29 +283,32 @@ def target(
         relayd target drain POOL TARGET          no new clients; those that it has stay
         relayd target disable POOL TARGET        no new clients; those that it has go, by on_change
         relayd target enable POOL TARGET         as if nothing had been said
-        relayd target weight POOL TARGET WEIGHT
+        relayd target weight POOL TARGET WEIGHT  1 to 256, or file: what the file says
 
     Holds until it is taken back, over reloads too, and no longer than to the next restart: what is to last belongs in
     the file.
     """
     from relayd.cli import client
+    from relayd.cli import targets as words
 
-    wanted = {Action.LIST: 1, Action.WEIGHT: 3}.get(action, 2)
-    given = sum(each is not None for each in (pool, name, weight))
-    if given > wanted or (action is not Action.LIST and given < wanted):
-        form = "[POOL]" if action is Action.LIST else "POOL TARGET WEIGHT" if action is Action.WEIGHT else "POOL TARGET"
-        raise typer.BadParameter(f"relayd target {action.value} {form}", param_hint="target")
+    given = [each for each in (pool, name, weight) if each is not None]
+    try:
+        order = words.order(action.value, given)
+    except ValueError as error:
+        complain(f"relayd target {action.value}: {error}")
+        raise typer.Exit(EXIT_USAGE) from None
     with _asking():
         where = _daemon(admin, config_file)
         if action is Action.LIST:
             emit(_targets(client.ask(where, "GET", "/v1/targets"), pool, as_json=as_json))
             return
-        order = {"weight": weight} if action is Action.WEIGHT else {"ordered": _ORDERS[action]}
         verdict = client.ask_for_verdict(where, "/v1/target", {"pool": pool, "target": name, **order})
     if as_json:
         emit(_json(verdict.as_json()))
-    else:
+    elif verdict.ok:
         _show(verdict)
+    else:
+        complain("".join(f"relayd: {error}\n" for error in verdict.errors).rstrip("\n"))
     if not verdict.ok:
         raise typer.Exit(EXIT_NO)
 
@@ -329,8 +328,8 @@ def explain(
 ) -> None:
     """Say which target of the running daemon a client would get, and why, without any traffic.
 
-    By the code that workers choose by, with what checks and orders say now. Only a worker knows whose turn it is, how
-    many connections each target has, and which one has just failed a client.
+    By the code that workers choose by, with what checks and orders say now. Only a worker knows whose turn it is, whom
+    it suspects, and which limits it has reached.
     """
     from relayd.cli import client
     from relayd.cli import explain as report
@@ -343,7 +342,7 @@ def explain(
         try:
             text = report.text(found, client_address or "a client")
         except (KeyError, TypeError, ValueError) as error:
-            raise client.Unreachable(f"relayd: the answer is not one of this version: {error!r}") from None
+            raise client.Unreachable(_of_another_version(error)) from None
     emit(_json(found) if as_json else text)
 
 
@@ -359,7 +358,7 @@ def _targets(found: "dict[str, Any]", pool: str | None, *, as_json: bool) -> str
             raise client.Refused(f"relayd: there is no pool {pool!r}: there is {', '.join(pools)}")
         return _json({"targets": there}) if as_json else report.text(there)
     except (KeyError, TypeError, ValueError) as error:
-        raise client.Unreachable(f"relayd: the answer is not one of this version: {error!r}") from None
+        raise client.Unreachable(_of_another_version(error)) from None
 
 
 @app.command("show-config", short_help="Print everything in force as TOML.")
@@ -528,6 +527,13 @@ def _show(verdict: "Verdict") -> None:
         complain(f"warning: {warning}")
     for error in verdict.errors:
         complain(error)
+
+
+def _of_another_version(error: Exception) -> str:
+    """An answer of the daemon has not what is looked for."""
+    if isinstance(error, KeyError):
+        return f"relayd: the answer lacks {error.args[0]}: it is of another version of relayd"
+    return f"relayd: the answer is not one of this version of relayd: {error}"
 
 
 def _nofile() -> int:

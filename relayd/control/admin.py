@@ -73,7 +73,7 @@ class Operator(Protocol):
     async def targets(self) -> dict[str, Any]:
         """For `json.dumps`; docs/admin.md says what is in it."""
 
-    def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
+    async def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
         """Which target of `listener` a client of this key (`choosing.group.client_key`) would get that comes to `port`;
         None is the first one. For `json.dumps`; a string says why that cannot be said.
         """

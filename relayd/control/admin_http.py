@@ -176,7 +176,7 @@ class AdminHttp:
             return 200, await self._run(self._operator.targets())
         if request.path == "/v1/explain":
             _allow(request, "POST")
-            return self._explain(await _members(request))
+            return await self._explain(await _members(request))
         asks = {
             "/v1/reload": self._reload,
             "/v1/confirm": self._confirm,
@@ -220,7 +220,7 @@ class AdminHttp:
             raise _Answer(400, "file is an absolute path")
         return self._operator.plan(Path(file))
 
-    def _explain(self, members: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    async def _explain(self, members: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         _only(members, "listener", "client", "port")
         listener, client, port = (members.get(name) for name in ("listener", "client", "port"))
         if not isinstance(listener, str) or not isinstance(client, str):
@@ -231,7 +231,7 @@ class AdminHttp:
             key = client_key((str(ipaddress.ip_address(client)), 0)) if client else client_key("")
         except ValueError:
             raise _Answer(400, "client is an IP address, or empty for one of a Unix socket") from None
-        found = self._operator.explain(listener, key, port)
+        found = await self._run(self._operator.explain(listener, key, port))
         return (409, {"error": found}) if isinstance(found, str) else (200, found)
 
     def _target(self, members: dict[str, Any]) -> Coroutine[Any, Any, Verdict]:

@@ -304,8 +304,7 @@ class Daemon:
         self._targets.failed(failures)
 
     def _resolved(self, answer: Resolved) -> None:
-        self._supervisor.resolved(answer)
-        self._targets.resolved(answer)
+        self._targets.resolved(answer, self._supervisor.resolved)
 
     def _tell_taken_over(self, dealer: Dealer) -> None:
         if self._found.problem:

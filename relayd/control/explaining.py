@@ -1,10 +1,11 @@
 """Which target a client would get, and why, without a client: `relayd explain`. Pure.
 
 By the very code that workers choose by (`choosing.group`), with what control knows. What only a worker knows, it does
-not: whose turn it is there, how many connections each target has, and which of them clients have just met failing.
+not: whose turn it is there, whom it suspects, and which limits it has reached.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from relayd.address import InetAddress
@@ -13,10 +14,25 @@ from relayd.choosing.group import Choice, Group, Groups, Rules
 from relayd.choosing.pool import Pool
 from relayd.spec import Balance, Bind, Listener, Ordered, TargetState
 
-__all__ = ["NoSuchPort", "explain"]
+__all__ = ["Facts", "NoSuchPort", "explain"]
 
 #: Ways to choose by which all workers choose alike.
 _CERTAIN = (Balance.SOURCE_HASH, Balance.FIRST)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What control knows of a target beside its state. None: nothing. `failed_ago_s`: when clients have met it failing;
+    `slow_start_s`: so long it gets less than its share; `active`: its connections and sessions.
+    """
+
+    failed_ago_s: int | None = None
+    slow_start_s: int | None = None
+    active: int | None = None
+    max_connections: int | None = None
+
+
+_NOTHING = Facts()
 
 
 class NoSuchPort(ValueError):
@@ -28,12 +44,14 @@ def explain(
     states: Mapping[str, TargetState],
     answers: Iterable[Resolved],
     reasons: Mapping[str, str],
+    facts: Mapping[str, Facts],
     key: bytes,
     port: int | None,
 ) -> dict[str, Any]:
     """For a client whose key is `key` (`choosing.group.client_key`), and that comes to `port`; None is the first one.
 
-    `states` and `reasons`, why a target is down, by origin. As docs/admin.md has it, for JSON. Raises NoSuchPort.
+    `states`, `reasons`, why a target is down, and `facts` by origin. As docs/admin.md has it, for JSON. Raises
+    NoSuchPort.
     """
     bind_port, index = _port(listener.binds, port)
     pool = Pool(listener.pool_name)
@@ -52,13 +70,14 @@ def explain(
         "port": bind_port,
         "balance": listener.balance.value,
         "certain": certain,
-        "fail_open": bool(order) and not pool.up(order[0].origin),
+        "failing_open": bool(order) and not pool.up(order[0].origin),
         "candidates": [
             {
                 "target": choice.label,
                 "backup": choice.backup,
                 "weight": choice.weight,
                 "part": None if certain or choice not in first_tier else choice.weight / weights,
+                **asdict(facts.get(choice.origin, _NOTHING)),
             }
             for choice in order
         ],

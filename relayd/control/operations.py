@@ -56,9 +56,9 @@ class Operations:
         """What becomes of a target."""
         return self._targets.order(pool, target, ordered, weight)
 
-    def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
+    async def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
         """Which target a client would get."""
-        return self._targets.explain(listener, client, port)
+        return self._targets.explain(listener, client, port, await self._count(_COUNT_WAIT_S))
 
     def not_ready(self) -> str:
         """Why nobody should come just now."""

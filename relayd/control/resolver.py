@@ -156,8 +156,8 @@ class Resolver:
             self._failed(name, str(result))
         elif self._names.answered(name, result, clock.monotonic()):
             text = ", ".join(_hosts(name, result))
-            self._say(Event.TARGET_RESOLVED, f"{shown(name)} is {text}", target=shown(name), addresses=text)
             self._on_answer(Resolved(name.name, result.addresses, result.shares, name.resolve))
+            self._say(Event.TARGET_RESOLVED, f"{shown(name)} is {text}", target=shown(name), addresses=text)
         self._note_first_answers()
         self._next()
 

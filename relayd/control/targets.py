@@ -4,18 +4,21 @@
                                   │
     checks, orders ───────────────┴──▶ TargetStates, for the workers; and what `relayd target list` shows
 
-Orders outlive a reload, where their target does, and no restart: what is to last is said in the file.
+Orders outlive a reload, where their target does, and no restart: what is to last is said in the file. Each that is
+lost has a line (`orders`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from relayd import clock
 from relayd.address import InetAddress, NameAddress, ServiceAddress, SocketAddress
 from relayd.channel.messages import Resolved, TargetFailures, TargetStates
 from relayd.config.ports import target_text
 from relayd.control.checks.subject import Subject
+from relayd.control.orders import Key, Left, Order, Orders, unpack
 from relayd.control.verdict import Change, Verdict
 from relayd.log.events import Event
 from relayd.spec import (
@@ -38,12 +41,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Key", "Targets"]
 
-#: A pool and a target of it, as of `spec.TargetState`.
-Key: TypeAlias = tuple[str, str]
 #: Where a command takes no effect, it says which names there are: so many at most.
 _NAMES_MAX = 20
 #: So many targets that are none any more go on from what was counted of them, should they come back.
 _GONE_MAX = 1000
+#: Lines about orders that are lost together: then their number is said.
+_LOST_MAX = 100
+#: What clients have met a while ago says nothing of the next one: workers try again after 60 s at most.
+_LATELY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +72,10 @@ class Member:
         """What it is known by."""
         return self.pool, self.origin
 
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    ordered: Ordered
-    weight: int | None
-    #: Monotonic, as all times here.
-    since: float
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What it may be called."""
+        return self.text, self.origin, str(self.target.address)
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class _Heard:
 
     count: int
     reason: str
+    #: Monotonic, as all times here.
     at: float
 
 
@@ -106,7 +109,13 @@ class Targets:
         self._spec: Spec | None = None
         self._answers: dict[Wanted, Resolved] = {}
         self._members: dict[Key, Member] = {}
-        self._orders: dict[Key, _Order] = {}
+        self._orders = Orders()
+        self._lost: list[Left] = []
+        #: What workers know of addresses that they are about to lose.
+        self._going: tuple[TargetState, ...] = ()
+        #: Who gets no clients; and who gets them again, since when.
+        self._out: set[Key] = set()
+        self._back: dict[Key, float] = {}
         self._heard: dict[Key, _Heard] = {}
         #: How often clients met it failing before it was a target this time, in this life and those before.
         self._before: dict[Key, int] = {}
@@ -116,10 +125,14 @@ class Targets:
     def restore(self, left: object) -> None:
         """Before the first `change`: what `snapshot` has returned in the life before."""
         self._left = left
+        if isinstance(left, dict):
+            self._lost = list(unpack(left.get("orders")))
 
     def snapshot(self) -> object:
-        """What the next life has to know of checks, as JSON; None: nothing."""
-        return None if self._checker is None else self._checker.snapshot()
+        """What the next life has to know of checks, and of orders, as JSON; None: nothing."""
+        known = {} if self._checker is None else self._checker.snapshot()
+        orders = self._orders.pack()
+        return ({**known, "orders": orders} if orders else known) or None
 
     def failures(self) -> list[list[Any]]:
         """What the next life has to know of failures, as JSON: pool, target and count of each target."""
@@ -135,13 +148,25 @@ class Targets:
     def change(self, spec: Spec) -> None:
         """From now on these."""
         self._spec = spec
+        lost, self._lost = [left for left in self._lost if not self._says_the_same(left)], []
+        self._tell_lost(lost, "relayd was restarted")
         self._answers = {wanted: answer for wanted, answer in self._answers.items() if wanted in spec.names}
         self._look()
 
-    def resolved(self, answer: Resolved) -> None:
-        """A name has other addresses."""
+    def resolved(self, answer: Resolved, pass_on: Callable[[Resolved], None] | None = None) -> None:
+        """A name has other addresses. `pass_on` has workers know it: they know before what is to be known of those that
+        come, and forget of those that go afterwards. No client meets a target that is out.
+        """
+        before = tuple(self._states())
         self._answers[answer.wanted] = answer
+        self._going = before
         self._look()
+        self._going = tuple(state for state in before if (state.pool, state.target) not in self._members)
+        if pass_on is not None:
+            pass_on(answer)
+        if self._going:
+            self._going = ()
+            self._tell()
 
     def close(self) -> None:
         """Ask nobody any more."""
@@ -150,11 +175,12 @@ class Targets:
 
     def _look(self) -> None:
         self._members = {member.key: member for member in self._found()}
-        for key in [key for key in self._orders if key not in self._members]:
-            del self._orders[key]
         for key in [key for key in self._heard if key not in self._members]:
             self._before[key] = self._before.pop(key, 0) + self._heard.pop(key).count
         self._forget()
+        here = {member.key: member.target for member in self._members.values()}
+        listed = {(listener.pool_name, target) for listener in self._listeners for target in listener.targets}
+        self._tell_lost(self._orders.keep(here, listed), "it is not in the file any more")
         subjects = [subject for subject in map(_subject, self._members.values()) if subject is not None]
         if self._checker is None and subjects:
             self._checker = self._make_checker(self._tell)
@@ -170,9 +196,13 @@ class Targets:
         for key in gone[:-_GONE_MAX]:
             del self._before[key]
 
+    @property
+    def _listeners(self) -> tuple[Listener, ...]:
+        return self._spec.listeners if self._spec is not None else ()
+
     def _found(self) -> Iterator[Member]:
         seen = set()
-        for listener in self._spec.listeners if self._spec is not None else ():
+        for listener in self._listeners:
             ports = max(bind.ports for bind in listener.binds)
             for index, target in enumerate(listener.targets):
                 for address, share in self._addresses(listener, target, listener.share(index)):
@@ -208,12 +238,24 @@ class Targets:
                     self._checker.failed(*key, each.count, each.reason)
 
     def _tell(self) -> None:
-        self._publish(TargetStates(tuple(self._states())))
+        states = tuple(self._states())
+        self._note_back(
+            {(each.pool, each.target) for each in states if not each.up or each.ordered is not Ordered.ENABLED}
+        )
+        going = (each for each in self._going if (each.pool, each.target) not in self._members)
+        self._publish(TargetStates((*states, *going)))
+
+    def _note_back(self, out: set[Key]) -> None:
+        """Those that are `out` get no clients, and all others do: some again."""
+        now = clock.monotonic()
+        back = self._back | dict.fromkeys(self._out - out, now)
+        self._back = {key: at for key, at in back.items() if key in self._members and key not in out}
+        self._out = out
 
     def _states(self) -> Iterator[TargetState]:
         """Of those that are not up, or not as the file has them."""
-        for key in self._members:
-            order, up = self._orders.get(key), self._up(key)
+        for key, member in self._members.items():
+            order, up = self._orders.of(key, member.target), self._up(key)
             if order is not None or not up:
                 ordered, weight = (order.ordered, order.weight) if order is not None else (Ordered.ENABLED, None)
                 yield TargetState(*key, up, ordered, weight)
@@ -226,61 +268,128 @@ class Targets:
 
     def order(self, pool: str, target: str, ordered: Ordered | None, weight: int | None = None) -> Verdict:
         """Have `target`, as `list` shows it or as the file has it, be `ordered`; or, where that is None, have `weight`,
-        0 for that of the file.
+        0 for that of the file. What the file has as a name is every address that it has, or will have.
         """
+        listeners = [listener for listener in self._listeners if listener.pool_name == pool]
+        if not listeners:
+            return self._no_pool(pool)
         members = [member for member in self._members.values() if member.pool == pool]
-        if not members:
-            return _no(f"there is no pool {pool!r}", pool, {member.pool for member in self._members.values()})
-        chosen = [member for member in members if target in (member.text, member.origin, str(member.target.address))]
-        if not chosen:
+        names = _names(listeners, target)
+        chosen = [member for member in members if not names and target in member.texts]
+        absent = [] if names or chosen else list(self._orders.absent(pool, target, self._members))
+        if not names and not chosen and not absent:
             return _no(f"pool {pool} has no target {target!r}", target, {member.text for member in members})
-        if weight is not None:
-            problem = _wrong_weight(weight, chosen[0].listener.balance)
-            if problem:
-                return Verdict(False, (), (problem,))
-        changes = tuple(change for member in chosen if (change := self._obey(member, ordered, weight)) is not None)
+        if weight is not None and (problem := _wrong_weight(weight, listeners[0].balance)):
+            return Verdict(False, (), (problem,))
+        found = [self._obey_of_name(pool, name, text, ordered, weight) for text, name in names.items()]
+        found += [self._obey(one.key, one.target, one.text, one.share, ordered, weight) for one in chosen]
+        found += [self._obey(key, of, target, Share(), ordered, weight) for key, of in absent]
+        changes = tuple(change for change in found if change is not None)
         if changes:
             self._tell()
         return Verdict(True, changes)
 
-    def _obey(self, member: Member, ordered: Ordered | None, weight: int | None) -> Change | None:
-        before = self._orders.get(member.key)
-        was, had = (before.ordered, before.weight) if before is not None else (Ordered.ENABLED, None)
-        now = was if ordered is None else ordered
-        has = had if weight is None else weight or None
-        if (was, had) == (now, has):
+    def _no_pool(self, pool: str) -> Verdict:
+        for listener in self._listeners:
+            if listener.name == pool:
+                return Verdict(False, (), (f"listener {pool} shares the targets of pool {listener.pool_name}",))
+        return _no(f"there is no pool {pool!r}", pool, {listener.pool_name for listener in self._listeners})
+
+    def _obey_of_name(
+        self, pool: str, name: Target, text: str, ordered: Ordered | None, weight: int | None
+    ) -> Change | None:
+        if not self._orders.say_of_name((pool, name), text, ordered, weight, clock.monotonic()):
             return None
-        if now is Ordered.ENABLED and has is None:
-            del self._orders[member.key]
-        else:
-            self._orders[member.key] = _Order(now, has, clock.monotonic())
-        if was is not now:
-            text = f"target {member.text} of {member.pool}: {now.value}"
-        else:
-            text = f"target {member.text} of {member.pool}: weight {had or member.share.weight} -> "
-            text += f"{has or member.share.weight}"
-        self._say(Event.TARGET_ORDERED, text, pool=member.pool, target=member.text, state=now.value)
+        count = sum((member.pool, member.target) == (pool, name) for member in self._members.values())
+        what = ordered.value if ordered is not None else f"weight {weight or 'as in the file'}"
+        now = f"{count} address{'' if count == 1 else 'es'} now, and those to come"
+        return self._ordered(pool, text, f"{what} ({now})", ordered)
+
+    def _obey(
+        self, key: Key, of: Target, text: str, share: Share, ordered: Ordered | None, weight: int | None
+    ) -> Change | None:
+        was = self._orders.of(key, of) or Order()
+        self._orders.say_of_address(key, of, text, ordered, weight, clock.monotonic())
+        now = self._orders.of(key, of) or Order()
+        if (was.ordered, was.weight) == (now.ordered, now.weight):
+            return None
+        if was.ordered is not now.ordered:
+            return self._ordered(key[0], text, now.ordered.value, now.ordered)
+        what = f"weight {was.weight or share.weight} -> {now.weight or share.weight}"
+        return self._ordered(key[0], text, what, now.ordered)
+
+    def _ordered(self, pool: str, target: str, what: str, state: Ordered | None) -> Change:
+        text = f"target {target} of {pool}: {what}"
+        fields = {} if state is None else {"state": state.value}
+        self._say(Event.TARGET_ORDERED, text, pool=pool, target=target, **fields)
         return Change("~", None, text)
 
-    def explain(self, name: str, client: bytes, port: int | None) -> dict[str, Any] | str:
+    def _says_the_same(self, left: Left) -> bool:
+        """The file has what was ordered: nothing is lost."""
+        if left.ordered is not Ordered.ENABLED:
+            return False
+        shares = [
+            listener.share(index)
+            for listener in self._listeners
+            for index, target in enumerate(listener.targets)
+            if listener.pool_name == left.pool and left.target in _texts(listener, target)
+        ]
+        return bool(shares) and {share.weight for share in shares} == {left.weight}
+
+    def _tell_lost(self, lost: list[Left], why: str) -> None:
+        for left in lost[:_LOST_MAX]:
+            text = f"target {left.target} of {left.pool}: the order on it ({left}) does not hold any more: {why}"
+            self._say(Event.TARGET_ORDER_LOST, text, pool=left.pool, target=left.target)
+        if len(lost) > _LOST_MAX:
+            text = f"{len(lost) - _LOST_MAX} more orders on targets do not hold any more: {why}"
+            self._say(Event.TARGET_ORDER_LOST, text, pool="", target="")
+
+    def explain(
+        self, name: str, client: bytes, port: int | None, active: Mapping[Key, int] | None = None
+    ) -> dict[str, Any] | str:
         """Which target of the listener `name` a client of this key would get, as docs/admin.md says; or why nobody can
-        say.
+        say. `active` as for `status`.
         """
-        from relayd.control.explaining import NoSuchPort, explain  # what workers choose by: a start is done without it
+        from relayd.control.explaining import (
+            Facts,
+            NoSuchPort,
+            explain,
+        )  # what workers choose by: a start is done without it
 
         listeners = {listener.name: listener for listener in self._spec.listeners} if self._spec is not None else {}
         listener = listeners.get(name)
         if listener is None:
             return _no(f"there is no listener {name!r}", name, set(listeners)).errors[0]
         states = {state.target: state for state in self._states() if state.pool == listener.pool_name}
-        ours = [key for key in self._members if key[0] == listener.pool_name]
-        known = {key[1]: self._checker.state(*key) for key in ours} if self._checker is not None else {}
+        ours = [member for member in self._members.values() if member.pool == listener.pool_name]
+        known = {one.origin: self._checker.state(*one.key) for one in ours} if self._checker is not None else {}
+        facts = {
+            one.origin: Facts(
+                failed_ago_s=self._failed_ago_s(one.key),
+                slow_start_s=self._slow_start_s(one),
+                active=None if active is None else active.get(one.key, 0),
+                max_connections=one.share.max_connections,
+            )
+            for one in ours
+        }
         reasons = {target: each.why for target, each in known.items() if each is not None}
         answers = [answer for answer in self._answers.values() if answer.resolve == listener.resolve]
         try:
-            return explain(listener, states, answers, reasons, client, port)
+            return explain(listener, states, answers, reasons, facts, client, port)
         except NoSuchPort as error:
             return f"listener {name}: {error}"
+
+    def _failed_ago_s(self, key: Key) -> int | None:
+        """None: not lately."""
+        heard = self._heard.get(key)
+        ago_s = clock.monotonic() - heard.at if heard is not None else _LATELY_S
+        return int(ago_s) if ago_s < _LATELY_S else None
+
+    def _slow_start_s(self, member: Member) -> int | None:
+        """How long its slow start goes on; None: there is none."""
+        since = self._back.get(member.key)
+        left_s = 0.0 if since is None else since + member.listener.health.slow_start_s - clock.monotonic()
+        return math.ceil(left_s) if left_s > 0 else None
 
     # to be shown ------------------------------------------------------------------------------------------------
 
@@ -302,7 +411,7 @@ class Targets:
         for member in self._members.values():
             known = self._known(member.key)
             up = None if known is None else known.up
-            yield TargetFacts(member.pool, member.text, self._state(member.key)[0], up, self._failures(member.key))
+            yield TargetFacts(member.pool, member.text, self._state(member)[0], up, self._failures(member.key))
 
     def _failures(self, key: Key) -> int:
         """Of all lives, and of the times before, where this is not a target for the first time."""
@@ -312,19 +421,19 @@ class Targets:
     def _known(self, key: Key) -> "Known | None":
         return self._checker.state(*key) if self._checker is not None else None
 
-    def _state(self, key: Key) -> tuple[str, float | None, str]:
+    def _state(self, member: Member) -> tuple[str, float | None, str]:
         """What it is, since when, and why."""
-        order, known = self._orders.get(key), self._known(key)
+        order, known = self._orders.of(member.key, member.target), self._known(member.key)
         if order is not None and order.ordered is not Ordered.ENABLED:
-            return order.ordered.value, order.since, "by order"
+            return order.ordered.value, order.since, f"by order on {order.name}" if order.name else "by order"
         if known is None:
             return "unchecked", None, ""
         return "up" if known.up else "down", known.since, known.why
 
     def _shown(self, member: Member, times: "_Times", active: int | None) -> dict[str, Any]:
         key, share = member.key, member.share
-        order, heard, known = self._orders.get(key), self._heard.get(key), self._known(key)
-        state, since, reason = self._state(key)
+        heard, known, order = self._heard.get(key), self._known(key), self._orders.of(key, member.target)
+        state, since, reason = self._state(member)
         return {
             "pool": member.pool,
             "target": member.text,
@@ -376,6 +485,21 @@ def _is_asked(member: Member, datagrams: bool) -> bool:  # noqa: FBT001  # priva
     port = address.port if isinstance(address, InetAddress) else None
     same_port = check.port is None or check.port == port
     return check.kind is CheckKind.EXEC or (same_port and datagrams is (check.kind is CheckKind.UDP))
+
+
+def _texts(listener: Listener, target: Target) -> tuple[str, str]:
+    """What `target` may be called: as the file has it, or by its address alone."""
+    return target_text(target, max(bind.ports for bind in listener.binds)), str(target.address)
+
+
+def _names(listeners: Iterable[Listener], text: str) -> dict[str, Target]:
+    """The targets of these that are called `text`, and are not addresses themselves; each by what people call it."""
+    return {
+        _texts(listener, target)[0]: target
+        for listener in listeners
+        for target in listener.targets
+        if isinstance(target.address, NameAddress | ServiceAddress) and text in _texts(listener, target)
+    }
 
 
 def _subject(member: Member) -> Subject | None:

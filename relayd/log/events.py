@@ -105,6 +105,8 @@ class Event(enum.Enum):
     TARGET_UNRESOLVED = ("target_unresolved", Level.WARNING, "c0875c1f626f5e92388fe8c8ec62873b")
     #: An operator has drained, disabled or enabled a target, or given it another weight (`relayd target`).
     TARGET_ORDERED = ("target_ordered", Level.INFO, "c8cb8a041cd3411c9d5f9fae4ecf5dec", False)
+    #: What an operator has ordered of a target holds no more: a reload has taken it out, or relayd was restarted.
+    TARGET_ORDER_LOST = ("target_order_lost", Level.WARNING, "3fe070bcbe6643278165a7213023c134", False)
     #: A client has met a target that fails: its worker passes it over for a while.
     TARGET_SUSPECT = ("target_suspect", Level.WARNING, "33551ae050684c7b83669b32d571a47f")
     #: A client has met a target that works, and was passed over.

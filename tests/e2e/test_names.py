@@ -172,6 +172,28 @@ def test_records_change_and_nobody_who_is_there_is_moved(place: Place, tmp_path:
             assert daemon.stop() == 0
 
 
+def test_an_order_on_a_name_holds_for_addresses_to_come(place: Place, tmp_path: Path) -> None:
+    # T4
+    text = config(tmp_path, web=f'targets = ["web.test:{PORT}", "127.0.0.9:{PORT}"]')
+    with (
+        place.dns() as dns,
+        place.target("127.0.0.1"),
+        place.target("127.0.0.2"),
+        place.target("127.0.0.9"),
+    ):
+        dns.say("web.test", "A", "127.0.0.1", ttl=1)
+        with Daemon(text, tmp_path, prefix=place.prefix) as daemon:
+            order = installed.relayd("target", "disable", "web", f"web.test:{PORT}", "--admin", str(daemon.admin))
+            said = subprocess.run(order, capture_output=True, check=True, cwd="/").stdout.decode()
+            assert said == f"~ target web.test:{PORT} of web: disabled (1 address now, and those to come)\n"
+            dns.say("web.test", "A", "127.0.0.2", ttl=1)
+            daemon.wait_for_event("target_resolved", 2)
+            assert {came_to(tmp_path / "web.sock") for _ in range(8)} == {f"127.0.0.9 {PORT}"}
+            rows = {one["target"]: one["state"] for one in daemon.command("status", "--json")["targets"]}
+            assert rows == {f"127.0.0.2:{PORT}": "disabled", f"127.0.0.9:{PORT}": "unchecked"}
+            assert daemon.stop() == 0
+
+
 def test_a_service_and_a_failing_name_server_as_status_shows_them(place: Place, tmp_path: Path) -> None:
     text = config(tmp_path, app='targets = "srv:_app._tcp.test"\nresolve = { max_ttl = "2s" }')
     with (

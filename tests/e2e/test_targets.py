@@ -138,6 +138,20 @@ def test_an_operator_drains_disables_and_enables(tmp_path: Path, echo: EchoStart
         assert len(daemon.events("target_ordered")) == 4
 
 
+def test_the_next_life_says_which_orders_are_lost(tmp_path: Path, echo: EchoStart, again: Again) -> None:
+    one, other = str(echo("inet")), str(echo("inet"))
+    with Daemon(config(one, other, more=""), tmp_path) as daemon:
+        assert relayd(daemon, "target", "disable", "web", one)[0] == 0
+        again(daemon)
+        line = daemon.wait_for_event("target_order_lost")
+        assert line["message"] == (
+            f"target {one} of web: the order on it (disabled) does not hold any more: relayd was restarted"
+        )
+        assert states(daemon) == {one: "unchecked", other: "unchecked"}
+        again(daemon)
+        assert len(daemon.events("target_order_lost")) == 1
+
+
 def test_whether_a_drained_target_is_empty_can_be_seen(tmp_path: Path, echo: EchoStart) -> None:
     one, other = str(echo("inet")), str(echo("inet"))
     text = config(other, more="").replace("targets = [", f'targets = [{{ address = "{one}", max_connections = 50 }}, ')

@@ -170,27 +170,47 @@ def test_an_order_to_a_target(daemon: FakeOperator) -> None:
     for action in ("drain", "disable", "enable"):
         assert said(relayd("target", action, "web", "a:80")) == (0, "~ target a:80 of web: drained\n", "")
     assert relayd("target", "weight", "web", "a:80", "5").exit_code == 0
+    assert relayd("target", "weight", "web", "a:80", "file").exit_code == 0
     assert daemon.asked == [
         ("order", "web", "a:80", Ordered.DRAINED, None),
         ("order", "web", "a:80", Ordered.DISABLED, None),
         ("order", "web", "a:80", Ordered.ENABLED, None),
         ("order", "web", "a:80", None, 5),
+        ("order", "web", "a:80", None, 0),
     ]
     assert Verdict.from_json(json.loads(relayd("target", "drain", "web", "a:80", "--json").stdout)) == daemon.verdict
     daemon.verdict = NO
-    assert relayd("target", "drain", "web", "b:80").exit_code == 1
+    code, out, err = said(relayd("target", "drain", "web", "b:80"))
+    assert (code, out) == (1, "")
+    assert err.startswith("relayd: relay.toml:3:1: bad")
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["drain"], ["drain", "web"], ["drain", "web", "a:80", "5"], ["weight", "web", "a:80"], ["list", "web", "a:80"]],
-    ids=" ".join,
+    ("arguments", "error"),
+    [
+        ("drain", "POOL and TARGET are missing: it takes POOL TARGET"),
+        ("drain web", "TARGET is missing: it takes POOL TARGET"),
+        ("drain web a:80 5", "'5' is too much: it takes POOL TARGET"),
+        ("weight web a:80", "WEIGHT is missing: it takes POOL TARGET WEIGHT"),
+        ("list web a:80", "'a:80' is too much: it takes POOL"),
+        ("weight web a:80 0", "0 is no weight: did you mean `relayd target drain`? The weight of the file is `file`"),
+        ("weight web a:80 257", "a weight is 1 to 256, or `file` for that of the file, not '257'"),
+        ("weight web a:80 x", "a weight is 1 to 256, or `file` for that of the file, not 'x'"),
+    ],
 )
-def test_an_order_that_is_not_whole(daemon: FakeOperator, arguments: list[str]) -> None:
-    code, out, err = said(relayd("target", *arguments))
-    assert (code, out) == (2, "")
-    assert f"relayd target {arguments[0]}" in err
+def test_an_order_that_is_not_whole(daemon: FakeOperator, arguments: str, error: str) -> None:
+    action = arguments.split()[0]
+    assert said(relayd("target", *arguments.split())) == (2, "", f"relayd target {action}: {error}\n")
     assert daemon.asked == []
+
+
+@pytest.mark.parametrize("verb", [["target", "list"], ["status"]], ids=" ".join)
+def test_targets_of_a_daemon_of_another_version(
+    daemon: FakeOperator, monkeypatch: pytest.MonkeyPatch, verb: list[str]
+) -> None:
+    monkeypatch.delitem(TARGETS[0], "state")
+    error = "relayd: the answer lacks state: it is of another version of relayd\n"
+    assert said(relayd(*verb)) == (3, "", error)
 
 
 def test_explain(daemon: FakeOperator) -> None:
@@ -201,6 +221,7 @@ def test_explain(daemon: FakeOperator) -> None:
         "    by the hash of its address: the same in every worker",
         "    if that fails: 10.0.0.13:80, a backup",
         "    not 10.0.0.11:80: down: connect timeout x3",
+        "    what only a worker knows is left out: whose turn it is, whom it suspects, and which limits it has reached",
     ]
     assert json.loads(relayd("explain", "web", "--json").stdout) == EXPLANATION
     assert daemon.asked == [("explain", "web", b"192.0.2.7", 80), ("explain", "web", b"", None)]

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 
 from relayd.cli.explain import text
-from tests.unit.control.operating import EXPLANATION
+from tests.unit.control.operating import EXPLANATION, NO_FACTS
+
+LIMITS = "    what only a worker knows is left out: whose turn it is, whom it suspects, and which limits it has reached"
 
 
 def candidate(number: int, part: float | None, *, backup: bool = False) -> dict[str, Any]:
-    return {"target": f"10.0.0.{number}:80", "backup": backup, "weight": 1, "part": part}
+    return {"target": f"10.0.0.{number}:80", "backup": backup, "weight": 1, "part": part, **NO_FACTS}
 
 
 def test_parts() -> None:
@@ -26,7 +28,17 @@ def test_parts() -> None:
         "    10.0.0.1:80: 66.7% of clients",
         "    10.0.0.2:80: 33.3% of clients",
         "    if all fail: 10.0.0.3:80, a backup",
+        LIMITS,
     ]
+
+
+def test_what_is_known_of_candidates() -> None:
+    known = {"failed_ago_s": 3, "slow_start_s": 75, "active": 7, "max_connections": 10}
+    found = {**EXPLANATION, "certain": False, "candidates": [candidate(1, 1.0) | known], "out": []}
+    assert text(found, "192.0.2.7").splitlines()[1] == (
+        "    10.0.0.1:80: 100.0% of clients, has failed clients just now, gets less than that for 1m (slow_start), "
+        "has 7 of at most 10 connections"
+    )
 
 
 def test_nowhere() -> None:
@@ -37,8 +49,11 @@ def test_nowhere() -> None:
 
 
 def test_all_down() -> None:
-    said = text({**EXPLANATION, "fail_open": True, "out": []}, "192.0.2.7")
-    assert said.endswith("    all are down by their checks, and are tried all the same (fail_open)\n")
+    said = text({**EXPLANATION, "failing_open": True, "out": []}, "192.0.2.7")
+    assert said.splitlines()[-2:] == [
+        "    all are down by their checks, and are tried all the same (fail_open)",
+        LIMITS,
+    ]
 
 
 @pytest.mark.parametrize("key", ["pool", "balance", "candidates", "out"])

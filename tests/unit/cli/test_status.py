@@ -74,6 +74,29 @@ def test_targets_that_nobody_asks_are_not_worth_a_line(status: dict[str, Any]) -
     assert text(status).endswith("targets: 1 unchecked, 1 drained\n    web: 10.0.0.12:80 is drained\n")
 
 
+def test_of_many_targets_that_are_not_up_not_all_have_a_line(status: dict[str, Any]) -> None:
+    status["targets"] = [{**TARGETS[0], "target": str(number)} for number in range(20)]
+    assert text(status).splitlines()[-1].startswith("    web: 19 is down")
+    status["targets"] *= 200
+    lines = text(status).splitlines()
+    assert lines[-21] == "targets: 4000 down"
+    assert lines[-1] == "    and 3981 more that are not up: relayd target list"
+
+
+@pytest.mark.parametrize(
+    ("count", "ago_s", "shown"),
+    [
+        (1, 4, "1 failure met by a client, 4s ago: connect timeout"),
+        (2, 300, "2 failures met by clients, the last 5m ago: connect timeout"),
+        (2, 301, ""),
+    ],
+)
+def test_failures(count: int, ago_s: int, shown: str) -> None:
+    failures = {"count": count, "ago_s": ago_s, "reason": "connect timeout"}
+    row = targets.text([{**TARGETS[1], "failures": failures}]).splitlines()[1]
+    assert row == f"web   10.0.0.12:80  up     1 backup  ?       {shown}".rstrip()
+
+
 def test_every_target_in_a_line() -> None:
     assert targets.text(TARGETS).splitlines() == [
         "pool  target        state  weight    active  why",

@@ -44,16 +44,17 @@ TARGETS: list[dict[str, Any]] = [
         "failures": None,
     },
 ]
+NO_FACTS = dict.fromkeys(("failed_ago_s", "slow_start_s", "active", "max_connections"))
 EXPLANATION: dict[str, Any] = {
     "listener": "web",
     "pool": "app",
     "port": 80,
     "balance": "source_hash",
     "certain": True,
-    "fail_open": False,
+    "failing_open": False,
     "candidates": [
-        {"target": "10.0.0.12:80", "backup": False, "weight": 1, "part": None},
-        {"target": "10.0.0.13:80", "backup": True, "weight": 1, "part": None},
+        {"target": "10.0.0.12:80", "backup": False, "weight": 1, "part": None, **NO_FACTS},
+        {"target": "10.0.0.13:80", "backup": True, "weight": 1, "part": None, **NO_FACTS},
     ],
     "out": [{"target": "10.0.0.11:80", "why": "down: connect timeout x3"}],
 }
@@ -106,7 +107,7 @@ class FakeOperator:
         await self._say("targets")
         return {"targets": TARGETS}
 
-    def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
+    async def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
         self.asked.append(("explain", listener, client, port))
         return EXPLANATION if listener == "web" else f"there is no listener {listener!r}"
 

@@ -7,12 +7,13 @@ import pytest
 from relayd.address import Address, Family, InetAddress, NameAddress, UnixAddress
 from relayd.channel.messages import Resolved
 from relayd.choosing.group import Groups, Rules
-from relayd.control.explaining import NoSuchPort, explain
+from relayd.control.explaining import Facts, NoSuchPort, explain
 from relayd.spec import Balance, Bind, Health, Listener, Ordered, PortRule, Share, Target, TargetState
 from tests.specs import BINDING
 
 KEY = b"192.0.2.7"
 NAME = NameAddress("app.example.com", 80)
+FACTS = {"10.0.0.2:80": Facts(3, 12, 99, 100)}
 
 
 def inet(number: int, port: int = 80) -> InetAddress:
@@ -31,7 +32,7 @@ def down(number: int, ordered: Ordered = Ordered.ENABLED) -> TargetState:
 def explained(of: Listener, *states: TargetState, key: bytes = KEY, port: int | None = None) -> dict[str, Any]:
     reasons = {str(inet(1)): "connect timeout x3"}
     answer = Resolved(NAME, (inet(7), inet(8)))
-    return explain(of, {state.target: state for state in states}, [answer], reasons, key, port)
+    return explain(of, {state.target: state for state in states}, [answer], reasons, FACTS, key, port)
 
 
 def names(found: dict[str, Any]) -> list[str]:
@@ -57,7 +58,7 @@ def test_what_is_out_and_why(balance: Balance) -> None:
     found = explained(of, down(1), down(2, Ordered.DRAINED))
     assert names(found) == [str(inet(3)), str(inet(4))]
     assert [one["why"] for one in found["out"]] == ["down: connect timeout x3", "drained by order"]
-    assert not found["fail_open"]
+    assert not found["failing_open"]
 
 
 def test_parts_are_by_weight() -> None:
@@ -74,9 +75,9 @@ def test_backups_have_the_parts_where_they_are_all_that_is_left() -> None:
 
 def test_all_down_and_tried_all_the_same_or_not() -> None:
     found = explained(listener(inet(1)), down(1))
-    assert (names(found), found["fail_open"]) == ([str(inet(1))], True)
+    assert (names(found), found["failing_open"]) == ([str(inet(1))], True)
     found = explained(listener(inet(1), health=Health(fail_open=False)), down(1))
-    assert (names(found), found["fail_open"]) == ([], False)
+    assert (names(found), found["failing_open"]) == ([], False)
 
 
 def test_names_are_what_they_were_resolved_to() -> None:
@@ -96,3 +97,9 @@ def test_a_unix_socket_has_no_port() -> None:
     assert explained(of, key=b"")["port"] == 0
     with pytest.raises(NoSuchPort):
         explained(of, port=5000)
+
+
+def test_what_control_knows_of_candidates() -> None:
+    one, other = explained(listener(inet(1), inet(2)))["candidates"]
+    assert (one["failed_ago_s"], one["slow_start_s"], one["active"], one["max_connections"]) == (None,) * 4
+    assert (other["failed_ago_s"], other["slow_start_s"], other["active"], other["max_connections"]) == (3, 12, 99, 100)

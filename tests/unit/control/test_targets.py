@@ -76,7 +76,7 @@ class FakeChecker:
         self.on_change()
 
     def snapshot(self) -> object:
-        return ["snapshot"]
+        return {"snapshot": 1}
 
     def restore(self, value: object) -> None:
         self.told.append(("restore", value))
@@ -191,8 +191,7 @@ def test_orders_are_published_and_taken_back(bench: Bench) -> None:
     assert bench.targets.order("web", "192.0.2.1:80", Ordered.DRAINED).changes == ()
     changes = bench.targets.order("web", "app.example.com:80", None, 7).changes
     assert [change.text for change in changes] == [
-        "target 192.0.2.2:80 of web: weight 1 -> 7",
-        "target 192.0.2.3:80 of web: weight 1 -> 7",
+        "target app.example.com:80 of web: weight 7 (2 addresses now, and those to come)"
     ]
     assert {(state.target, state.weight) for state in bench.states()} == {
         ("192.0.2.1:80", None),
@@ -216,10 +215,132 @@ def test_orders_stay_over_a_reload_that_keeps_the_target(bench: Bench) -> None:
     bench.targets.change(spec(listener("web", inet(1), inet(2), check=None)))
     assert [state.target for state in bench.states()] == ["192.0.2.2:80"]
 
+    assert [text for event, text in bench.said if event is Event.TARGET_ORDER_LOST] == [
+        "target 192.0.2.1:80 of web: the order on it (disabled) does not hold any more: it is not in the file any more"
+    ]
+
+
+def test_an_order_on_a_name_is_on_all_addresses_to_come(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", inet(1), NAME, check=None)))
+    assert str(bench.targets.order("web", str(NAME), Ordered.DISABLED).changes[0]) == (
+        "~ target app.example.com:80 of web: disabled (0 addresses now, and those to come)"
+    )
+    for numbers in ((2,), (3, 4)):
+        bench.targets.resolved(Resolved(NAME, tuple(map(inet, numbers))))
+        assert bench.states() == tuple(
+            TargetState("web", str(inet(number)), ordered=Ordered.DISABLED) for number in numbers
+        )
+    assert bench.shown("reason")["192.0.2.3:80"] == "by order on app.example.com:80"
+    assert bench.targets.order("web", str(NAME), Ordered.DISABLED).changes == ()
+    bench.targets.change(spec(listener("web", inet(1), check=None)))
+    assert bench.said[-1][0] is Event.TARGET_ORDER_LOST
+    bench.targets.change(spec(listener("web", inet(1), NAME, check=None)))
+    bench.targets.resolved(Resolved(NAME, (inet(2),)))
+    assert bench.states() == ()
+
+
+def test_no_worker_knows_an_address_without_what_was_ordered_of_it(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", NAME, check=None)))
+    bench.targets.order("web", str(NAME), Ordered.DISABLED)
+    known: list[set[str]] = []
+
+    def pass_on(_: Resolved) -> None:
+        known.append({state.target for state in bench.states()})
+
+    for numbers in ((2, 3), (3, 4)):
+        bench.targets.resolved(Resolved(NAME, tuple(map(inet, numbers))), pass_on)
+    assert known == [{"192.0.2.2:80", "192.0.2.3:80"}, {"192.0.2.2:80", "192.0.2.3:80", "192.0.2.4:80"}]
+    assert {state.target for state in bench.states()} == {"192.0.2.3:80", "192.0.2.4:80"}
+
+
+def test_the_last_word_counts_of_a_name_and_its_addresses(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", NAME, check=None)))
+    bench.targets.resolved(Resolved(NAME, (inet(2), inet(3))))
+    bench.targets.order("web", "192.0.2.2:80", None, 5)
+    bench.targets.order("web", str(NAME), Ordered.DRAINED)
+    assert bench.targets.order("web", "192.0.2.3:80", Ordered.ENABLED).changes
+    assert bench.states() == (TargetState("web", "192.0.2.2:80", ordered=Ordered.DRAINED, weight=5),)
+    assert not bench.targets.order("web", "192.0.2.3:80", Ordered.ENABLED).changes
+    assert bench.targets.order("web", str(NAME), Ordered.DRAINED).changes, "one of them was enabled"
+    assert bench.shown("state") == {"192.0.2.2:80": "drained", "192.0.2.3:80": "drained"}
+    bench.targets.order("web", str(NAME), None, 7)
+    assert bench.shown("weight") == {"192.0.2.2:80": 7, "192.0.2.3:80": 7}
+    bench.targets.order("web", "192.0.2.2:80", None, 0)
+    assert bench.shown("weight") == {"192.0.2.2:80": 1, "192.0.2.3:80": 7}
+    bench.targets.order("web", str(NAME), None, 0)
+    bench.targets.order("web", str(NAME), Ordered.ENABLED)
+    assert bench.states() == ()
+    assert bench.targets.snapshot() is None
+
+
+def test_an_order_on_an_address_waits_for_it(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", NAME, check=None)))
+    bench.targets.resolved(Resolved(NAME, (inet(2), inet(3))))
+    bench.targets.order("web", "192.0.2.2:80", Ordered.DRAINED)
+    bench.targets.resolved(Resolved(NAME, (inet(3),)))
+    assert bench.states() == ()
+    bench.targets.resolved(Resolved(NAME, (inet(2), inet(3))))
+    assert [state.target for state in bench.states()] == ["192.0.2.2:80"]
+    bench.targets.resolved(Resolved(NAME, (inet(3),)))
+    assert bench.targets.order("web", "192.0.2.2:80", Ordered.ENABLED).changes
+    assert not bench.targets.order("web", "192.0.2.2:80", Ordered.ENABLED).ok, "nobody knows it any more"
+    bench.targets.resolved(Resolved(NAME, (inet(2), inet(3))))
+    assert bench.states() == ()
+
+
+def test_the_next_life_says_which_orders_are_lost(bench: Bench) -> None:
+    before = Bench()
+    weighted = listener("web", inet(1), inet(4), NAME, check=None)
+    before.targets.change(spec(weighted, listener("gone", inet(1), check=None)))
+    before.targets.order("web", "192.0.2.1:80", Ordered.DRAINED)
+    before.targets.order("web", "192.0.2.1:80", None, 7)
+    before.targets.order("web", "192.0.2.4:80", None, 7)
+    before.targets.order("web", str(NAME), Ordered.DISABLED)
+    before.targets.order("gone", "192.0.2.1:80", None, 2)
+    left = before.targets.snapshot()
+    assert json.loads(json.dumps(left)) == left
+    bench.targets.restore(left)
+    bench.targets.change(spec(replace(weighted, shares=(Share(), Share(7), Share()))))
+    assert bench.states() == ()
+    held = "does not hold any more: relayd was restarted"
+    assert [text for event, text in bench.said if event is Event.TARGET_ORDER_LOST] == [
+        f"target app.example.com:80 of web: the order on it (disabled) {held}",
+        f"target 192.0.2.1:80 of web: the order on it (drained, weight 7) {held}",
+        f"target 192.0.2.1:80 of gone: the order on it (weight 2) {held}",
+    ]
+    assert bench.targets.snapshot() is None
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [
+        None,
+        {},
+        [5],
+        [{}],
+        [{"pool": "web", "target": 5, "ordered": "drained", "weight": None}],
+        [{"pool": "web", "target": "a", "ordered": "asleep", "weight": None}],
+        [{"pool": "web", "target": "a", "ordered": "enabled", "weight": True}],
+    ],
+)
+def test_orders_of_a_life_before_that_are_none(bench: Bench, orders: object) -> None:
+    bench.targets.restore({"version": 1, "targets": [], "orders": orders})
+    bench.targets.change(spec(listener("web", inet(1), check=None)))
+    assert not bench.said
+
+
+def test_of_many_orders_that_are_lost_not_all_have_a_line(bench: Bench) -> None:
+    row = {"pool": "web", "target": "a", "ordered": "drained", "weight": None}
+    bench.targets.restore({"orders": [row] * 103})
+    bench.targets.change(spec())
+    assert len(bench.said) == 101
+    assert bench.said[-1][1].startswith("3 more orders on targets")
+
 
 @pytest.mark.parametrize(
     ("pool", "target", "weight", "error"),
     [
+        ("shares", "192.0.2.1:80", None, "listener shares shares the targets of pool web"),
         ("wob", "192.0.2.1:80", None, "there is no pool 'wob': did you mean web?"),
         ("x", "192.0.2.1:80", None, "there is no pool 'x': there is first, web"),
         ("web", "192.0.2.11:80", None, "pool web has no target '192.0.2.11:80': did you mean 192.0.2.1:80?"),
@@ -231,7 +352,8 @@ def test_orders_stay_over_a_reload_that_keeps_the_target(bench: Bench) -> None:
 )
 def test_an_order_that_cannot_be(bench: Bench, pool: str, target: str, weight: int | None, error: str) -> None:
     first = listener("first", inet(1), check=None, balance=Balance.FIRST)
-    bench.targets.change(spec(listener("web", inet(1), inet(2), check=None), first))
+    shares = listener("shares", inet(1), inet(2), check=None, pool="web")
+    bench.targets.change(spec(listener("web", inet(1), inet(2), check=None), first, shares))
     published = len(bench.published)
     verdict = bench.targets.order(pool, target, Ordered.DRAINED if weight is None else None, weight)
     assert not verdict.ok
@@ -245,7 +367,7 @@ def test_what_the_life_before_knew_is_for_the_first_check(bench: Bench) -> None:
     assert not bench.made
     bench.targets.change(spec(listener("web", inet(1))))
     assert bench.checker.told == [("restore", {"some": "thing"})]
-    assert bench.targets.snapshot() == ["snapshot"]
+    assert bench.targets.snapshot() == {"snapshot": 1}
     bench.targets.close()
     assert bench.checker.told[-1] == ("close",)
 
@@ -359,3 +481,28 @@ def test_only_so_many_targets_that_are_gone_are_remembered(bench: Bench) -> None
     bench.targets.change(spec(listener("web", UnixAddress("@0"), check=None)))
     bench.targets.change(spec(listener("web", *(UnixAddress(f"@{number}") for number in range(5)), check=None)))
     assert counted(bench) == {"unix:@0": 1, "unix:@1": 0, "unix:@2": 0, "unix:@3": 1, "unix:@4": 1}
+
+
+def test_an_explanation_has_what_is_known_of_candidates(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("relayd.control.targets.clock.monotonic", lambda: now)
+    slow = replace(listener("web", inet(1), inet(2)), health=Health(CHECK, slow_start_s=60.0))
+    bench.targets.change(spec(replace(slow, shares=(Share(), Share(max_connections=10)))))
+
+    def candidates(key: str) -> list[object]:
+        found = bench.targets.explain("web", b"", None, {("web", "192.0.2.2:80"): 4})
+        assert not isinstance(found, str)
+        return [one[key] for one in sorted(found["candidates"], key=lambda one: str(one["target"]))]
+
+    assert (candidates("active"), candidates("max_connections")) == ([0, 4], [None, 10])
+    assert candidates("failed_ago_s") == candidates("slow_start_s") == [None, None]
+    bench.targets.failed(TargetFailures((TargetFailure("web", "192.0.2.1:80", "refused", 1),)))
+    bench.targets.order("web", "192.0.2.1:80", Ordered.DRAINED)
+    bench.checker.says("web", "192.0.2.2:80", "connection refused x3")
+    now = 1010.0
+    bench.targets.order("web", "192.0.2.1:80", Ordered.ENABLED)
+    now = 1020.0
+    bench.checker.says("web", "192.0.2.2:80", "")
+    assert (candidates("failed_ago_s"), candidates("slow_start_s")) == ([20, None], [50, 60])
+    now = 1079.5
+    assert (candidates("failed_ago_s"), candidates("slow_start_s")) == ([None, None], [None, 1])
