@@ -44,6 +44,24 @@ def test_systemd_has_nothing_to_say_about_the_unit(box: Box) -> None:
     assert box.run("systemd-analyze", "verify", "relayd.service") == ""
 
 
+def test_processes_are_measured_in_the_sandbox(box: Box, service: Service) -> None:
+    """/proc shows what metrics are made of."""
+    service.configure(config(workers=2))
+    service.start()
+    script = (
+        "import socket, sys\n"
+        "with socket.socket(socket.AF_UNIX) as client:\n"
+        "    client.connect('/run/relayd/admin.sock')\n"
+        "    client.sendall(b'GET /metrics HTTP/1.1\\r\\nHost: relayd\\r\\n\\r\\n')\n"
+        "    while part := client.recv(65536):\n"
+        "        sys.stdout.write(part.decode())\n"
+    )
+    text = box.run("python3", "-c", script)
+    for name in ("process_open_fds ", "process_resident_memory_bytes ", "process_cpu_seconds_total "):
+        assert f"\n{name}" in text
+    assert len(re.findall(r"^relayd_worker_resident_memory_bytes", text, re.MULTILINE)) == 2
+
+
 def test_the_exposure_is_at_most_1_6(box: Box) -> None:
     command = ["systemd-analyze", "security", "--offline=yes", "--threshold=16", str(UNIT)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relayd.channel.codec import plain, value_of
 from relayd.control.totals import Totals
 from relayd.counters import ControlTotals, DatagramCounters, Histogram, ListenerCounters, ListenerTotals, WorkerTotals
 from relayd.outcomes import Outcome
@@ -175,3 +176,9 @@ def test_what_an_earlier_version_has_not_counted_is_nothing() -> None:
     totals.go_on({"control": {"": "ControlTotals", "reloads": 3}, "workers": [[1, {"": "WorkerTotals", "cpu_s": 2}]]})
     assert totals.workers() == {1: WorkerTotals(cpu_s=2)}
     assert totals.control == ControlTotals(reloads=3)
+
+
+def test_counts_of_listeners_by_an_earlier_version_are_read() -> None:
+    left = plain(replace(counted("web", 5, 0, normal=3), connects=Histogram((1,), 1.0)))
+    del left["connects"]
+    assert value_of(json.loads(json.dumps(left))) == counted("web", 5, 0, normal=3)
