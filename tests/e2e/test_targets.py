@@ -71,7 +71,8 @@ def test_a_target_that_is_down_gets_no_clients_until_it_is_up(tmp_path: Path, ec
         line = daemon.wait_for_event("target_down")
         assert line["message"] == f"web: {down} is down: connection refused"
         assert clients(daemon, 12) == {up: 12}
-        assert {one["attempts"] for one in daemon.lines if one.get("event") == "connection"} == {1}
+        lines = [one for one in daemon.lines if one.get("event") == "connection"]
+        assert {one["attempts"] for one in lines[4:]} == {1}  # the line may be there before the workers know
         assert states(daemon) == {up: "up", down: "down"}
         assert f"    web: {down} is down for " in relayd(daemon, "status")[1]
         come()
@@ -86,10 +87,14 @@ def test_a_target_that_is_down_gets_no_clients_until_it_is_up(tmp_path: Path, ec
 def test_with_all_of_them_down_clients_are_refused_or_not(tmp_path: Path, echo: EchoStart) -> None:
     with nobody() as (down, _), Daemon(config(down, more=f"{CHECK}fail_open = false\n"), tmp_path) as daemon:
         daemon.wait_for_event("target_down")
-        with contextlib.suppress(ConnectionResetError), daemon.connect("web") as client:
-            assert client.recv(1) == b""
-        line = daemon.wait_for_log(lambda one: one.get("event") == "connection")
-        assert (line["outcome"], line["attempts"]) == ("no_target", 0)
+        for number in range(1, 99):  # the line may be there before the workers know
+            with contextlib.suppress(ConnectionResetError), daemon.connect("web") as client:
+                assert client.recv(1) == b""
+            line = daemon.wait_for_log(lambda one: one.get("event") == "connection", number)
+            if (line["outcome"], line["attempts"]) == ("no_target", 0):
+                break
+        else:
+            raise AssertionError(f"it is tried all the same\n{daemon.report()}")
         daemon.configure(config(down, str(echo("inet")), more=f"{CHECK}fail_open = false\n"))
         reload(daemon)
         connect(daemon).close()

@@ -145,7 +145,7 @@ class Bug(Exception):
         (Connection, "start"),
         (Connection, "_dial"),
         (Connection, "_connected"),
-        (Connection, "_record"),
+        (connection_module, "connection_record"),
         (Connection, "finished"),
         (Pump, "_copy"),
         (Pump, "__init__"),
@@ -173,7 +173,7 @@ def test_a_bug_ends_its_connection_only(
             client = relay.connect()
             client.sendall(b"question")
             client.shutdown(socket.SHUT_WR)
-        if method == "_record":  # it runs at the end
+        if method == "connection_record":  # it runs at the end
             target.accept().close()
         message, fields = relay.wait_event(Event.INTERNAL_ERROR)
         assert "listener web" in message
@@ -181,7 +181,7 @@ def test_a_bug_ends_its_connection_only(
         assert "in buggy" in str(fields["traceback"])
         relay.wait_active(1)
         assert bugs == [0]
-        if method == "_record":
+        if method == "connection_record":
             relay.unlogged += 1
         else:
             assert relay.ended().outcome is Outcome.INTERNAL_ERROR
@@ -203,7 +203,7 @@ def test_a_bug_on_the_way_out_of_a_bug_ends_its_connection_only(
         client, far = relay.pair(target)
         with monkeypatch.context() as patch:
             patch.setattr(Pump, "_copy", buggy)
-            patch.setattr(Connection, "_record", buggy)
+            patch.setattr(connection_module, "connection_record", buggy)
             client.sendall(b"question")
             assert receive_all(far)[0] == b""
             relay.wait_active(1)
