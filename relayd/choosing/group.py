@@ -82,6 +82,13 @@ class Rules:
 
 
 _PLAIN_RULES = Rules()
+#: What a group begins with, and most keep: of ten thousand ports, few ever see a failure, or a client. Never changed.
+_NO_ANSWERS: Mapping[Name, Answer] = {}
+_NO_FAMILIES: Mapping[int, frozenset[str]] = {}
+_NO_LABELS: frozenset[str] = frozenset()
+_NO_TIMES: Mapping[str, float] = {}
+_NO_PARTS: Mapping[str, int] = {}
+_NOBODY_SUSPECT = _PLAIN_RULES.suspects
 
 
 class Group:
@@ -138,9 +145,9 @@ class Group:
         self.keyed = rules.balance is Balance.SOURCE_HASH
         #: Its targets may be `full`.
         self.limited = rules.limited
-        self._resolved: dict[Name, Answer] = {}
+        self._resolved = _NO_ANSWERS
         #: Labels by family, of those asked for since something has changed.
-        self._families: dict[int, frozenset[str]] = {}
+        self._families = _NO_FAMILIES
         self._main: Balancer[Choice] = balancer(rules.balance, _RNG)
         self._backups: Balancer[Choice] | None = None
         #: There was a pick: from then on turns go on.
@@ -150,7 +157,7 @@ class Group:
         self._pool = pool if pool is not None else Pool()
         #: Of the pool, when that was looked at.
         self._changes = self._version = -1
-        self._suspects = rules.suspects
+        self._suspects = _NOBODY_SUSPECT
         #: When it is to be looked again who is out, though nothing has happened.
         self._look_at = math.inf
         self._full = False
@@ -161,9 +168,9 @@ class Group:
         self._trials: frozenset[str] = frozenset()
         #: Labels of those that are down or not enabled; of those that come back, since when; and how much of their
         #: share they have, in PARTS.
-        self._resting: set[str] = set()
-        self._ramps: dict[str, float] = {}
-        self._parts: dict[str, int] = {}
+        self._resting = _NO_LABELS
+        self._ramps = _NO_TIMES
+        self._parts = _NO_PARTS
 
     def __len__(self) -> int:
         if self._stale:
@@ -187,7 +194,7 @@ class Group:
             return
         targets = [target for target in self._targets if target.address == name]
         if targets:
-            self._resolved[name] = answer
+            self._resolved = {**self._resolved, name: answer}
             if not self._stale:
                 self._rebuild({self._on_port(target, address) for target in targets for address in addresses})
 
@@ -200,7 +207,7 @@ class Group:
         if pool is not None and pool is not self._pool:
             self._move_to(pool)
         if rules.patience_s != before.patience_s:
-            self._suspects = rules.suspects
+            self._suspects = _NOBODY_SUSPECT
         if rules.balance is not before.balance:
             self.keyed = rules.balance is Balance.SOURCE_HASH
             main, spare = self._main, self._backups
@@ -271,7 +278,8 @@ class Group:
         """Labels of all that share the fate of one that has failed, if its family gets nowhere (RFC 8305)."""
         labels = self._families.get(af)
         if labels is None:
-            labels = self._families[af] = frozenset(choice.label for choice in self._main.order() if choice.af == af)
+            labels = frozenset(choice.label for choice in self._main.order() if choice.af == af)
+            self._families = {**self._families, af: labels}
         return labels
 
     def _its_turn(self, choice: Choice, key: bytes) -> bool:
@@ -283,6 +291,8 @@ class Group:
         """A client who was sent there at `began`, None: just now, has met `choice` failing, for `reason`: it is passed
         over for a while, unless it has worked meanwhile, and those are told who shall know.
         """
+        if self._suspects is _NOBODY_SUSPECT:
+            self._suspects = self._rules.suspects
         trusted = choice.label not in self._suspects
         changed = self._suspects.failed(choice.label, now, began)
         if changed:
@@ -358,8 +368,8 @@ class Group:
         """Those that rest no more begin with a small share, which grows for `slow_start_s`."""
         slow_start_s = self._rules.health.slow_start_s
         for label in self._resting - resting if slow_start_s else ():
-            self._ramps[label] = now
-        self._resting = resting
+            self._ramps = {**self._ramps, label: now}
+        self._resting = frozenset(resting)
         if self._ramps:
             there = {choice.label for choice in self} - resting
             ramps = {label: at for label, at in self._ramps.items() if label in there and now < at + slow_start_s}
@@ -380,7 +390,7 @@ class Group:
     def _rebuild(self, answer: Collection[SocketAddress] = ()) -> None:
         self._stale = False
         self._look_at = -math.inf
-        self._families.clear()
+        self._families = _NO_FAMILIES
         main: dict[SocketAddress, tuple[Target, Share]] = {}
         backups: dict[SocketAddress, tuple[Target, Share]] = {}
         for index, target in enumerate(self._targets):
@@ -393,7 +403,8 @@ class Group:
         if backups or self._backups is not None:
             self._backups = self._backups or self._another()
             self._fill(self._backups, backups, answer)
-        self._suspects.keep({choice.label for choice in self})
+        if self._suspects is not _NOBODY_SUSPECT:
+            self._suspects.keep({choice.label for choice in self})
 
     def _share_now(self, target: Target, address: SocketAddress, share: Share) -> Share:
         """`share`, or what an operator has made of it, as long as others begin with a part of theirs in parts; and the
