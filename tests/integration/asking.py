@@ -24,7 +24,7 @@ def subject(
     source: SocketAddress | None = None,
     **keys: object,
 ) -> Subject:
-    check = Check(kind, 2.0, 2.0, timeout_s, 2, 3, **keys)  # type: ignore[arg-type]
+    check = Check(kind, 2.0, 2.0, timeout_s, 2, 3, **keys)  # type: ignore[arg-type]  # any of them
     return Subject("app", str(address), address, check, source)
 
 

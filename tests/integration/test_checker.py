@@ -69,7 +69,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 def check(interval_s: float = QUICK_S, rise: int = 2, fall: int = 3, **keys: object) -> Check:
     kind = keys.pop("kind", CheckKind.TCP)
-    return Check(kind, interval_s, interval_s, min(1.0, interval_s), rise, fall, **keys)  # type: ignore[arg-type]
+    return Check(kind, interval_s, interval_s, min(1.0, interval_s), rise, fall, **keys)  # type: ignore[arg-type]  # any of them
 
 
 def subject(address: SocketAddress, check: Check, target: str = "a", pool: str = "app") -> Subject:

@@ -109,7 +109,7 @@ def test_a_target_that_the_check_would_be_itself(monkeypatch: pytest.MonkeyPatch
     real = dialing.open_dial_socket
 
     def unlucky(*arguments: object) -> socket.SocketType:
-        sock = real(*arguments)  # type: ignore[arg-type]
+        sock = real(*arguments)  # type: ignore[arg-type]  # as they came
         sock.bind(address.sockaddr)
         return sock
 

@@ -19,7 +19,7 @@ def inet(number: int) -> InetAddress:
 
 
 def group(pool: Pool, shares: Sequence[Share], balance: Balance = Balance.ROUND_ROBIN, **health: object) -> Group:
-    rules = Rules(balance, tuple(shares), Health(**health), patience_s=5.0)  # type: ignore[arg-type]
+    rules = Rules(balance, tuple(shares), Health(**health), patience_s=5.0)  # type: ignore[arg-type]  # any of them
     return Group([Target(inet(number)) for number, _ in enumerate(shares, 1)], 0, 0, rules, pool)
 
 

@@ -197,7 +197,7 @@ def test_an_answer_is_bounded(run: "Run[object]") -> None:
 
 
 def service(*services: Service, **hosts: object) -> Zone:
-    zone = Zone(**hosts)  # type: ignore[arg-type]
+    zone = Zone(**hosts)  # type: ignore[arg-type]  # any of them
     zone.said["SRV", "_http._tcp.test."] = list(services)
     return zone
 

@@ -180,7 +180,7 @@ def test_what_is_known_from_before_is_told_at_once_and_waited_for_by_nobody() ->
 
     async def run() -> Heard:
         heard = Heard()
-        running = Resolver([WEB], heard.answers.append, heard.say, Zone(web=asyncio.Event()))  # type: ignore[arg-type]
+        running = Resolver([WEB], heard.answers.append, heard.say, Zone(web=asyncio.Event()))  # type: ignore[arg-type]  # a stand-in
         running.restore([known, Known(Resolved(DB.name, (ONE,)), 0.0, 60.0)])
         assert heard.answers == [known.resolved]
         running.start()

@@ -12,7 +12,7 @@ HERE = InetAddress(Family.INET, "10.0.0.11", 8080)
 
 
 def subject(kind: CheckKind, address: InetAddress | UnixAddress = HERE, **keys: object) -> Subject:
-    check = Check(kind, 2.0, 2.0, 1.0, 2, 3, **keys)  # type: ignore[arg-type]
+    check = Check(kind, 2.0, 2.0, 1.0, 2, 3, **keys)  # type: ignore[arg-type]  # any of them
     return Subject("app", str(address), address, check, None)
 
 

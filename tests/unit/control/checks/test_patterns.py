@@ -49,8 +49,8 @@ def test_once_too_slow_it_gets_less_for_a_while_and_others_do_not(monkeypatch: p
     real = patterns._search
 
     def search(*args: object) -> bool | None:
-        given.append(args[-1])  # type: ignore[arg-type]
-        return real(*args)  # type: ignore[arg-type]
+        given.append(args[-1])  # type: ignore[arg-type]  # as they came
+        return real(*args)  # type: ignore[arg-type]  # as they came
 
     monkeypatch.setattr(patterns, "_search", search)
     endless = Pattern(ENDLESS)
