@@ -63,13 +63,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class TargetFacts:
-    """A target as commands call it. `up` by its health checks, None where there are none."""
+    """A target as commands call it. `up` by its health checks, None where there are none. In `state` since `since`,
+    seconds since the epoch; None where nobody knows. `cause` is the kind of failure that took it down, "" while its
+    checks find it up.
+    """
 
     pool: str
     target: str
     state: str
     up: bool | None
     failures: int
+    since: float | None
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,18 @@ TARGET_STATE = Metric(
     ("pool", "target", "state"),
     "1 for the state that a target is in, as relayd target list has it: up, down, unchecked, drained or disabled.",
 )
+TARGET_SINCE = Metric(
+    "relayd_target_state_change_timestamp_seconds",
+    _G,
+    ("pool", "target"),
+    "When a target came into the state that it is in; not for one that is unchecked.",
+)
+TARGET_DOWN = Metric(
+    "relayd_target_down_info",
+    _G,
+    ("pool", "target", "cause"),
+    "1, with what took it down, for a target that its health check finds down.",
+)
 TARGET_FAILURES = Metric(
     "relayd_target_failures_total", _C, ("pool", "target"), "Times that a client has met a target failing."
 )
@@ -233,6 +250,8 @@ METRICS = (
     TARGET_ERRORS,
     TARGET_UP,
     TARGET_STATE,
+    TARGET_SINCE,
+    TARGET_DOWN,
     TARGET_FAILURES,
     RELOADS,
     RELOAD_OK,
@@ -320,6 +339,8 @@ def _targets(targets: tuple[TargetFacts, ...]) -> Iterator[tuple[Metric, Iterabl
     ordered = [each for each in targets if distinct[each.pool, each.target] is each]
     yield TARGET_UP, (Sample((each.pool, each.target), each.up) for each in ordered if each.up is not None)
     yield TARGET_STATE, (Sample((each.pool, each.target, each.state), 1) for each in ordered)
+    yield TARGET_SINCE, (Sample((each.pool, each.target), each.since) for each in ordered if each.since is not None)
+    yield TARGET_DOWN, (Sample((each.pool, each.target, each.cause), 1) for each in ordered if each.cause)
     yield TARGET_FAILURES, (Sample((each.pool, each.target), each.failures) for each in ordered)
 
 

@@ -408,10 +408,19 @@ class Targets:
         """For the metrics."""
         from relayd.control.metrics import TargetFacts  # which a start does not wait for
 
+        epoch = clock.wall() - clock.monotonic()
         for member in self._members.values():
             known = self._known(member.key)
-            up = None if known is None else known.up
-            yield TargetFacts(member.pool, member.text, self._state(member)[0], up, self._failures(member.key))
+            state, since, _ = self._state(member)
+            yield TargetFacts(
+                pool=member.pool,
+                target=member.text,
+                state=state,
+                up=None if known is None else known.up,
+                failures=self._failures(member.key),
+                since=None if since is None else round(epoch + since, 1),  # the wall clock is set now and then
+                cause="" if known is None or known.cause is None else known.cause.value,
+            )
 
     def _failures(self, key: Key) -> int:
         """Of all lives, and of the times before, where this is not a target for the first time."""

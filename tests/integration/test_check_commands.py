@@ -12,7 +12,7 @@ import pytest
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
 from relayd.control.checks import command
 from relayd.control.checks.command import Command
-from relayd.control.checks.subject import UP, Found, Subject
+from relayd.control.checks.subject import UP, Cause, Found, Subject
 from relayd.net.poller import EdgeSelector
 from relayd.spec import CheckKind
 from tests.integration.asking import DEADLINE_S, ask, subject
@@ -44,16 +44,16 @@ def test_exit_code_0_is_up() -> None:
     ],
 )
 def test_anything_else_is_down(script: str, reason: str) -> None:
-    assert ask(shell(script)) == Found(False, reason)
+    assert ask(shell(script)) == Found(False, reason, Cause.COMMAND)
 
 
 def test_a_long_line_is_cut() -> None:
     found = ask(running(sys.executable, "-c", "print('x' * 100_000); raise SystemExit(3)"))
-    assert found == Found(False, f"exited with 3: {'x' * 120}")
+    assert found == Found(False, f"exited with 3: {'x' * 120}", Cause.COMMAND)
 
 
 def test_a_command_that_is_not_there() -> None:
-    assert ask(running("/nowhere/check")) == Found(False, "/nowhere/check: no such file or directory")
+    assert ask(running("/nowhere/check")) == Found(False, "/nowhere/check: no such file or directory", Cause.COMMAND)
 
 
 def test_no_room_for_another_process_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +78,11 @@ def test_what_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
         'echo "$RELAYD_POOL,$RELAYD_TARGET,$RELAYD_HOST,$RELAYD_PORT,$RELAYD_PATH,$NOTIFY_SOCKET,$OTHER,$(pwd)"; exit 1'
     )
-    assert ask(shell(script)) == Found(False, "exited with 1: app,[fe80::1%eth0]:8080,fe80::1%eth0,8080,,,kept,/")
+    assert ask(shell(script)) == Found(
+        False, "exited with 1: app,[fe80::1%eth0]:8080,fe80::1%eth0,8080,,,kept,/", Cause.COMMAND
+    )
     found = ask(running("/bin/sh", "-c", script, address=UnixAddress("@app")))
-    assert found == Found(False, "exited with 1: app,unix:@app,,,@app,,kept,/")
+    assert found == Found(False, "exited with 1: app,unix:@app,,,@app,,kept,/", Cause.COMMAND)
 
 
 def test_it_has_nothing_to_read_and_no_descriptor_of_ours() -> None:
@@ -90,7 +92,7 @@ def test_it_has_nothing_to_read_and_no_descriptor_of_ours() -> None:
 
 
 def test_output_without_end_holds_nothing_up() -> None:
-    assert ask(shell("exec yes", timeout_s=0.2)) == Found(False, "still running after 0.2s: y")
+    assert ask(shell("exec yes", timeout_s=0.2)) == Found(False, "still running after 0.2s: y", Cause.COMMAND)
 
 
 def test_it_hangs_with_children(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_it_hangs_with_children(tmp_path: Path) -> None:
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
         script = f"sleep 1000 > {fifo} & sh -c 'trap \"\" TERM; sleep 1000' > {fifo} & wait"
-        assert ask(shell(script, timeout_s=0.5)) == Found(False, "still running after 0.5s")
+        assert ask(shell(script, timeout_s=0.5)) == Found(False, "still running after 0.5s", Cause.COMMAND)
         os.set_blocking(reader, True)
         assert os.read(reader, 1) == b"", "nobody has it open for writing any more"
     finally:

@@ -11,12 +11,12 @@ import pytest
 
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
 from relayd.control.checks import probe
-from relayd.control.checks.subject import UP, Found
+from relayd.control.checks.subject import UP, Cause, Found
 from relayd.net import dialing
 from relayd.spec import CheckKind
 from tests.integration.asking import DEADLINE_S, address_of, ask, serving, subject
 
-REFUSED = Found(False, "connection refused")
+REFUSED = Found(False, "connection refused", Cause.CONNECT)
 RESET = struct.pack("ii", 1, 0)
 
 
@@ -100,7 +100,9 @@ def test_a_backlog_that_is_full() -> None:
             sock = waiting.enter_context(socket.socket())
             sock.setblocking(False)
             sock.connect_ex(full.getsockname())
-        assert ask(subject(address_of(full), CheckKind.TCP, 0.05)) == Found(False, "connect timeout")
+        assert ask(subject(address_of(full), CheckKind.TCP, 0.05)) == Found(
+            False, "connect timeout", Cause.CONNECT_TIMEOUT
+        )
 
 
 def test_a_target_that_the_check_would_be_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +116,7 @@ def test_a_target_that_the_check_would_be_itself(monkeypatch: pytest.MonkeyPatch
         return sock
 
     monkeypatch.setattr(probe, "open_dial_socket", unlucky)
-    assert ask(subject(address, CheckKind.TCP)) == Found(False, "nobody listens: the check met itself")
+    assert ask(subject(address, CheckKind.TCP)) == Found(False, "nobody listens: the check met itself", Cause.CONNECT)
 
 
 def test_a_source_that_is_not_here() -> None:
@@ -202,20 +204,20 @@ def test_sending_is_enough_where_nothing_is_expected(listening: socket.socket) -
 def test_a_wrong_answer_that_ends(listening: socket.socket) -> None:
     with serving(listening, answering(b"-LOADING")) as address:
         found = ask(subject(address, CheckKind.TCP, send="PING\r\n", expect="+PONG"))
-    assert found == Found(False, "wrong answer '-LOADING'")
+    assert found == Found(False, "wrong answer '-LOADING'", Cause.ANSWER)
 
 
 def test_a_wrong_answer_that_does_not_end(listening: socket.socket) -> None:
     with serving(listening, answering(*[b"n" * 60_000] * 3)) as address:
         found = ask(subject(address, CheckKind.TCP, send="?", expect="yes"))
-    assert found == Found(False, f"wrong answer '{'n' * 40}'...")
+    assert found == Found(False, f"wrong answer '{'n' * 40}'...", Cause.ANSWER)
 
 
 def test_an_answer_that_is_late(listening: socket.socket) -> None:
     with socket.create_connection(listening.getsockname()) as first:  # the check's is the second in the backlog
         assert first
         found = ask(subject(address_of(listening), CheckKind.TCP, 0.05, send="?", expect="yes"))
-    assert found == Found(False, "no answer within 0.05s")
+    assert found == Found(False, "no answer within 0.05s", Cause.TIMEOUT)
 
 
 def test_half_an_answer_that_is_late(listening: socket.socket) -> None:
@@ -228,19 +230,21 @@ def test_half_an_answer_that_is_late(listening: socket.socket) -> None:
                 conn.recv(1)
 
     with serving(listening, serve) as address:
-        assert ask(subject(address, CheckKind.TCP, 0.3, expect="yes")) == Found(False, "wrong answer 'ye'")
+        assert ask(subject(address, CheckKind.TCP, 0.3, expect="yes")) == Found(
+            False, "wrong answer 'ye'", Cause.ANSWER
+        )
 
 
 def test_closed_without_a_word(listening: socket.socket) -> None:
     with serving(listening, answering()) as address:
         found = ask(subject(address, CheckKind.TCP, send="?", expect="yes"))
-    assert found == Found(False, "no answer before it closed")
+    assert found == Found(False, "no answer before it closed", Cause.ANSWER)
 
 
 def test_reset_instead_of_an_answer(listening: socket.socket) -> None:
     with serving(listening, answering(reset=True)) as address:
         found = ask(subject(address, CheckKind.TCP, send="?", expect="yes"))
-    assert found == Found(False, "connection reset by peer")
+    assert found == Found(False, "connection reset by peer", Cause.ANSWER)
 
 
 def test_a_server_that_has_closed_sees_no_reset(listening: socket.socket) -> None:
@@ -271,10 +275,10 @@ def test_a_server_that_has_closed_sees_no_reset(listening: socket.socket) -> Non
         ((b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",), UP),
         ((b"HTTP/1.0 204 No Content\r\n\r\n",), UP),
         ((b"HT", b"TP/1.", b"1 20", b"0 OK\r\n"), UP),
-        ((b"HTTP/1.1 503 Service Unavailable\r\n\r\n",), Found(False, "status 503")),
-        ((b"HTTP/1.1 20",), Found(False, "no status before it closed")),
-        ((b"SSH-2.0-OpenSSH_9.9\r\n",), Found(False, "wrong answer 'SSH-2.0-OpenSSH_9.9\\r\\n'")),
-        ((), Found(False, "no status before it closed")),
+        ((b"HTTP/1.1 503 Service Unavailable\r\n\r\n",), Found(False, "status 503", Cause.STATUS)),
+        ((b"HTTP/1.1 20",), Found(False, "no status before it closed", Cause.ANSWER)),
+        ((b"SSH-2.0-OpenSSH_9.9\r\n",), Found(False, "wrong answer 'SSH-2.0-OpenSSH_9.9\\r\\n'", Cause.ANSWER)),
+        ((), Found(False, "no status before it closed", Cause.ANSWER)),
     ],
 )
 def test_http(listening: socket.socket, pieces: tuple[bytes, ...], found: Found) -> None:
@@ -285,7 +289,9 @@ def test_http(listening: socket.socket, pieces: tuple[bytes, ...], found: Found)
 
 
 def test_http_that_does_not_answer(listening: socket.socket) -> None:
-    assert ask(subject(address_of(listening), CheckKind.HTTP, 0.05)) == Found(False, "no status within 0.05s")
+    assert ask(subject(address_of(listening), CheckKind.HTTP, 0.05)) == Found(
+        False, "no status within 0.05s", Cause.TIMEOUT
+    )
 
 
 # UDP
@@ -315,7 +321,7 @@ def test_an_empty_datagram_is_an_answer(datagrams: socket.socket) -> None:
 def test_what_udp_expects(datagrams: socket.socket) -> None:
     with serving(datagrams, echoing(b"no")) as address:
         found = ask(subject(address, CheckKind.UDP, send="?", expect_pattern="^yes"))
-    assert found == Found(False, "wrong answer 'no?'")
+    assert found == Found(False, "wrong answer 'no?'", Cause.ANSWER)
 
 
 def test_udp_where_nobody_listens() -> None:
@@ -324,7 +330,7 @@ def test_udp_where_nobody_listens() -> None:
 
 def test_udp_that_is_silent(datagrams: socket.socket) -> None:
     found = ask(subject(address_of(datagrams), CheckKind.UDP, 0.05, send="?"))
-    assert found == Found(False, "no answer within 0.05s")
+    assert found == Found(False, "no answer within 0.05s", Cause.TIMEOUT)
     assert datagrams.recv(10) == b"?"
 
 
@@ -344,7 +350,7 @@ def test_a_unix_stream_socket(tmp_path: Path) -> None:
             assert ask(subject(address, CheckKind.TCP)) == UP
     assert ask(subject(address, CheckKind.TCP)) == REFUSED, "a file without a listener"
     missing = UnixAddress(str(tmp_path / "b.sock"))
-    assert ask(subject(missing, CheckKind.TCP)) == Found(False, "no such file or directory")
+    assert ask(subject(missing, CheckKind.TCP)) == Found(False, "no such file or directory", Cause.CONNECT)
 
 
 def test_a_unix_backlog_that_is_full(tmp_path: Path) -> None:
@@ -352,7 +358,7 @@ def test_a_unix_backlog_that_is_full(tmp_path: Path) -> None:
     with unix(path, socket.SOCK_STREAM) as sock, socket.socket(socket.AF_UNIX) as first:
         sock.listen(0)
         first.connect(str(path))
-        assert ask(subject(address_of(sock), CheckKind.TCP)) == Found(False, "its backlog is full")
+        assert ask(subject(address_of(sock), CheckKind.TCP)) == Found(False, "its backlog is full", Cause.CONNECT)
 
 
 def test_http_over_a_unix_socket() -> None:
@@ -383,4 +389,4 @@ def test_a_unix_datagram_socket_whose_queue_is_full(tmp_path: Path) -> None:
             while True:
                 filling.sendto(b"x", str(path))
         found = ask(subject(address_of(sock), CheckKind.UDP, 0.05, send="?"))
-    assert found == Found(False, "no answer within 0.05s")
+    assert found == Found(False, "no answer within 0.05s", Cause.TIMEOUT)

@@ -120,6 +120,7 @@ def test_rules_fire_when_they_should_and_not_before(tmp_path: Path) -> None:
         f"relayd_workers_accepting{{{where}}}": "2x5 1x14",
         f'relayd_target_up{{{where},pool="web",target="b:80"}}': "1x5 0x14",
         f'relayd_target_up{{{where},pool="web",target="c:80"}}': "1x20",
+        f'relayd_target_down_info{{{where},pool="web",target="b:80",cause="status"}}': "_x5 1x14",
         f'{ended},outcome="normal"}}': "0+60x20",
         f'{ended},outcome="target_refused"}}': "0x5 10+10x14",
     }
@@ -129,7 +130,7 @@ def test_rules_fire_when_they_should_and_not_before(tmp_path: Path) -> None:
         (10, "RelaydWorkersMissing", [{"severity": "critical"}]),
         (10, "RelaydPoolDown", []),
         (7, "RelaydTargetDown", []),
-        (14, "RelaydTargetDown", [{"severity": "warning", "pool": "web", "target": "b:80"}]),
+        (14, "RelaydTargetDown", [{"severity": "warning", "pool": "web", "target": "b:80", "cause": "status"}]),
         (5, "RelaydConnectionsFail", []),
         (18, "RelaydConnectionsFail", [{"severity": "critical", "listener": "web"}]),
     ]

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from relayd import __version__
 from relayd.address import InetAddress
 from relayd.control.checks import patterns
-from relayd.control.checks.subject import UP, Found, Subject
+from relayd.control.checks.subject import UP, Cause, Found, Subject
 from relayd.spec import Check, CheckKind
 
 __all__ = ["ANSWER_BYTES_MAX", "Judge", "Script", "script_of"]
@@ -79,14 +79,14 @@ def _status_judge(ranges: tuple[tuple[int, int], ...]) -> Judge:
             if any(first <= status <= last for first, last in ranges):
                 return UP
             if status not in _INTERIM:
-                return Found(False, f"status {status}")
+                return Found(False, f"status {status}", Cause.STATUS)
             _, blank, received = received.partition(b"\r\n\r\n")
             if not blank:
                 break
         start = received[: len(_STATUS_START)]
         if matched is None and (start != _STATUS_START[: len(start)] or len(received) >= _STATUS_BYTES):
             return _wrong(received)
-        return Found(False, f"no status {end}") if end else None
+        return Found(False, f"no status {end}", Cause.ANSWER) if end else None
 
     return judge
 
@@ -101,10 +101,10 @@ def _content_judge(check: Check, *, datagrams: bool) -> Judge | None:
 
     def judge(received: bytes, end: str) -> Found | None:
         if not received and end:
-            return Found(False, f"no answer {end}")
+            return Found(False, f"no answer {end}", Cause.ANSWER)
         there = literal in received if expected is None else expected.search(received)
         if there is None:
-            return Found(False, "its pattern takes too long for this answer")
+            return Found(False, "its pattern takes too long for this answer", Cause.ANSWER)
         if there:
             return UP
         return _wrong(received) if end or datagrams or len(received) >= ANSWER_BYTES_MAX else None
@@ -113,9 +113,9 @@ def _content_judge(check: Check, *, datagrams: bool) -> Judge | None:
 
 
 def _any_answer(_: bytes, end: str) -> Found:
-    return Found(False, f"no answer {end}") if end else UP
+    return Found(False, f"no answer {end}", Cause.ANSWER) if end else UP
 
 
 def _wrong(received: bytes) -> Found:
     shown = repr(received[:_SHOWN_BYTES]).removeprefix("b")
-    return Found(False, f"wrong answer {shown}{'...' if len(received) > _SHOWN_BYTES else ''}")
+    return Found(False, f"wrong answer {shown}{'...' if len(received) > _SHOWN_BYTES else ''}", Cause.ANSWER)

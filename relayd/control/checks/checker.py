@@ -18,7 +18,7 @@ from relayd.control.checks.command import Command
 from relayd.control.checks.probe import Probe
 from relayd.control.checks.schedule import Schedule, spread
 from relayd.control.checks.standing import Standing
-from relayd.control.checks.subject import Found, Key, Known, Subject
+from relayd.control.checks.subject import Cause, Found, Key, Known, Subject
 from relayd.log.events import Event
 from relayd.net.poller import EdgeSelector
 from relayd.spec import Check, CheckKind
@@ -256,7 +256,7 @@ class Checker:
         entry.began = now
         self._complain(entry, now)
         if isinstance(entry.asking, Command) and not entry.asking.gone:
-            self._found(entry, Found(False, "its command was killed, and does not end"))
+            self._found(entry, Found(False, "its command was killed, and does not end", Cause.COMMAND))
             return
         subject = entry.subject
         done = functools.partial(self._found, entry)
@@ -381,6 +381,7 @@ def _known(entry: _Entry, epoch: float) -> Known:
         since=standing.since,
         since_wall=standing.since + epoch,
         why=standing.why,
+        cause=standing.cause,
         failures=standing.failures,
         successes=standing.successes,
         last_reason=standing.last_reason,

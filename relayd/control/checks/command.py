@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable
 
 from relayd.address import InetAddress, UnixAddress
-from relayd.control.checks.subject import UP, Found, Subject
+from relayd.control.checks.subject import UP, Cause, Found, Subject
 from relayd.control.spawning import environment
 from relayd.errors import OUT_OF_RESOURCES, TRANSIENT
 from relayd.net.poller import IN, EdgeSelector
@@ -70,7 +70,7 @@ class Command:
             self._kill()
             self._reap()
             reason = f"{self.subject.check.command[0]}: {os.strerror(error.errno or 0).lower()}"
-            self._done(Found(None if error.errno in _LOCAL else False, reason))
+            self._done(Found(None, reason) if error.errno in _LOCAL else Found(False, reason, Cause.COMMAND))
 
     def late(self) -> None:
         """The check's timeout is over: kill. Nothing the second time."""
@@ -78,7 +78,9 @@ class Command:
             return
         self._read()
         self._kill()
-        self._done(Found(False, self._with_line(f"still running after {self.subject.check.timeout_s:g}s")))
+        self._done(
+            Found(False, self._with_line(f"still running after {self.subject.check.timeout_s:g}s"), Cause.COMMAND)
+        )
 
     def drop(self) -> None:
         """Kill; nobody wants to know what it finds. Idempotent."""
@@ -180,7 +182,7 @@ class Command:
         self._reap()
         if phase is _Phase.RUNNING:
             status = process.returncode
-            self._done(UP if status == 0 else Found(False, self._with_line(_how(status))))
+            self._done(UP if status == 0 else Found(False, self._with_line(_how(status)), Cause.COMMAND))
 
     def _with_line(self, reason: str) -> str:
         line = self._line.partition(b"\n")[0].decode(errors="backslashreplace").strip()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from relayd.control.checks.standing import Standing, State
-from relayd.control.checks.subject import Key
+from relayd.control.checks.subject import Cause, Key
 
 __all__ = ["LEFT_MAX", "Left", "pack", "unpack"]
 
@@ -36,6 +36,7 @@ def pack(targets: Iterable[tuple[Key, Standing, float]], epoch: float) -> dict[s
                 "state": standing.state.value,
                 "since": standing.since + epoch,
                 "why": standing.why[:_REASON_CHARACTERS],
+                "cause": standing.cause.value if standing.cause is not None else None,
                 "failures": standing.failures,
                 "successes": standing.successes,
                 "same": standing.same,
@@ -68,10 +69,12 @@ def unpack(value: object, now: float, epoch: float) -> dict[Key, Left]:
 
 def _entry(entry: Any, now: float, epoch: float) -> tuple[Key, Left]:
     """Raises KeyError, TypeError and ValueError where it is none."""
+    state = State(entry["state"])
     standing = Standing(
         since=min(now, _number(entry["since"]) - epoch),
-        state=State(entry["state"]),
+        state=state,
         why=_text(entry["why"]),
+        cause=Cause(entry.get("cause", Cause.UNKNOWN)) if state is State.DOWN else None,
         failures=_count(entry["failures"]),
         successes=_count(entry["successes"]),
         same=_count(entry["same"]),

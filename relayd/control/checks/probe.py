@@ -13,6 +13,7 @@ sees a reset, unless it has closed first, as an HTTP server does that is told `C
 """
 
 import contextlib
+import dataclasses
 import enum
 import errno
 import os
@@ -22,11 +23,11 @@ from collections.abc import Callable
 
 from relayd.address import InetAddress, SocketAddress
 from relayd.control.checks.answers import ANSWER_BYTES_MAX, Script
-from relayd.control.checks.subject import UP, Found, Subject
+from relayd.control.checks.subject import UP, Cause, Found, Subject
 from relayd.errors import OUT_OF_RESOURCES, TRANSIENT
 from relayd.net.dialing import NoSource, may_meet_itself, met_itself, open_dial_socket, pending_error
 from relayd.net.options import Setting
-from relayd.net.poller import ERR, HUP, EdgeSelector
+from relayd.net.poller import ENDING, ERR, HUP, IN, RDHUP, EdgeSelector
 
 __all__ = ["Probe", "seconds"]
 
@@ -95,7 +96,7 @@ class Probe:
         if isinstance(address, InetAddress) and not self._datagrams and may_meet_itself(address):
             self._port = address.port
         if error in (0, errno.EISCONN):
-            self._connected()
+            self._connected(0)
         elif error != errno.EINPROGRESS:
             self._failed(error)
         if self._phase is not _Phase.OVER:
@@ -108,11 +109,12 @@ class Probe:
         """The check's timeout is over."""
         within = f"within {seconds(self.subject.check.timeout_s)}"
         if self._phase is _Phase.CONNECTING:
-            self._over(Found(False, "connect timeout"))
+            self._over(Found(False, "connect timeout", Cause.CONNECT_TIMEOUT))
         elif self._script.judge is None:
-            self._over(Found(False, f"nothing was taken {within}"))
+            self._over(Found(False, f"nothing was taken {within}", Cause.TIMEOUT))
         else:
-            self._over(self._script.judge(self._received, within) or Found(False, f"no answer {within}"))
+            found = self._script.judge(self._received, within) or Found(False, f"no answer {within}")
+            self._over(dataclasses.replace(found, cause=Cause.TIMEOUT))
 
     def close(self) -> None:
         """Break off. Idempotent."""
@@ -148,22 +150,22 @@ class Probe:
             if error:
                 self._failed(error)
             else:
-                self._connected()
+                self._connected(mask)
         elif self._phase is _Phase.SENDING:
-            self._send()
+            self._send(mask)
         elif self._phase is _Phase.READING:
-            self._read()
+            self._read(mask)
 
-    def _connected(self) -> None:
+    def _connected(self, mask: int) -> None:
         if self._port and met_itself(self._require(), self._port):
-            self._over(Found(False, "nobody listens: the check met itself"))
+            self._over(Found(False, "nobody listens: the check met itself", Cause.CONNECT))
         elif self._script.judge is None and not self._script.send:
             self._over(UP)
         else:
             self._phase = _Phase.SENDING
-            self._send()
+            self._send(mask)
 
-    def _send(self) -> None:
+    def _send(self, mask: int) -> None:
         """All at once: what is sent is far smaller than any socket buffer, and a part of it is a failure."""
         data = self._script.send
         if data or self._datagrams:
@@ -174,15 +176,15 @@ class Probe:
                     self._failed(error.errno or 0)
                 return
             if sent < len(data):
-                self._over(Found(False, "not all was taken"))
+                self._over(Found(False, "not all was taken", Cause.ANSWER))
                 return
         self._phase = _Phase.READING
         if self._script.judge is None:
             self._over(UP)
-        else:
-            self._read()
+        elif mask & (IN | ENDING):  # else an answer is an event of its own, also one that has come meanwhile
+            self._read(mask)
 
-    def _read(self) -> None:
+    def _read(self, mask: int) -> None:
         """What is there, up to ANSWER_BYTES_MAX: it ends, whatever the target sends."""
         judge, sock = self._script.judge, self._require()
         if judge is None:
@@ -198,29 +200,22 @@ class Probe:
             self._received = data if self._datagrams else (self._received + data)[:ANSWER_BYTES_MAX]
             found = judge(self._received, "before it closed" if ended else "")
             if found is None and (ended or len(self._received) == ANSWER_BYTES_MAX):
-                found = Found(False, "no answer that ends")
+                found = Found(False, "no answer that ends", Cause.ANSWER)
             if found is not None:
-                self._over(found, ended=ended or self._has_ended())
-
-    def _has_ended(self) -> bool:
-        """Whether the target has closed already, with all read: then closing leaves nothing behind here."""
-        if self._datagrams:
-            return False
-        try:
-            return not self._require().recv(ANSWER_BYTES_MAX)
-        except OSError:
-            return False  # more may come, or a reset has come: closing resets, or does nothing
+                # Closed by the target, with all read: then closing leaves nothing behind here, and needs no reset.
+                self._over(found, ended=ended or bool(mask & RDHUP and len(data) < ANSWER_BYTES_MAX))
 
     def _failed(self, number: int) -> None:
         """By an errno of the socket."""
+        connecting = self._phase is _Phase.CONNECTING
         if number in _LOCAL:
             self._over(_local(OSError(number, os.strerror(number)), None))
         elif number == errno.EAGAIN:  # connect(2) of a Unix stream socket
-            self._over(Found(False, "its backlog is full"))
-        elif number == errno.ETIMEDOUT and self._phase is _Phase.CONNECTING:
-            self._over(Found(False, "connect timeout"))
+            self._over(Found(False, "its backlog is full", Cause.CONNECT))
+        elif number == errno.ETIMEDOUT and connecting:
+            self._over(Found(False, "connect timeout", Cause.CONNECT_TIMEOUT))
         else:
-            self._over(Found(False, _words(number)))
+            self._over(Found(False, _words(number), Cause.CONNECT if connecting else Cause.ANSWER))
 
     def _over(self, found: Found, *, ended: bool = False) -> None:
         if ended and self._sock is not None:

@@ -13,7 +13,7 @@ check takes them back. While it is down they are no news: what brings it back is
 import enum
 from typing import NamedTuple
 
-from relayd.control.checks.subject import Found
+from relayd.control.checks.subject import Cause, Found
 from relayd.spec import Check
 
 __all__ = ["Standing", "State"]
@@ -47,8 +47,9 @@ _MOVES: dict[tuple[State, _Sign], tuple[str, State]] = {
 
 class Standing(NamedTuple):
     """Where a target stands since `since`. `same` of the `failures` in a row, the last ones, have the reason `reason`.
-    `successes` in a row are counted where they can change something. `why` is what took it down. `last_reason` is ""
-    after a success; `last_at`, when the last check began, and `last_duration_s` are None before the first one.
+    `successes` in a row are counted where they can change something. `why` is what took it down, and `cause` the kind
+    of that. `last_reason` is "" after a success; `last_at`, when the last check began, and `last_duration_s` are None
+    before the first one.
 
     A NamedTuple: there are five hundred new ones a second, and a dataclass takes three times as long.
     """
@@ -63,6 +64,7 @@ class Standing(NamedTuple):
     last_reason: str = ""
     last_at: float | None = None
     last_duration_s: float | None = None
+    cause: Cause | None = None
 
     @property
     def up(self) -> bool:
@@ -75,22 +77,24 @@ class Standing(NamedTuple):
             return self
         asked = self._replace(last_reason=found.reason, last_at=began, last_duration_s=now - began)
         if not found.up:
-            return asked._counted(_Sign.FAILURE, 1, found.reason, check, now)
+            return asked._counted(_Sign.FAILURE, 1, found.reason, found.cause, check, now)
         if self.state is State.UP and not self.failures:  # nearly always: it costs half of the long way
             return asked
-        return asked._counted(_Sign.SUCCESS, 1, "", check, now)
+        return asked._counted(_Sign.SUCCESS, 1, "", None, check, now)
 
     def told(self, count: int, reason: str, check: Check, now: float) -> "Standing":
         """After clients have met `count` failures."""
         if not self.up or count < 1:
             return self
-        return self._counted(_Sign.TOLD, count, reason, check, now)
+        return self._counted(_Sign.TOLD, count, reason, Cause.CLIENTS, check, now)
 
     def afresh(self) -> "Standing":
         """For another check: as up or down as before, and nothing counted yet."""
         return self._replace(failures=0, successes=0, same=0, reason="")
 
-    def _counted(self, sign: _Sign, count: int, reason: str, check: Check, now: float) -> "Standing":
+    def _counted(
+        self, sign: _Sign, count: int, reason: str, cause: Cause | None, check: Check, now: float
+    ) -> "Standing":
         if sign is _Sign.SUCCESS:
             counted = self._replace(successes=self.successes + 1, failures=0, same=0, reason="")
             row = counted.successes
@@ -102,7 +106,8 @@ class Standing(NamedTuple):
         if state is self.state or row < (getattr(check, needed) if needed else 1):
             return counted
         since = self.since if self.up and state is State.UP else now  # NEW counts as up, and so nothing has changed
-        return counted._replace(state=state, since=since, why=counted._words() if state is State.DOWN else "")
+        why = counted._words() if state is State.DOWN else ""
+        return counted._replace(state=state, since=since, why=why, cause=cause)
 
     def _words(self) -> str:
         """`connect timeout x3`; `status 503, 3 failures in a row` where the others had other reasons."""

@@ -72,9 +72,9 @@ def some_facts() -> Facts:
         lines_lost=5,
         reload_ok=False,
         targets=(
-            TargetFacts("web", "10.0.0.1:80", "down", up=False, failures=8),
-            TargetFacts("web", "10.0.0.2:80", "drained", up=True, failures=0),
-            TargetFacts("log", "10.0.0.1:80", "unchecked", up=None, failures=0),
+            TargetFacts("web", "10.0.0.1:80", "down", up=False, failures=8, since=1e9, cause="status"),
+            TargetFacts("web", "10.0.0.2:80", "drained", up=True, failures=0, since=2e9, cause=""),
+            TargetFacts("log", "10.0.0.1:80", "unchecked", up=None, failures=0, since=None, cause=""),
         ),
         names=(NameFacts("a:80", 4.0, ok=True), NameFacts("a:80", 9.0, ok=False), NameFacts("b", None, ok=False)),
     )
@@ -126,10 +126,15 @@ def test_targets_have_a_state_and_those_that_are_checked_are_up_or_not() -> None
         ("log", "10.0.0.1:80", "unchecked"),
     }
     assert found["relayd_target_failures_total"]["web", "10.0.0.1:80"] == 8
+    assert found["relayd_target_state_change_timestamp_seconds"] == {
+        ("web", "10.0.0.1:80"): 1e9,
+        ("web", "10.0.0.2:80"): 2e9,
+    }
+    assert found["relayd_target_down_info"] == {("web", "10.0.0.1:80", "status"): 1}
 
 
 def test_two_targets_that_are_called_the_same_are_one() -> None:
-    first = TargetFacts("web", "a:80", "up", up=True, failures=1)
+    first = TargetFacts("web", "a:80", "up", up=True, failures=1, since=1e9, cause="")
     facts = dataclasses.replace(NOTHING, targets=(first, dataclasses.replace(first, failures=2, state="down")))
     found = shown(facts)
     assert found["relayd_target_failures_total"] == {("web", "a:80"): 1}

@@ -21,7 +21,7 @@ from relayd.counters import ControlTotals, ListenerCounters, WorkerTotals
 from relayd.spec import Log, Spec
 
 NOBODY = 2**22 + 1  # more than any process id
-TARGET = TargetFacts("web", "192.0.2.1:80", "up", up=True, failures=0)
+TARGET = TargetFacts("web", "192.0.2.1:80", "up", up=True, failures=0, since=1e9, cause="")
 NAME = NameFacts("a.test", 1.0, ok=True)
 
 

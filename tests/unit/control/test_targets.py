@@ -10,6 +10,7 @@ import pytest
 from relayd.address import Address, Family, InetAddress, NameAddress, UnixAddress
 from relayd.channel.messages import Resolved, TargetFailure, TargetFailures, TargetStates
 from relayd.control.checks.checker import Known, Subject
+from relayd.control.checks.subject import Cause
 from relayd.control.metrics import TargetFacts
 from relayd.control.targets import Targets
 from relayd.log.events import Event
@@ -68,11 +69,13 @@ class FakeChecker:
         key = pool, target
         if key not in self.subjects:
             return None
-        return self.known.get(key) or Known(pool, target, True, False, 0.0, 0.0, "", 0, 0, "", None, None)
+        return self.known.get(key) or Known(pool, target, True, False, 0.0, 0.0, "", None, 0, 0, "", None, None)
 
     def says(self, pool: str, target: str, why: str) -> None:
         """From now on it is down, or, without `why`, up."""
-        self.known[pool, target] = Known(pool, target, not why, True, 5.0, 5.0, why, 3, 0, why, 4.0, 0.001)
+        self.known[pool, target] = Known(
+            pool, target, not why, True, 5.0, 5.0, why, Cause.CONNECT if why else None, 3, 0, why, 4.0, 0.001
+        )
         self.on_change()
 
     def snapshot(self) -> object:
@@ -428,15 +431,18 @@ def test_a_port_of_a_range_says_nothing_about_the_others(bench: Bench) -> None:
 # for the metrics
 
 
-def test_facts_are_what_checks_orders_and_clients_say(bench: Bench) -> None:
+def test_facts_are_what_checks_orders_and_clients_say(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr("relayd.control.targets.clock.monotonic", lambda: 10.0)
+    monkeypatch.setattr("relayd.control.targets.clock.wall", lambda: now + 10.0)
     bench.targets.change(spec(listener("web", inet(1), inet(2)), listener("log", inet(3), check=None)))
     bench.checker.says("web", "192.0.2.1:80", "refused")
     bench.targets.order("web", "192.0.2.2:80", Ordered.DRAINED)
     bench.targets.failed(failures("log", "192.0.2.3:80", 2))
     assert list(bench.targets.facts()) == [
-        TargetFacts("web", "192.0.2.1:80", "down", up=False, failures=0),
-        TargetFacts("web", "192.0.2.2:80", "drained", up=True, failures=0),
-        TargetFacts("log", "192.0.2.3:80", "unchecked", up=None, failures=2),
+        TargetFacts("web", "192.0.2.1:80", "down", up=False, failures=0, since=now + 5.0, cause="connect"),
+        TargetFacts("web", "192.0.2.2:80", "drained", up=True, failures=0, since=now + 10.0, cause=""),
+        TargetFacts("log", "192.0.2.3:80", "unchecked", up=None, failures=2, since=None, cause=""),
     ]
 
 

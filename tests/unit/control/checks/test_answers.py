@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from relayd import __version__
 from relayd.address import Family, InetAddress, UnixAddress
 from relayd.control.checks.answers import ANSWER_BYTES_MAX, Judge, script_of
-from relayd.control.checks.subject import UP, Found, Subject
+from relayd.control.checks.subject import UP, Cause, Found, Subject
 from relayd.spec import Check, CheckKind
 
 HERE = InetAddress(Family.INET, "10.0.0.11", 8080)
@@ -45,21 +45,21 @@ def test_literal_text_is_no_pattern() -> None:
 def test_a_pattern() -> None:
     judged = judge(CheckKind.TCP, expect_pattern=r"^220[ -]\xff?")
     assert judged(b"220 mail", "") == UP
-    assert judged(b"x220", "before it closed") == Found(False, "wrong answer 'x220'")
+    assert judged(b"x220", "before it closed") == Found(False, "wrong answer 'x220'", Cause.ANSWER)
 
 
 def test_no_answer_and_a_wrong_one() -> None:
     judged = judge(CheckKind.TCP, expect="OK")
-    assert judged(b"", "within 1s") == Found(False, "no answer within 1s")
-    assert judged(b"NO\n", "within 1s") == Found(False, "wrong answer 'NO\\n'")
-    assert judged(b"\x81\xff", "within 1s") == Found(False, "wrong answer '\\x81\\xff'")
-    assert judged(b"N" * ANSWER_BYTES_MAX, "") == Found(False, f"wrong answer '{'N' * 40}'...")
+    assert judged(b"", "within 1s") == Found(False, "no answer within 1s", Cause.ANSWER)
+    assert judged(b"NO\n", "within 1s") == Found(False, "wrong answer 'NO\\n'", Cause.ANSWER)
+    assert judged(b"\x81\xff", "within 1s") == Found(False, "wrong answer '\\x81\\xff'", Cause.ANSWER)
+    assert judged(b"N" * ANSWER_BYTES_MAX, "") == Found(False, f"wrong answer '{'N' * 40}'...", Cause.ANSWER)
 
 
 def test_a_datagram_is_judged_on_its_own() -> None:
-    assert judge(CheckKind.UDP, send="?", expect="OK")(b"NO", "") == Found(False, "wrong answer 'NO'")
+    assert judge(CheckKind.UDP, send="?", expect="OK")(b"NO", "") == Found(False, "wrong answer 'NO'", Cause.ANSWER)
     assert judge(CheckKind.UDP, send="?")(b"", "") == UP
-    assert judge(CheckKind.UDP, send="?")(b"", "within 1s") == Found(False, "no answer within 1s")
+    assert judge(CheckKind.UDP, send="?")(b"", "within 1s") == Found(False, "no answer within 1s", Cause.ANSWER)
 
 
 def test_the_request() -> None:
@@ -89,17 +89,17 @@ def test_the_host(address: InetAddress | UnixAddress, host: str | None, line: by
         (b"HTTP/1.0 302 Found\r\nLoc", UP),
         (b"HTTP/1.1 204\r\n", UP),
         (b"HTTP/1.0 200\n", UP),
-        (b"HTTP/1.1 404 Not Found\r\n", Found(False, "status 404")),
-        (b"HTTP/1.1 503 ", Found(False, "status 503")),
+        (b"HTTP/1.1 404 Not Found\r\n", Found(False, "status 404", Cause.STATUS)),
+        (b"HTTP/1.1 503 ", Found(False, "status 503", Cause.STATUS)),
         (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n", UP),
-        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 Oh\r\n", Found(False, "status 500")),
-        (b"HTTP/1.1 101 Switching\r\n\r\n", Found(False, "status 101")),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 Oh\r\n", Found(False, "status 500", Cause.STATUS)),
+        (b"HTTP/1.1 101 Switching\r\n\r\n", Found(False, "status 101", Cause.STATUS)),
         (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n", None),
         (b"HTTP/1.1 20", None),
         (b"HTT", None),
-        (b"SSH-2.0-x\r\n", Found(False, "wrong answer 'SSH-2.0-x\\r\\n'")),
-        (b"HTTP/1.1 2000 OK\r\n", Found(False, "wrong answer 'HTTP/1.1 2000 OK\\r\\n'")),
-        (b"HTTP/2 200\r\n1234", Found(False, "wrong answer 'HTTP/2 200\\r\\n1234'")),
+        (b"SSH-2.0-x\r\n", Found(False, "wrong answer 'SSH-2.0-x\\r\\n'", Cause.ANSWER)),
+        (b"HTTP/1.1 2000 OK\r\n", Found(False, "wrong answer 'HTTP/1.1 2000 OK\\r\\n'", Cause.ANSWER)),
+        (b"HTTP/2 200\r\n1234", Found(False, "wrong answer 'HTTP/2 200\\r\\n1234'", Cause.ANSWER)),
     ],
 )
 def test_status_lines(received: bytes, found: Found | None) -> None:
@@ -107,8 +107,10 @@ def test_status_lines(received: bytes, found: Found | None) -> None:
 
 
 def test_no_status_line() -> None:
-    assert judge(CheckKind.HTTP)(b"HTTP/1.1 2", "before it closed") == Found(False, "no status before it closed")
-    assert judge(CheckKind.HTTP)(b"", "within 1s") == Found(False, "no status within 1s")
+    assert judge(CheckKind.HTTP)(b"HTTP/1.1 2", "before it closed") == Found(
+        False, "no status before it closed", Cause.ANSWER
+    )
+    assert judge(CheckKind.HTTP)(b"", "within 1s") == Found(False, "no status within 1s", Cause.ANSWER)
 
 
 def test_which_statuses_are_up() -> None:

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 
 from relayd.control.checks.left import pack, unpack
 from relayd.control.checks.standing import Standing, State
+from relayd.control.checks.subject import Cause
 
 KEY = ("app", "10.0.0.11:80")
-DOWN = Standing(90.0, State.DOWN, "status 503 x3", 4, 0, 4, "status 503", "status 503", 99.0, 0.25)
+DOWN = Standing(90.0, State.DOWN, "status 503 x3", 4, 0, 4, "status 503", "status 503", 99.0, 0.25, Cause.STATUS)
 
 
 def test_another_process_reads_the_same_by_its_own_clock() -> None:
@@ -15,6 +16,14 @@ def test_another_process_reads_the_same_by_its_own_clock() -> None:
     assert unpack(value, now=7.0, epoch=1095.0) == {
         KEY: (DOWN._replace(since=-5.0, last_at=4.0), 6.0),
     }
+
+
+def test_a_life_that_told_no_causes() -> None:
+    value = pack([(KEY, DOWN, 101.0), (("app", "b"), Standing(1.0), 2.0)], epoch=0.0)
+    for target in value["targets"]:
+        del target["cause"]
+    found = unpack(value, now=200.0, epoch=0.0)
+    assert [standing.cause for standing, _ in found.values()] == [Cause.UNKNOWN, None]
 
 
 def test_a_target_that_was_never_asked() -> None:

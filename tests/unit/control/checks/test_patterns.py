@@ -14,7 +14,7 @@ from relayd.address import Family, InetAddress
 from relayd.control.checks import patterns
 from relayd.control.checks.answers import script_of
 from relayd.control.checks.patterns import AGAIN_S, REST_S, SEARCH_S, Pattern, compiled
-from relayd.control.checks.subject import Found, Subject
+from relayd.control.checks.subject import Cause, Found, Subject
 from relayd.spec import Check, CheckKind
 
 ENDLESS = rb"(a+)+$b"
@@ -109,4 +109,4 @@ def test_the_check_says_so() -> None:
     check = Check(CheckKind.TCP, 2.0, 2.0, 1.0, 2, 3, expect_pattern=ENDLESS.decode())
     judge = script_of(Subject("app", "a", InetAddress(Family.INET, "10.0.0.11", 80), check, None)).judge
     assert judge is not None
-    assert judge(ANSWER, "") == Found(False, "its pattern takes too long for this answer")
+    assert judge(ANSWER, "") == Found(False, "its pattern takes too long for this answer", Cause.ANSWER)

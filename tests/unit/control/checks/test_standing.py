@@ -2,11 +2,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.control.checks.standing import Standing, State
-from relayd.control.checks.subject import UP, Found
+from relayd.control.checks.subject import UP, Cause, Found
 from relayd.spec import Check, CheckKind
 
 CHECK = Check(CheckKind.TCP, interval_s=2.0, unhealthy_interval_s=2.0, timeout_s=1.0, rise=2, fall=3)
-REFUSED, SLOW, NOTHING = Found(False, "connection refused"), Found(False, "connect timeout"), Found(None, "no memory")
+REFUSED, SLOW, NOTHING = (
+    Found(False, "connection refused", Cause.CONNECT),
+    Found(False, "connect timeout", Cause.CONNECT_TIMEOUT),
+    Found(None, "no memory"),
+)
 
 
 def after(*findings: Found | int, start: Standing | None = None) -> Standing:
@@ -48,6 +52,16 @@ def test_rise_successes_in_a_row_bring_it_back() -> None:
     assert not after(REFUSED, UP, REFUSED, UP).up
     back = after(REFUSED, UP, UP)
     assert (back.up, back.since, back.why) == (True, 3.0, "")
+
+
+def test_the_cause_is_what_took_it_down_and_not_what_is_found_later() -> None:
+    down = after(UP, SLOW, SLOW, REFUSED)
+    assert down.cause is Cause.CONNECT
+    assert after(SLOW, UP, start=down).cause is Cause.CONNECT
+    assert after(UP, UP, start=down).cause is None
+    assert after(UP, SLOW).cause is None, "it is not down"
+    assert after(UP, SLOW, 2).cause is Cause.CLIENTS
+    assert down.afresh().cause is Cause.CONNECT
 
 
 def test_other_reasons_in_the_row_are_not_said_to_be_the_same() -> None:
