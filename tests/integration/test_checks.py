@@ -231,7 +231,7 @@ def test_half_an_answer_that_is_late(listening: socket.socket) -> None:
 
     with serving(listening, serve) as address:
         assert ask(subject(address, CheckKind.TCP, 0.3, expect="yes")) == Found(
-            False, "wrong answer 'ye'", Cause.ANSWER
+            False, "wrong answer 'ye'", Cause.TIMEOUT
         )
 
 

@@ -1,7 +1,7 @@
 """Asks targets whether they are up, in the event loop of the control process: one selector for all, and one timer.
 
 The selector is readable when one of its sockets is, and asyncio knows it as one descriptor: what many checks have to do
-comes in one callback. A thousand checks every 2 s cost some 3 to 4 % of a core (tests/soak/test_checks.py).
+comes in one callback. A thousand checks every 2 s cost some 3 to 6 % of a core (tests/soak/test_checks.py).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from relayd.control.checks import left
 from relayd.control.checks.answers import Script, script_of
 from relayd.control.checks.command import Command
 from relayd.control.checks.probe import Probe
-from relayd.control.checks.schedule import Schedule, spread
+from relayd.control.checks.schedule import GRID_S, Schedule, spread
 from relayd.control.checks.standing import Standing
 from relayd.control.checks.subject import Cause, Found, Key, Known, Subject
 from relayd.log.events import Event
@@ -30,11 +30,15 @@ __all__ = ["Checker", "Found", "Known", "Subject"]
 _LEFT_S = 300.0
 #: Where checks are late, a line says so no oftener than this: it is about the machine and its configuration.
 LATE_S = 60.0
+#: Nothing is late that is asked so soon after it was due: the grid alone takes half of it.
+_BEHIND_S = 2 * GRID_S
 #: Starting a process takes some 2 ms, which nothing else in the loop has meanwhile.
-COMMANDS_SLOT_MAX = 2
+COMMANDS_SLOT_MAX = 5
 #: Seconds that `close` waits for the ends of commands that it has killed. All but those that wait for a dead disk are
 #: gone in milliseconds.
 _END_S = 0.5
+#: Of a turn for the events of checks: then others have the loop.
+_LOOKS_MAX = 4
 
 
 class _Entry:
@@ -84,6 +88,8 @@ class Checker:
         self._impeded: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._wake: float | None = None
+        #: Something may begin before that.
+        self._sooner = False
         self._telling: asyncio.Handle | None = None
         self._late_said = -LATE_S
         self._closed = False
@@ -226,35 +232,52 @@ class Checker:
         return self._commands if entry.command else self._sockets
 
     def _turn(self) -> None:
-        """What has happened to checks that are under way, what is late, and what is due."""
+        """What has happened to checks that are under way. A target that is near has answered by the time when others
+        have been asked: a look that finds it is a third of a turn of asyncio.
+        """
         handlers = self._selector.handlers
-        for fd, mask in self._selector.ready(0):
-            handler = handlers.get(fd)
-            if handler is not None:
-                try:
-                    handler(mask)
-                except Exception as error:  # the others have had their edge, and get no other (F3)
-                    self._bug(error)
-        self._go()
+        for _ in range(_LOOKS_MAX):
+            ready = self._selector.ready(0)
+            for fd, mask in ready:
+                handler = handlers.get(fd)
+                if handler is not None:
+                    try:
+                        handler(mask)
+                    except Exception as error:  # the others have had their edge, and get no other (F3)
+                        self._bug(error)
+            if len(ready) < 2:
+                break
+        if self._sooner:
+            self._go()
 
     def _go(self) -> None:
-        """No socket is opened while events are handled: it would get the number, and the event, of one just closed."""
+        """What is late, and what is due. No socket is opened while events are handled: it would get the number, and the
+        event, of one just closed.
+        """
         now = clock.monotonic()
+        self._sooner = False
         while self._deadlines and self._deadlines[0][0] <= now:
             _, _, entry, asking = heapq.heappop(self._deadlines)
             if entry.asking is asking:
-                self._safely(entry, asking.late)
+                try:
+                    asking.late()
+                except Exception as error:
+                    self._met_bug(entry, error)
         if self._killed:
             self._killed = {command for command in self._killed if not command.gone}
         for schedule in (self._sockets, self._commands):
             for key in schedule.begin(now):
                 entry = self._entries[key]
-                self._safely(entry, functools.partial(self._ask, entry, now))
+                try:
+                    if schedule.behind_s > _BEHIND_S:
+                        self._complain(entry, schedule, now)
+                    self._ask(entry, now)
+                except Exception as error:
+                    self._met_bug(entry, error)
         self._arm(now)
 
     def _ask(self, entry: _Entry, now: float) -> None:
         entry.began = now
-        self._complain(entry, now)
         if isinstance(entry.asking, Command) and not entry.asking.gone:
             self._found(entry, Found(False, "its command was killed, and does not end", Cause.COMMAND))
             return
@@ -270,9 +293,8 @@ class Checker:
         if entry.asking is asking:
             heapq.heappush(self._deadlines, (now + subject.check.timeout_s, next(self._order), entry, asking))
 
-    def _complain(self, entry: _Entry, now: float) -> None:
+    def _complain(self, entry: _Entry, schedule: Schedule, now: float) -> None:
         """Checks are late: said once in LATE_S, for whichever is the first."""
-        schedule = self._schedule(entry)
         pool, target, late_s = entry.subject.pool, entry.subject.name, schedule.late_s(entry.subject.key)
         if late_s > _interval(entry.standing, entry.subject.check) and now >= self._late_said + LATE_S:
             self._late_said = now
@@ -280,14 +302,11 @@ class Checker:
             text += f", of {schedule.limit} that can be"
             self._say(Event.CHECKS_LATE, text, pool=pool, target=target)
 
-    def _safely(self, entry: _Entry, step: Callable[[], None]) -> None:
+    def _met_bug(self, entry: _Entry, error: Exception) -> None:
         """A bug in the check of one target is no end of the checks of others, and not of its own (F3)."""
-        try:
-            step()
-        except Exception as error:
-            self._break_off(entry)
-            self._schedule(entry).done(entry.subject.key, _interval(entry.standing, entry.subject.check))
-            self._bug(error)
+        self._break_off(entry)
+        self._schedule(entry).done(entry.subject.key, _interval(entry.standing, entry.subject.check))
+        self._bug(error)
 
     def _bug(self, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "in a health check", "exception": error})
@@ -302,7 +321,11 @@ class Checker:
         else:
             self._unimpede(entry)
             self._stand(entry, entry.standing.found(found, check, entry.began, clock.monotonic()))
-        self._schedule(entry).done(entry.subject.key, _interval(entry.standing, check), failing=found.up is False)
+        schedule = self._schedule(entry)
+        full = schedule.under_way >= schedule.limit
+        due = schedule.done(entry.subject.key, _interval(entry.standing, check), failing=found.up is False)
+        if full or self._wake is None or due < self._wake:
+            self._sooner = True
 
     def _stand(self, entry: _Entry, standing: Standing) -> None:
         before, entry.standing = entry.standing, standing

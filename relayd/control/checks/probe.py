@@ -12,13 +12,11 @@ the target's kernel answers a SYN means that somebody listens, and has room in t
 sees a reset, unless it has closed first, as an HTTP server does that is told `Connection: close`.
 """
 
-import contextlib
 import dataclasses
 import enum
 import errno
 import os
 import socket
-import struct
 from collections.abc import Callable
 
 from relayd.address import InetAddress, SocketAddress
@@ -28,17 +26,14 @@ from relayd.errors import OUT_OF_RESOURCES, TRANSIENT
 from relayd.net.dialing import NoSource, may_meet_itself, met_itself, open_dial_socket, pending_error
 from relayd.net.options import Setting
 from relayd.net.poller import ENDING, ERR, HUP, IN, RDHUP, EdgeSelector
+from relayd.net.tcp import reset_at_close
 
 __all__ = ["Probe", "seconds"]
 
-#: Close with a reset: struct linger, on, 0 s (socket(7)).
-_RESET: Setting = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 #: Hold the last ACK of the handshake back, for it to go with what is sent, or never. Not where a target speaks first:
 #: it would not begin before it has the ACK, which then comes up to 200 ms later (TCP_DELACK_MAX).
 _NO_ACK_YET: Setting = (socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-_SPEAKING_FIRST = (_RESET, _NO_ACK_YET)
-_LISTENING_FIRST = (_RESET,)
-_NO_RESET = struct.pack("ii", 0, 0)
+_SPEAKING_FIRST = (_NO_ACK_YET,)
 _NEW_DATAGRAM = int(socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 _LOCAL = OUT_OF_RESOURCES - {errno.ENOSPC}
 
@@ -118,8 +113,13 @@ class Probe:
 
     def close(self) -> None:
         """Break off. Idempotent."""
+        self._close(reset=True)
+
+    def _close(self, *, reset: bool) -> None:
         self._phase = _Phase.OVER
         if self._sock is not None:
+            if reset and not self._datagrams:
+                reset_at_close(self._sock)
             self._selector.forget(self._fd)
             self._sock.close()
             self._sock = None
@@ -130,7 +130,7 @@ class Probe:
         family = subject.address.family.af
         if not self._datagrams:
             listening = self._script.judge is not None and not self._script.send
-            return open_dial_socket(family, _LISTENING_FIRST if listening else _SPEAKING_FIRST, subject.source)
+            return open_dial_socket(family, () if listening else _SPEAKING_FIRST, subject.source)
         sock = socket.SocketType(family, _NEW_DATAGRAM)
         try:
             if family == socket.AF_UNIX:
@@ -215,13 +215,12 @@ class Probe:
         elif number == errno.ETIMEDOUT and connecting:
             self._over(Found(False, "connect timeout", Cause.CONNECT_TIMEOUT))
         else:
-            self._over(Found(False, _words(number), Cause.CONNECT if connecting else Cause.ANSWER))
+            # A datagram socket is told by ICMP that nobody is there, once it has sent.
+            cause = Cause.CONNECT if connecting or self._datagrams else Cause.ANSWER
+            self._over(Found(False, _words(number), cause))
 
     def _over(self, found: Found, *, ended: bool = False) -> None:
-        if ended and self._sock is not None:
-            with contextlib.suppress(OSError):  # reset in between: nothing is left to be polite about
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_RESET)
-        self.close()
+        self._close(reset=not ended)
         self._done(found)
 
     def _require(self) -> socket.SocketType:
