@@ -1,7 +1,7 @@
 """Asks targets whether they are up, in the event loop of the control process: one selector for all, and one timer.
 
 The selector is readable when one of its sockets is, and asyncio knows it as one descriptor: what many checks have to do
-comes in one callback. A thousand checks every 2 s cost some 3 to 6 % of a core (tests/soak/test_checks.py).
+comes in one callback. A thousand checks every 2 s cost some 3 to 5 % of a core (tests/soak/test_checks.py).
 """
 
 import asyncio
