@@ -4,8 +4,9 @@
     admin.start(operator)                               once READY; clients have waited in the backlog
     await admin.close()                                 first thing in a stop: the next daemon can have the addresses
 
-What a request is, and how it is answered, is in `admin_http`. It imports aiohttp, which takes nearly as long as all
-the rest of a start (0.4 s) and a third more memory. So that is left until a start is over, and done in a thread.
+What a request is, and how it is answered, is in `admin_routes`; `admin_http` serves it. That imports aiohttp, which
+takes nearly as long as all the rest of a start (0.4 s) and a third more memory. So that is left until a start is over,
+and done in a thread.
 """
 
 import asyncio
