@@ -59,15 +59,17 @@ class Durations:
 
 @dataclass(slots=True)
 class ListenerCounters:
-    """Counts of one listener in one worker."""
+    """Counts of one listener in one worker. Bytes of a live connection are counted by its pumps: `snapshot` adds them,
+    and here they are once it has ended.
+    """
 
     #: Connections taken from the backlog.
     accepted: int = 0
     #: Connections open now.
     active: int = 0
-    #: Bytes from clients, written to targets; added when a connection ends.
+    #: Bytes from clients, written to targets.
     bytes_in: int = 0
-    #: Bytes from targets, written to clients; added when a connection ends.
+    #: Bytes from targets, written to clients.
     bytes_out: int = 0
     #: Dials that did not reach their target.
     dial_failures: int = 0
@@ -79,14 +81,14 @@ class ListenerCounters:
     #: those that reached one.
     connects: Durations = field(default_factory=lambda: Durations(CONNECT_BOUNDS_S))
 
-    def snapshot(self, listener: str) -> "ListenerTotals":
-        """These counts as an immutable value."""
+    def snapshot(self, listener: str, live_in: int = 0, live_out: int = 0) -> "ListenerTotals":
+        """These counts, and the bytes of what lives, as an immutable value."""
         return ListenerTotals(
             listener,
             self.accepted,
             self.active,
-            self.bytes_in,
-            self.bytes_out,
+            self.bytes_in + live_in,
+            self.bytes_out + live_out,
             self.dial_failures,
             self.accept_pauses,
             tuple((outcome, count) for outcome, count in self.closed.items()),

@@ -105,6 +105,7 @@ class Outcome(enum.Enum):
         Side.RELAY,
         "a reload changed or removed its listener or target, and on_change said so",
     )
+    KILLED = ("killed", "KD", Side.RELAY, "an operator has ended it, by relayd kill")
     NOT_TAKEN_OVER = (
         "not_taken_over",
         "KD",

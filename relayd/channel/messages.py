@@ -1,10 +1,11 @@
 """What control and a worker say to each other. Values only; file descriptors travel beside a message, not in it.
 
-control → worker    Configure and Change (with listening sockets), Resolved, TargetStates, Count, Drain, Stop
-                    Adopt (with connections or sessions), AllAdopted, HandOver (with parcels)
-worker → control    Ready, Changed, Released, Counted, Report, TargetFailures, HandedOver
+control → worker    Configure and Change (with listening sockets), Resolved, TargetStates, Count, Look, Kill, Drain,
+                    Stop, Adopt (with connections or sessions), AllAdopted, HandOver (with parcels)
+worker → control    Ready, Changed, Released, Counted, Seen, Killed, Report, TargetFailures, HandedOver
 """
 
+import enum
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -92,6 +93,53 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """Connections and sessions of which all this is true; None says nothing. `client` is an address or a network as
+    `ipaddress` has them, without a scope, or the text of a Unix client; `target` is the label of it, as in the log.
+    """
+
+    conn_id: str | None = None
+    listener: str | None = None
+    client: str | None = None
+    client_port: int | None = None
+    target: str | None = None
+
+
+class Sort(enum.Enum):
+    """Which come first."""
+
+    #: The oldest, and the youngest.
+    AGE = "age"
+    NEW = "new"
+    #: Of which nothing has moved for longest.
+    IDLE = "idle"
+    #: Those that have moved most, both ways together; and that move most now.
+    BYTES = "bytes"
+    RATE = "rate"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Say what connections and sessions of `selection` do: Seen, as often as it takes, with `limit` of them at most,
+    the first by `sort`. `tcp_info`: ask the kernel about each. `number` comes back.
+    """
+
+    number: int
+    selection: Selection
+    sort: Sort
+    limit: int
+    tcp_info: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End the connections and sessions of `selection` (`killed`), and say Killed. `number` comes back."""
+
+    number: int
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Accept no more; exit when the last connection has ended, or close what is left (`shutdown`) after `timeout_s`."""
 
@@ -156,6 +204,26 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """Some of the answer to the Look of this number: `rows` as `channel.live` packs them, in no order; `last`: there is
+    no more, and `matched` of them there are in all.
+    """
+
+    number: int
+    matched: int
+    rows: str
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """The answer to the Kill of this number: so many have ended."""
+
+    number: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class TargetFailure:
     """`count` clients, of streams or `datagrams`, have met `target` (`spec.Target.origin`) of `pool` failing, for
     `reason`.
@@ -194,6 +262,8 @@ Message: TypeAlias = (
     | Resolved
     | TargetStates
     | Count
+    | Look
+    | Kill
     | Drain
     | Stop
     | HandOver
@@ -201,6 +271,8 @@ Message: TypeAlias = (
     | Changed
     | Released
     | Counted
+    | Seen
+    | Killed
     | Report
     | TargetFailures
     | HandedOver

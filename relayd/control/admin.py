@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from relayd.address import SocketAddress
+from relayd.channel.messages import Selection, Sort
 from relayd.control.listeners import BindFailed
 from relayd.control.threads import aside
 from relayd.control.verdict import Verdict
@@ -68,8 +69,16 @@ class Operator(Protocol):
     async def plan(self, file: Path | None) -> Verdict:
         """What a reload of `file`, an absolute path, would do. None is the file that the daemon runs on."""
 
-    def status(self) -> dict[str, Any]:
-        """For `json.dumps`; docs/admin.md says what is in it."""
+    def status(self, *, history: bool = False) -> dict[str, Any]:
+        """For `json.dumps`; docs/admin.md says what is in it. `history`: with what happened lately."""
+
+    async def connections(self, selection: Selection, sort: Sort, limit: int, *, tcp_info: bool) -> dict[str, Any]:
+        """The first `limit` connections and sessions of `selection`. For `json.dumps`; docs/admin.md says what is in
+        it.
+        """
+
+    async def kill(self, selection: Selection) -> tuple[int, bool]:
+        """End those of `selection`: how many there were, and whether every worker has answered."""
 
     async def targets(self) -> dict[str, Any]:
         """For `json.dumps`; docs/admin.md says what is in it."""

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from relayd.channel.messages import Selection, Sort
 from relayd.choosing.group import client_key
 from relayd.control.admin import Operator
 from relayd.control.admin_access import Refusal
+from relayd.control.living import LIMIT_MAX, selection_of
 from relayd.control.verdict import Verdict
 from relayd.spec import Ordered
 
@@ -42,6 +44,8 @@ __all__ = [
 JSON = "application/json; charset=utf-8"
 #: "reload --confirm" of more than a day is a mistake.
 CONFIRM_S_MAX = 86_400.0
+#: Connections in an answer unless the request says how many.
+LIMIT_DEFAULT = 1000
 #: No request has so many; more are not even parsed.
 _QUERY_PARAMETERS_MAX = 32
 #: A % that no two hexadecimal digits follow: `parse_qsl` would take it as it stands.
@@ -255,7 +259,35 @@ async def _order(asked: Asked) -> Answer:
 
 
 async def _status(asked: Asked) -> Answer:
-    return _json(asked.operator.status())
+    return _json(asked.operator.status(history=bool(asked.values["history"])))
+
+
+def _selection(asked: Asked, conn_id: str | None) -> Selection:
+    try:
+        return selection_of(
+            conn_id=conn_id,
+            listener=asked.values["listener"],
+            client=asked.values["client"],
+            target=asked.values["target"],
+        )
+    except ValueError:
+        raise Refusal(400, f"client is {_A_CLIENT}") from None
+
+
+async def _connections(asked: Asked) -> Answer:
+    sort, limit = asked.values["sort"] or Sort.AGE, asked.values["limit"] or LIMIT_DEFAULT
+    selection = _selection(asked, asked.values["id"])
+    found = await asked.operator.connections(selection, sort, limit, tcp_info=bool(asked.values["tcp_info"]))
+    return _json(found)
+
+
+async def _kill(asked: Asked) -> Answer:
+    if all(value is None for value in asked.values.values()):
+        raise Refusal(400, "it takes one of id, listener, client and target: all that is open is not ended by accident")
+    count, complete = await asked.operator.kill(_selection(asked, asked.values["id"]))
+    if count or not complete:
+        return _json({"killed": count, "complete": complete})
+    return _json({"error": "no connection or session is like that"}, 409)
 
 
 async def _targets(asked: Asked) -> Answer:
@@ -284,6 +316,8 @@ async def _ready(asked: Asked) -> Answer:
 
 
 _A_STRING = "a string"
+_A_CLIENT = "an IP address, perhaps with a port, a network, or what the log calls a client of a Unix socket"
+_A_SWITCH = "yes or no"
 
 #: In the order of docs/admin.md. The file that `plan` may name: what is wrong with it is shown with its lines, and
 #: anybody on the machine can come by TCP.
@@ -309,7 +343,33 @@ ROUTES = (
             ),
         ),
     ),
-    Route("GET", "/v1/status", _status),
+    Route("GET", "/v1/status", _status, (Parameter("history", _A_SWITCH, switch_in_query),)),
+    Route(
+        "GET",
+        "/v1/connections",
+        _connections,
+        (
+            Parameter("id", _A_STRING, _string),
+            Parameter("listener", _A_STRING, _string),
+            Parameter("client", _A_CLIENT, _string),
+            Parameter("target", _A_STRING, _string),
+            Parameter("sort", f"one of {', '.join(each.value for each in Sort)}", Sort),
+            Parameter("limit", f"a number from 1 to {LIMIT_MAX}", count_in_query(1, LIMIT_MAX)),
+            Parameter("tcp_info", _A_SWITCH, switch_in_query),
+        ),
+    ),
+    Route(
+        "POST",
+        "/v1/kill",
+        _kill,
+        (
+            Parameter("id", _A_STRING, _string),
+            Parameter("listener", _A_STRING, _string),
+            Parameter("client", _A_CLIENT, _string),
+            Parameter("target", _A_STRING, _string),
+        ),
+        changes=True,
+    ),
     Route("GET", "/v1/targets", _targets),
     Route(
         "POST",

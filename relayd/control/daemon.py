@@ -287,7 +287,7 @@ class Daemon:
             lambda: self._logger.lost,
             self._requests.first.is_set,
         )
-        self._admin.start(Operations(self._reloader, self._targets, observer, self._supervisor.active))
+        self._admin.start(Operations(self._reloader, self._targets, observer, self._supervisor))
         if self._start.unread:
             self._in_background(self._read_at_last())
         if self._reload_at_ready:

@@ -131,8 +131,7 @@ BYTES = Metric(
     "relayd_bytes_total",
     _C,
     (*_LT, "direction"),
-    "Bytes relayed, in from clients and out from targets; those of a connection are added when it ends, those of "
-    "datagrams at once.",
+    "Bytes relayed, in from clients and out from targets, while connections live as well.",
 )
 CONNECT = Metric(
     "relayd_connect_duration_seconds",

@@ -1,12 +1,14 @@
 """All that an operator can have the control process do and say: what the admin API passes on (`admin.Operator`)."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from relayd.channel.messages import Selection, Sort
+from relayd.control.living import listing
 from relayd.control.observing import Observer
 from relayd.control.reload import Reloader
-from relayd.control.targets import Key, Targets
+from relayd.control.supervisor import Supervisor
+from relayd.control.targets import Targets
 from relayd.control.verdict import Verdict
 from relayd.spec import Ordered
 
@@ -14,22 +16,26 @@ __all__ = ["Operations"]
 
 #: So long workers have to count: one that is busy answers in its next turn, one that hangs never.
 _COUNT_WAIT_S = 1.0
+#: And so long to look at all that they have: a quarter of a second for the rates, and slices of turns that are busy.
+_LOOK_WAIT_S = 3.0
+#: Ending 10,000 takes a second of processor time, in slices.
+_KILL_WAIT_S = 10.0
 
 
 class Operations:
-    """See `admin.Operator`. `count` is `Supervisor.active`."""
+    """See `admin.Operator`."""
 
     def __init__(
         self,
         reloader: Reloader,
         targets: Targets,
         observer: Observer,
-        count: Callable[[float], Awaitable[dict[Key, int] | None]],
+        supervisor: Supervisor,
     ) -> None:
         self._reloader = reloader
         self._targets = targets
         self._observer = observer
-        self._count = count
+        self._supervisor = supervisor
 
     async def reload(self, confirm_s: float | None) -> Verdict:
         """Read the file again."""
@@ -43,13 +49,22 @@ class Operations:
         """What a reload of `file` would do."""
         return await self._reloader.plan(file)
 
-    def status(self) -> dict[str, Any]:
+    def status(self, *, history: bool = False) -> dict[str, Any]:
         """Everything at a glance, and at once: nobody is asked for it."""
-        return {**self._reloader.status(), "targets": self._targets.status()}
+        return {**self._reloader.status(history=history), "targets": self._targets.status()}
+
+    async def connections(self, selection: Selection, sort: Sort, limit: int, *, tcp_info: bool) -> dict[str, Any]:
+        """What lives."""
+        seen, complete = await self._supervisor.look(selection, sort, limit, _LOOK_WAIT_S, tcp_info=tcp_info)
+        return listing(seen, sort, limit, complete=complete)
+
+    async def kill(self, selection: Selection) -> tuple[int, bool]:
+        """End what lives."""
+        return await self._supervisor.end(selection, _KILL_WAIT_S)
 
     async def targets(self) -> dict[str, Any]:
         """Every target, with how many connections it has."""
-        active = await self._count(_COUNT_WAIT_S)
+        active = await self._supervisor.active(_COUNT_WAIT_S)
         return {"targets": self._targets.status(active)}
 
     async def order(self, pool: str, target: str, ordered: Ordered | None, weight: int | None) -> Verdict:
@@ -58,7 +73,7 @@ class Operations:
 
     async def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
         """Which target a client would get."""
-        return self._targets.explain(listener, client, port, await self._count(_COUNT_WAIT_S))
+        return self._targets.explain(listener, client, port, await self._supervisor.active(_COUNT_WAIT_S))
 
     def not_ready(self) -> str:
         """Why nobody should come just now."""

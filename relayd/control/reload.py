@@ -18,6 +18,7 @@ import relayd
 from relayd import clock, config
 from relayd.control.changes import changes_between
 from relayd.control.listeners import BindFailed, ListeningSockets, Opened, opened
+from relayd.control.recent import Key, Recent
 from relayd.control.resolver import Resolver
 from relayd.control.supervisor import Supervisor
 from relayd.control.threads import aside
@@ -162,9 +163,9 @@ class Reloader:
             return Verdict(False, (), (str(error),), ())
         return Verdict(True, changes, (), tuple(map(str, loaded.warnings)))
 
-    def status(self) -> dict[str, Any]:
+    def status(self, *, history: bool) -> dict[str, Any]:
         """What `relayd status` shows; docs/admin.md says what is in it."""
-        in_force, totals = self.in_force, self._supervisor.totals
+        in_force, totals, now = self.in_force, self._supervisor.totals, clock.monotonic()
         sums: dict[tuple[str, str], ListenerTotals | DatagramTotals] = {}
         sums |= {("stream", each.listener): each for each in totals.listeners()}
         sums |= {("dgram", each.listener): each for each in totals.datagrams()}
@@ -188,7 +189,12 @@ class Reloader:
             },
             "workers": self._supervisor.workers(),
             "names": self._resolver.status(),
-            "listeners": [{"name": name, "type": kind} | _counts(sums.get((kind, name))) for kind, name in served],
+            "listeners": [
+                {"name": name, "type": kind}
+                | _counts(sums.get((kind, name)))
+                | _recently(totals.recent, (kind, name), now, history=history)
+                for kind, name in served
+            ],
         }
 
     def refuse(self, errors: tuple[str, ...]) -> None:
@@ -360,6 +366,19 @@ class Reloader:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _recently(recent: Recent, key: Key, now: float, *, history: bool) -> dict[str, Any]:
+    """Rates of a listener."""
+    accepted, bytes_in, bytes_out = map(_rounded, recent.rate(key, now))
+    found: dict[str, Any] = {"rate": {"accepted": accepted, "bytes_in": bytes_in, "bytes_out": bytes_out}}
+    if history:
+        found["history"] = [list(map(_rounded, step)) for step in recent.history(key, now)]
+    return found
+
+
+def _rounded(rate: float) -> float:
+    return round(rate, 1)
 
 
 def _counts(totals: ListenerTotals | DatagramTotals | None) -> dict[str, int]:

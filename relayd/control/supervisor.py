@@ -29,12 +29,18 @@ from relayd.channel.messages import (
     Drain,
     HandedOver,
     HandOver,
+    Kill,
+    Killed,
     LiveCount,
+    Look,
     Message,
     Ready,
     Released,
     Report,
     Resolved,
+    Seen,
+    Selection,
+    Sort,
     Stop,
     TargetFailures,
     TargetStates,
@@ -43,6 +49,7 @@ from relayd.channel.parcel import CONNECTIONS_AT_LEAST
 from relayd.control import upgrade
 from relayd.control.backoff import Backoff
 from relayd.control.heartbeat import START_TICKS, TICK_S, Heartbeat
+from relayd.control.inquiries import Inquiries, Inquiry
 from relayd.control.spawning import WORKER_COMMAND, Nursery
 from relayd.control.totals import Totals
 from relayd.control.worker_process import End, WorkerProcess
@@ -140,12 +147,11 @@ class Supervisor:
         #: Of the last change; and what waits for workers to say something.
         self._change = 0
         self._waiting: list[asyncio.Future[None]] = []
-        #: By worker: as told last; and by the number of the question, as far as workers have told.
+        #: By worker, as told last.
         self._counts: dict[int, tuple[LiveCount, ...]] = {}
-        self._counting: dict[int, dict[int, tuple[LiveCount, ...]]] = {}
-        self._count = 0
+        self._inquiries = Inquiries()
         self._handed_over = HandedOver(0, 0, 0)
-        self.totals = Totals()
+        self.totals = Totals(clock.monotonic())
 
     @property
     def restarting(self) -> int:
@@ -273,14 +279,14 @@ class Supervisor:
         """How many connections and sessions there are of each listener to each target; what workers do not tell within
         `timeout_s` is not in it.
         """
-        await self._ask(timeout_s)
+        await self._ask_counts(timeout_s)
         return tuple(count for counts in self._counts.values() for count in counts)
 
     async def active(self, timeout_s: float) -> dict[tuple[str, str], int] | None:
         """How many connections and sessions there are by pool and target (`spec.Target.origin`), of which there may be
         none; None where a worker does not tell within `timeout_s`.
         """
-        if not await self._ask(timeout_s):
+        if not await self._ask_counts(timeout_s):
             return None
         sums: dict[tuple[str, str], int] = {}
         for counts in self._counts.values():
@@ -288,21 +294,40 @@ class Supervisor:
                 sums[each.pool, each.origin] = sums.get((each.pool, each.origin), 0) + each.count
         return sums
 
-    async def _ask(self, timeout_s: float) -> bool:
-        """Have `_counts` be what workers tell now. False: not all have within `timeout_s`. Several may ask at once."""
-        self._count += 1
-        told = self._counting[self._count] = {}
-        number = self._count
+    async def _ask_counts(self, timeout_s: float) -> bool:
+        """Have `_counts` be what workers tell now. False: not all have within `timeout_s`."""
+        inquiry = await self._ask(Count, timeout_s)
+        self._counts = {worker: told.counts for worker, told in inquiry.answers if isinstance(told, Counted)}
+        return inquiry.complete
+
+    async def look(
+        self, selection: Selection, sort: Sort, limit: int, timeout_s: float, *, tcp_info: bool
+    ) -> tuple[list[tuple[int, Seen]], bool]:
+        """What workers see of `selection`, each of them up to `limit`, with its number; and whether all of them have
+        told all within `timeout_s`.
+        """
+        inquiry = await self._ask(lambda number: Look(number, selection, sort, limit, tcp_info), timeout_s)
+        return [(worker, seen) for worker, seen in inquiry.answers if isinstance(seen, Seen)], inquiry.complete
+
+    async def end(self, selection: Selection, timeout_s: float) -> tuple[int, bool]:
+        """End the connections and sessions of `selection`. How many have ended; and whether all workers have told
+        within `timeout_s`.
+        """
+        inquiry = await self._ask(lambda number: Kill(number, selection), timeout_s)
+        return sum(told.count for _, told in inquiry.answers if isinstance(told, Killed)), inquiry.complete
+
+    async def _ask(self, question: Callable[[int], Message], timeout_s: float) -> Inquiry:
+        """What workers that run answer within `timeout_s`. Several may ask at once."""
+        asked = {slot.number: slot.process for slot in self._slots if slot.phase is Phase.RUNNING}
+        inquiry = self._inquiries.begin({number for number, process in asked.items() if process is not None})
         try:
-            asked = [slot for slot in self._slots if slot.process is not None and slot.phase is Phase.RUNNING]
-            for slot in asked:
-                if slot.process is not None:
-                    slot.process.send(Count(number))
-            every = await self._wait_for(lambda: all(slot.number in told for slot in asked), timeout_s)
+            for process in asked.values():
+                if process is not None:
+                    process.send(question(inquiry.number))
+            await self._wait_for(lambda: inquiry.over, timeout_s)
         finally:
-            del self._counting[number]
-        self._counts = told
-        return every
+            self._inquiries.end(inquiry)
+        return inquiry
 
     def descriptors(self) -> dict[int, int]:
         """By worker: how many descriptors its connections and sessions have at most, by the last `counts`."""
@@ -447,13 +472,12 @@ class Supervisor:
     def _heard(self, slot: _Slot, message: Message) -> None:
         slot.heartbeat.heard()
         if isinstance(message, Report):
-            self.totals.report(slot.number, message.listeners, message.worker)
+            self.totals.report(slot.number, message.listeners, message.worker, clock.monotonic())
         elif isinstance(message, Changed):
             slot.does = message.number
             self._note_said()
-        elif isinstance(message, Counted):
-            if (told := self._counting.get(message.number)) is not None:
-                told[slot.number] = message.counts
+        elif isinstance(message, Counted | Seen | Killed):
+            if self._inquiries.heard(slot.number, message):
                 self._note_said()
         elif isinstance(message, HandedOver):
             sums = self._handed_over
@@ -474,6 +498,7 @@ class Supervisor:
     def _gone(self, slot: _Slot, end: End) -> None:
         process, slot.process = slot.process, None
         self._released(slot, None)
+        self._inquiries.gone(slot.number)
         self._note_said()
         pid = process.pid if process is not None else 0
         self.totals.ended(slot.number)

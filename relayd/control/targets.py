@@ -398,7 +398,7 @@ class Targets:
         sessions, and how many; None: that is not known.
         """
         now = clock.monotonic()
-        times = _Times(now, clock.wall() - now)
+        times = _Times.of(now)
         return [
             self._shown(member, times, None if active is None else active.get(member.key, 0))
             for member in self._members.values()
@@ -408,7 +408,7 @@ class Targets:
         """For the metrics."""
         from relayd.control.metrics import TargetFacts  # which a start does not wait for
 
-        epoch = clock.wall() - clock.monotonic()
+        epoch = _Times.of(clock.monotonic()).epoch
         for member in self._members.values():
             known = self._known(member.key)
             state, since, _ = self._state(member)
@@ -474,6 +474,11 @@ class _Times:
 
     now: float
     epoch: float
+
+    @classmethod
+    def of(cls, now: float) -> "_Times":
+        """As of now."""
+        return cls(now, clock.wall() - now)
 
     def of_day(self, at: float | None) -> str | None:
         """ISO 8601, in UTC."""

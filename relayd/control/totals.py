@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from relayd.channel.codec import plain, value_of
 from relayd.channel.parcel import BROKEN_RECORD
+from relayd.control.recent import Counts as Recently
+from relayd.control.recent import Recent
 from relayd.counters import ControlTotals, DatagramTotals, ListenerTotals, WorkerTotals
 
 _NOTHING = WorkerTotals()
@@ -20,7 +22,9 @@ Counts = TypeVar("Counts", ListenerTotals, DatagramTotals)
 class Totals:
     """Counts per listener and type, over the living workers and those that have ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float = 0.0) -> None:
+        #: What has happened lately on each listener.
+        self.recent = Recent(now)
         self._streams: _Sums[ListenerTotals] = _Sums()
         self._datagrams: _Sums[DatagramTotals] = _Sums()
         self._workers: dict[int, WorkerTotals] = {}
@@ -33,14 +37,16 @@ class Totals:
         worker: int,
         listeners: Iterable[ListenerTotals | DatagramTotals],
         of_itself: WorkerTotals = _NOTHING,
+        now: float = 0.0,
     ) -> None:
         """Worker `worker` has counted this since it began. A listener that is not among them keeps its last counts."""
         self._workers[worker] = of_itself
         for totals in listeners:
             if isinstance(totals, ListenerTotals):
-                self._streams.report(worker, totals)
+                more = self._streams.report(worker, totals)
             else:
-                self._datagrams.report(worker, totals)
+                more = self._datagrams.report(worker, totals)
+            self.recent.add(("stream" if isinstance(totals, ListenerTotals) else "dgram", totals.listener), more, now)
 
     def ended(self, worker: int) -> None:
         """Worker `worker` is gone: what it counted stays, what was active is no more. Its number may come again."""
@@ -126,8 +132,17 @@ class _Sums(Generic[Counts]):
     def active_of(self, worker: int) -> int:
         return sum(totals.active for totals in self._living.get(worker, {}).values())
 
-    def report(self, worker: int, totals: Counts) -> None:
-        self._living.setdefault(worker, {})[totals.listener] = totals
+    def report(self, worker: int, totals: Counts) -> Recently:
+        """What there is more of than the last time."""
+        living = self._living.setdefault(worker, {})
+        before, living[totals.listener] = living.get(totals.listener), totals
+        if before is None:
+            return totals.accepted, totals.bytes_in, totals.bytes_out
+        return (
+            totals.accepted - before.accepted,
+            totals.bytes_in - before.bytes_in,
+            totals.bytes_out - before.bytes_out,
+        )
 
     def add(self, totals: Counts) -> None:
         _add(self._ended, totals)

@@ -34,7 +34,9 @@ from relayd.channel.messages import (
     Drain,
     HandedOver,
     HandOver,
+    Kill,
     LiveCount,
+    Look,
     Message,
     Ready,
     Released,
@@ -52,12 +54,15 @@ from relayd.net.pipes import PipePool
 from relayd.net.poller import IN, OUT
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.services import DatagramServices
+from relayd.relay.datagram.view import SessionView
 from relayd.relay.departures import Departures, Disabled
 from relayd.relay.failures import Failures
 from relayd.relay.handover import Arrivals, Packer
 from relayd.relay.limits import Admission
+from relayd.relay.live import Lives
 from relayd.relay.loop import Actor, Loop
 from relayd.relay.stream.services import StreamServices
+from relayd.relay.stream.view import ConnectionView
 from relayd.spec import Listener, OnChange, Spec
 from relayd.spec.budget import budget_of
 from relayd.spec.sockets import Covered, Endpoint, SocketKey, endpoints, endpoints_of, session_share
@@ -101,6 +106,8 @@ class Worker:
         self._target_pools = Pools(configure.worker, spec.workers, heard)
         self._streams = StreamServices(self._loop, self._log, self._admission, self._pipes, self._target_pools)
         self._datagrams: DatagramServices | None = None
+        self._lives = Lives(self._loop, self._log, self._send)
+        self._lives.views.append(ConnectionView(self._streams))
         self._drain_until: float | None = None
         #: The number of the last change.
         self._changed = 0
@@ -128,6 +135,7 @@ class Worker:
             self._datagrams = DatagramServices(
                 self._loop, self._log, limits.sessions, on_release=self._released, pools=self._target_pools
             )
+            self._lives.views.append(SessionView(self._datagrams))
             self._loop.flush = self._flush
         departures = Departures(self._loop, self._log, self._listener, spec.drain_timeout_s)
         before = {endpoint.key: endpoint for endpoint in endpoints_of(old, self._number)}
@@ -281,6 +289,10 @@ class Worker:
             self._say(message)
         elif isinstance(message, Count):
             self._send(Counted(message.number, tuple(self._counts())))
+        elif isinstance(message, Look):
+            self._lives.look(message)
+        elif isinstance(message, Kill):
+            self._lives.kill(message)
         elif isinstance(message, Drain):
             self._drain(message.timeout_s)
         elif isinstance(message, HandOver):
@@ -336,6 +348,7 @@ class Worker:
                 self._datagrams.look()
             self._report()
             self._streams.look()
+            self._lives.forget()
         at = self._report_at
         if self._drain_until is not None:
             if self._active == 0 or loop.now >= self._drain_until:

@@ -1,14 +1,16 @@
-"""What the log says about a session that has ended."""
+"""What is told of a session: of one that has ended, to the log; of one that lives, to whoever looks."""
 
 import socket
 from typing import Protocol
 
 from relayd import clock
+from relayd.channel.live import Rates, Row
 from relayd.choosing.group import Choice
 from relayd.log.access import AccessRecord
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.reception import Reception
 from relayd.relay.datagram.service import DatagramService
+from relayd.relay.datagram.sessions import STEP_S
 
 #: Ends that an errno explains.
 _FAILURES = frozenset({Outcome.TARGET_REFUSED, Outcome.TARGET_UNREACHABLE, Outcome.RESOURCE_EXHAUSTED})
@@ -76,4 +78,43 @@ def session_record(session: Recorded, outcome: Outcome, now: float) -> AccessRec
         datagrams_dropped=session.dropped,
         reloads_survived=service.loop.reloads - session.reloads_before,
         restarts_survived=session.restarts,
+    )
+
+
+class LiveRecorded(Recorded, Protocol):
+    """The same, of one that lives."""
+
+    noted_until: float
+
+    @property
+    def held_up(self) -> bool:
+        """True while the client takes no answers."""
+
+
+def session_row(session: LiveRecorded, rates: Rates) -> Row:
+    """What there is to see of a live session. It was last used up to STEP_S later than is noted."""
+    receiver, service = session.receiver, session.service
+    now = service.loop.now
+    client, port = receiver.client_text(session.key)
+    return Row(
+        id=session.conn_id,
+        listener=service.spec.name,
+        pool=service.spec.pool_name,
+        type="unix_dgram" if receiver.layout.af == socket.AF_UNIX else "udp",
+        client=client,
+        client_port=port,
+        local=receiver.local_text(session.key),
+        target=session.choice.label,
+        state="held_up" if session.held_up else "relaying",
+        flow_in=None,
+        flow_out=None,
+        age_s=now - session.started_at,
+        idle_s=max(0.0, now - session.noted_until + STEP_S),
+        bytes_in=session.bytes_in,
+        bytes_out=session.bytes_out,
+        rate_in=rates[0],
+        rate_out=rates[1],
+        datagrams_in=session.datagrams_in,
+        datagrams_out=session.datagrams_out,
+        attempts=session.attempts,
     )

@@ -487,6 +487,17 @@ class Connection:
         return number if isinstance(number, str) else f"{self._service.id_prefix}{number}"
 
     @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes from the client and from the target so far; what came in another process is among them."""
+        pump_in, pump_out = self._pump_in, self._pump_out
+        return (pump_in.moved, pump_out.moved) if pump_in is not None and pump_out is not None else (0, 0)
+
+    @property
+    def started_at(self) -> float:
+        """When it was accepted (monotonic)."""
+        return self._started_at
+
+    @property
     def target(self) -> Target | None:
         """Where it goes, or tries to; None before the first dial."""
         return self.choice.target if self.choice is not None else None
@@ -548,7 +559,7 @@ class Connection:
         self.phase = _CLOSED
         self._timer.discard(self)
         self._uncount()
-        self._service.left(self)
+        self._service.left(self, *self.moved)
         for pump in (self._pump_in, self._pump_out):
             if pump is not None:
                 pump.release()

@@ -271,6 +271,10 @@ def _resume(
     client, pool, loop = connection._client, connection._service.pipes, connection.loop
     both = (Pump(connection, client, target, pool, record.af), Pump(connection, target, client, pool, af))
     connection._pump_in, connection._pump_out = both
+    # What has been moved elsewhere has been counted there.
+    counters = connection._service.counters
+    counters.bytes_in -= record.pumps[0].moved
+    counters.bytes_out -= record.pumps[1].moved
     for pump, other, was in zip(both, reversed(both), record.pumps, strict=True):
         pump.moved, pump.first_byte_at, pump._splicing = was.moved, was.first_byte_at, was.splicing
         pump._pending, tail = tail[: was.pending], tail[was.pending :]

@@ -1,16 +1,23 @@
-"""What the log says about a connection that has ended. This module knows the insides of `Connection`."""
+"""What is told of a connection: of one that has ended, to the log; of one that lives, to whoever looks. This module
+knows the insides of `Connection`.
+"""
 
 import socket
 from typing import TYPE_CHECKING
 
 from relayd import clock
 from relayd.address import InetAddress, from_sockaddr
+from relayd.channel.live import Rates, Row
 from relayd.log.access import AccessRecord
 from relayd.net.tcp import path_info
 from relayd.outcomes import Outcome
+from relayd.relay.stream.pump import Flow, Pump
 
 if TYPE_CHECKING:
     from relayd.relay.stream.connection import Connection
+
+#: What people are told of a pump. QUEUED goes on by itself in the next turn.
+_FLOWS = {Flow.FLOWING: "open", Flow.QUEUED: "open", Flow.BLOCKED: "full", Flow.FINISHED: "ended"}
 
 
 def connection_record(connection: "Connection", outcome: Outcome, number: int) -> AccessRecord:
@@ -18,20 +25,12 @@ def connection_record(connection: "Connection", outcome: Outcome, number: int) -
     client's.
     """
     service, choice, client = connection._service, connection.choice, connection._client
-    bytes_in, bytes_out, first = 0, 0, 0.0
-    if connection._pump_in is not None and connection._pump_out is not None:
-        bytes_in, bytes_out = connection._pump_in.moved, connection._pump_out.moved
-        first = connection._pump_out.first_byte_at
+    bytes_in, bytes_out = connection.moved
+    first = connection._pump_out.first_byte_at if connection._pump_out is not None else 0.0
     started_at, now = connection._started_at, connection.loop.now
     af = connection._arrival.af
-    path = None
-    if af == socket.AF_INET:
-        host, port = connection._client_sockaddr  # type: ignore[misc]  # (host, port), by its family
-        path = path_info(client)
-    else:
-        peer = from_sockaddr(af, connection._client_sockaddr)
-        host, port = (peer.host, peer.port) if isinstance(peer, InetAddress) else (str(peer), 0)
-        path = path_info(client) if af == socket.AF_INET6 else None
+    host, port = client_of(connection)
+    path = path_info(client) if af != socket.AF_UNIX else None
     return AccessRecord(
         conn_id=connection.conn_id,
         listener=service.spec.name,
@@ -56,3 +55,54 @@ def connection_record(connection: "Connection", outcome: Outcome, number: int) -
         reloads_survived=connection.loop.reloads - connection._reloads_before,
         restarts_survived=connection._restarts,
     )
+
+
+def client_of(connection: "Connection") -> tuple[str, int]:
+    """Address and port of the client, for people; a Unix client has port 0."""
+    af = connection._arrival.af
+    if af == socket.AF_INET:
+        return connection._client_sockaddr  # type: ignore[return-value]  # (host, port), by its family
+    peer = from_sockaddr(af, connection._client_sockaddr)
+    return (peer.host, peer.port) if isinstance(peer, InetAddress) else (str(peer), 0)
+
+
+def connection_row(connection: "Connection", rates: Rates, *, tcp_info: bool) -> Row:
+    """What there is to see of a live connection. `tcp_info` is a system call for each of its TCP sockets."""
+    service, choice, arrival = connection._service, connection.choice, connection._arrival
+    client, target, now = connection._client, connection._target, connection.loop.now
+    host, port = client_of(connection)
+    bytes_in, bytes_out = connection.moved
+    tcp_in = tcp_info and arrival.af != socket.AF_UNIX
+    tcp_out = tcp_info and choice is not None and choice.af != socket.AF_UNIX
+    path = path_info(client) if tcp_in else None
+    beyond = path_info(target) if tcp_out and target is not None else None
+    return Row(
+        id=connection.conn_id,
+        listener=service.spec.name,
+        pool=service.spec.pool_name,
+        type="unix" if arrival.af == socket.AF_UNIX else "tcp",
+        client=host,
+        client_port=port,
+        local=arrival.local or str(from_sockaddr(arrival.af, client.getsockname())),
+        target=choice.label if choice is not None else "",
+        state=connection.phase.value,
+        flow_in=_flow(connection._pump_in),
+        flow_out=_flow(connection._pump_out),
+        age_s=now - connection._started_at,
+        idle_s=now - connection.active_at,
+        bytes_in=bytes_in,
+        bytes_out=bytes_out,
+        rate_in=rates[0],
+        rate_out=rates[1],
+        datagrams_in=None,
+        datagrams_out=None,
+        attempts=connection._attempts,
+        rtt_ms=path.rtt_ms if path is not None else None,
+        retrans=path.retrans if path is not None else None,
+        target_rtt_ms=beyond.rtt_ms if beyond is not None else None,
+        target_retrans=beyond.retrans if beyond is not None else None,
+    )
+
+
+def _flow(pump: Pump | None) -> str | None:
+    return None if pump is None else _FLOWS.get(pump.flow)

@@ -25,6 +25,10 @@ class Live(Protocol):
     choice: Choice | None
 
     @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes in and out so far."""
+
+    @property
     def target(self) -> Target | None:
         """Where it goes; None before the first dial."""
 
@@ -99,10 +103,12 @@ class StreamService:
         if before.timeouts != self.stream.timeouts:
             connection.reconsider()
 
-    def left(self, connection: Live) -> None:
-        """Count out `connection`, which another process has now: it has not ended."""
+    def left(self, connection: Live, bytes_in: int, bytes_out: int) -> None:
+        """Count out `connection`, which another process has now, with what it has moved so far: it has not ended."""
         self.connections.discard(connection)
         self.counters.active -= 1
+        self.counters.bytes_in += bytes_in
+        self.counters.bytes_out += bytes_out
         self.admission.active -= 1
 
     def first_look(self, connection: Actor) -> tuple[set[Actor], float]:

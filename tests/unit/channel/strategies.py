@@ -14,12 +14,18 @@ from relayd.channel.messages import (
     Drain,
     HandedOver,
     HandOver,
+    Kill,
+    Killed,
     LiveCount,
+    Look,
     Message,
     Ready,
     Released,
     Report,
     Resolved,
+    Seen,
+    Selection,
+    Sort,
     Stop,
     TargetFailure,
     TargetFailures,
@@ -186,6 +192,7 @@ socket_keys = st.builds(
     texts,
 )
 #: For every class of `Message`.
+selections = st.builds(Selection, optional(texts), optional(texts), optional(texts), optional(numbers), optional(texts))
 of_class: dict[type, st.SearchStrategy[Message]] = {
     Adopt: st.builds(Adopt, labels),
     AllAdopted: st.just(AllAdopted()),
@@ -199,12 +206,16 @@ of_class: dict[type, st.SearchStrategy[Message]] = {
     Drain: st.builds(Drain, seconds),
     HandOver: st.just(HandOver()),
     HandedOver: st.builds(HandedOver, numbers, numbers, numbers),
+    Kill: st.builds(Kill, numbers, selections),
+    Killed: st.builds(Killed, numbers, numbers),
+    Look: st.builds(Look, numbers, selections, st.sampled_from(Sort), numbers, booleans),
     Ready: st.builds(Ready, numbers),
     Released: st.builds(Released, socket_addresses),
     Report: st.builds(
         Report, tuples_of(totals | datagram_totals), st.builds(WorkerTotals, histograms, numbers, seconds)
     ),
     Resolved: st.builds(Resolved, names, tuples_of(inet_addresses), tuples_of(shares), resolves),
+    Seen: st.builds(Seen, numbers, numbers, texts, booleans),
     Stop: st.just(Stop()),
     TargetFailures: st.builds(
         TargetFailures, tuples_of(st.builds(TargetFailure, texts, texts, texts, numbers, booleans))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from relayd.address import SocketAddress
+from relayd.channel.messages import Selection, Sort
 from relayd.control.admin import AdminServer
 from relayd.control.verdict import Change, Verdict
 from relayd.spec import Admin, Ordered
@@ -44,6 +45,7 @@ TARGETS: list[dict[str, Any]] = [
         "failures": None,
     },
 ]
+LISTING: dict[str, Any] = {"total": 0, "complete": True, "connections": []}
 NO_FACTS = dict.fromkeys(("failed_ago_s", "slow_start_s", "active", "max_connections"))
 EXPLANATION: dict[str, Any] = {
     "listener": "web",
@@ -88,6 +90,7 @@ class FakeOperator:
         self.unready = ""
         self.broken: Exception | None = None
         self.cancelled = 0
+        self.killed = (3, True)
         self.busy = asyncio.Event()
 
     async def reload(self, confirm_s: float | None) -> Verdict:
@@ -99,9 +102,17 @@ class FakeOperator:
     async def plan(self, file: Path | None) -> Verdict:
         return await self._say("plan", file)
 
-    def status(self) -> dict[str, Any]:
-        self.asked.append("status")
+    def status(self, *, history: bool = False) -> dict[str, Any]:
+        self.asked.append(("status", "history") if history else "status")
         return STATUS
+
+    async def connections(self, selection: Selection, sort: Sort, limit: int, *, tcp_info: bool) -> dict[str, Any]:
+        await self._say("connections", selection, sort, limit, tcp_info)
+        return LISTING
+
+    async def kill(self, selection: Selection) -> tuple[int, bool]:
+        await self._say("kill", selection)
+        return self.killed
 
     async def targets(self) -> dict[str, Any]:
         await self._say("targets")

@@ -207,7 +207,7 @@ BAD = [
     ("POST", "/v1/explain", b"{}", 400, "listener is missing: it is a string"),
     ("POST", "/v1/explain", b'{"listener": "web", "client": 5}', 400, "client is an IP address"),
     ("POST", "/v1/plan?x=y", b"", 400, "takes no query"),
-    ("GET", "/v1/status?x=y", b"", 400, "unknown parameter 'x': none is"),
+    ("GET", "/v1/targets?x=y", b"", 400, "unknown parameter 'x': none is"),
     ("GET", "/v1/status?x", b"", 400, "not NAME=VALUE"),
     ("GET", "/v1/status?x=%z1", b"", 400, "without two hexadecimal digits"),
     ("GET", "/v1/status?x=%ff", b"", 400, "not NAME=VALUE"),

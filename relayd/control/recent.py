@@ -1,0 +1,66 @@
+"""What has happened on each listener lately, for rates: counts by time, of the last two minutes. Pure; times are
+monotonic seconds, and never go back.
+
+What workers report is added to the step that it comes in. A listener on which nothing happens costs nothing.
+"""
+
+import math
+from collections import deque
+from typing import TypeAlias
+
+__all__ = ["HISTORY_STEPS", "STEP_S", "Counts", "Key", "Recent"]
+
+#: The type (`stream`, `dgram`) and the name of a listener.
+Key: TypeAlias = tuple[str, str]
+#: Connections or sessions begun, bytes in, bytes out.
+Counts: TypeAlias = tuple[float, float, float]
+
+#: Workers report once a second: a step has two reports of each.
+STEP_S = 2.0
+HISTORY_STEPS = 60
+#: A rate is that of so many steps.
+_RATE_STEPS = 3
+_NOTHING: Counts = (0, 0, 0)
+
+
+class Recent:
+    """The steps that are over, and the one that is not."""
+
+    def __init__(self, now: float) -> None:
+        self._step = math.floor(now / STEP_S)
+        self._now: dict[Key, Counts] = {}
+        self._over: deque[dict[Key, Counts]] = deque(maxlen=HISTORY_STEPS)
+
+    def add(self, key: Key, counts: Counts, now: float) -> None:
+        """So much more of each."""
+        if any(counts):
+            self._go_on(now)
+            before = self._now.get(key, _NOTHING)
+            self._now[key] = (before[0] + counts[0], before[1] + counts[1], before[2] + counts[2])
+
+    def rate(self, key: Key, now: float) -> Counts:
+        """A second, over the last steps that are over; before there is one, over what there is."""
+        self._go_on(now)
+        steps = list(self._over)[-_RATE_STEPS:]
+        if not steps:
+            return _per_s(self._now.get(key, _NOTHING), STEP_S)
+        sums = [sum(values) for values in zip(*(step.get(key, _NOTHING) for step in steps), strict=True)]
+        return _per_s((sums[0], sums[1], sums[2]), STEP_S * len(steps))
+
+    def history(self, key: Key, now: float) -> list[Counts]:
+        """A second, for each step that is over, the oldest first."""
+        self._go_on(now)
+        return [_per_s(step.get(key, _NOTHING), STEP_S) for step in self._over]
+
+    def _go_on(self, now: float) -> None:
+        step = math.floor(now / STEP_S)
+        passed = step - self._step
+        if passed <= 0:
+            return
+        self._over.append(self._now)
+        self._over.extend({} for _ in range(min(passed - 1, HISTORY_STEPS)))
+        self._now, self._step = {}, step
+
+
+def _per_s(counts: Counts, seconds: float) -> Counts:
+    return (counts[0] / seconds, counts[1] / seconds, counts[2] / seconds)

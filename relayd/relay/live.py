@@ -1,0 +1,304 @@
+"""Everything that lives in a worker, looked at and ended on demand (O3), in slices: whoever looks delays nobody.
+
+    Look ──▶ Looking ──gather, perhaps twice──▶ build rows ──▶ Seen, Seen, Seen(last)
+    Kill ──▶ Killing ──gather and end─────────────────────────▶ Killed
+
+A rate takes two looks. What a look has found is kept for the next one as long as that is worth something; where there
+is nothing, a look waits for itself (RATE_LEAST_S).
+"""
+
+import abc
+import heapq
+import ipaddress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from relayd import clock
+from relayd.channel.live import Rates, Row, pack
+from relayd.channel.messages import Kill, Killed, Look, Message, Seen, Selection, Sort
+from relayd.log.logger import Logger
+from relayd.relay.loop import Loop
+
+__all__ = ["Lives", "View"]
+
+#: Of a turn, for whoever looks or ends: a tenth of what a listener may have the loop for (S5).
+SLICE_S = 0.0002
+#: Between two looks at the clock: as many as are gathered in a tenth of that.
+_STEP = 16
+#: Rows of one Seen: some 40 KiB, which a socket takes at once.
+_ROWS_MAX = 128
+#: A rate is what has moved since a look that was at least so long ago; and one of so long ago tells nothing.
+RATE_LEAST_S = 0.25
+RATE_MOST_S = 10.0
+#: A look as old as this gives way to the next one: a rate is of the last second or two.
+_RENEW_S = 0.9
+
+LiveT = TypeVar("LiveT")
+_Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
+
+
+class View(abc.ABC, Generic[LiveT]):
+    """How one kind of what lives is looked at."""
+
+    @abc.abstractmethod
+    def all(self) -> Iterator[tuple[str, Collection[LiveT]]]:
+        """By the name of the listener."""
+
+    @abc.abstractmethod
+    def over(self, live: LiveT) -> bool:
+        """It has ended since."""
+
+    @abc.abstractmethod
+    def conn_id(self, live: LiveT) -> str:
+        """What the log calls it."""
+
+    @abc.abstractmethod
+    def client(self, live: LiveT) -> tuple[str, int]:
+        """Address and port, as the log has them."""
+
+    @abc.abstractmethod
+    def target(self, live: LiveT) -> str:
+        """The label of its target; "": it has none yet."""
+
+    @abc.abstractmethod
+    def moved(self, live: LiveT) -> tuple[int, int]:
+        """Bytes in and out."""
+
+    @abc.abstractmethod
+    def began(self, live: LiveT) -> float:
+        """When (monotonic)."""
+
+    @abc.abstractmethod
+    def used(self, live: LiveT) -> float:
+        """When a byte has last moved, or a datagram."""
+
+    @abc.abstractmethod
+    def row(self, live: LiveT, rates: Rates, *, tcp_info: bool) -> Row:
+        """What there is to see."""
+
+    @abc.abstractmethod
+    def end(self, live: LiveT) -> None:
+        """End it (`killed`). Idempotent, and never raises."""
+
+
+class _Filter:
+    """`Selection`, ready to be asked about thousands."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.conn_id = selection.conn_id
+        self.listener = selection.listener
+        self._target = selection.target
+        self._client = selection.client
+        self._port = selection.client_port
+        self._network: _Network | None = None
+        if self._client is not None and "/" in self._client and not self._client.startswith("unix:"):
+            self._network = ipaddress.ip_network(self._client, strict=False)
+        self._asks = (self.conn_id, self._target, self._client, self._port) != (None,) * 4
+
+    def takes(self, view: View[LiveT], live: LiveT) -> bool:
+        """Whether `live`, of a listener that fits, is meant."""
+        if not self._asks:
+            return True
+        if self.conn_id is not None and view.conn_id(live) != self.conn_id:
+            return False
+        if self._target is not None and view.target(live) != self._target:
+            return False
+        if self._client is None and self._port is None:
+            return True
+        host, port = view.client(live)
+        if self._port not in (None, port):
+            return False
+        if self._network is None:
+            return self._client in (None, host)
+        return _within(host, self._network)
+
+
+def _within(host: str, network: _Network) -> bool:
+    """False of what is no address: a Unix client has none."""
+    try:
+        return ipaddress.ip_address(host) in network
+    except ValueError:
+        return False
+
+
+class Lives:
+    """Answers what control asks about all that lives. `send` gives a message to control."""
+
+    def __init__(self, loop: Loop, log: Logger, send: Callable[[Message], None]) -> None:
+        #: Of each kind one.
+        self.views: list[View[Any]] = []
+        self.loop = loop
+        self.log = log
+        self.send = send
+        #: What a look has found: bytes in and out by id; when that was.
+        self.seen: dict[str, tuple[int, int]] = {}
+        self.seen_at = -RATE_MOST_S
+
+    def look(self, asked: Look) -> None:
+        """Answer, in this turn and in others."""
+        _Looking(self, asked).start()
+
+    def kill(self, asked: Kill) -> None:
+        """Do it, and answer."""
+        _Killing(self, asked).start()
+
+    def forget(self) -> None:
+        """Nobody has looked for a while: what was seen is of no use any more. Once a second."""
+        if self.seen and self.loop.now > self.seen_at + RATE_MOST_S:
+            self.seen = {}
+
+
+#: Whatever it is, and how it is looked at.
+_Found: TypeAlias = "tuple[View[Any], Any]"
+
+
+class _Walk:
+    """Through what a selection means, some in each turn."""
+
+    def __init__(self, lives: Lives) -> None:
+        self._lives = lives
+        self._loop = lives.loop
+        self._steps: Iterator[None] = iter(())
+
+    def _each(self, selection: Selection) -> "Iterator[_Found | None]":
+        """One after the other; None where a turn may end."""
+        wanted = _Filter(selection)
+        for view in self._lives.views:
+            for name, every in list(view.all()):
+                if wanted.listener not in (None, name):
+                    continue
+                for number, live in enumerate(tuple(every)):
+                    if not number % _STEP:
+                        yield None
+                    if not view.over(live) and wanted.takes(view, live):
+                        yield view, live
+
+    def _walk(self, steps: Iterator[None]) -> None:
+        """Begin in the next turn: whoever asks has no part in it."""
+        self._steps = steps
+        self._loop.again(self._go_on)
+
+    def _go_on(self) -> None:
+        """A slice, and the next one in the next turn."""
+        until = clock.monotonic() + SLICE_S
+        for _ in self._steps:
+            if clock.monotonic() >= until:
+                self._loop.again(self._go_on)
+                return
+
+    def crashed(self, error: Exception) -> None:
+        """A bug: control waits in vain, and says so."""
+        self._lives.log.bug("met whoever looks at connections", error)
+
+
+class _Looking(_Walk):
+    """One Look. Keeps the `limit` first ones, and makes rows of them when all are known."""
+
+    def __init__(self, lives: Lives, asked: Look) -> None:
+        super().__init__(lives)
+        self._asked = asked
+        #: A heap by place, the last one in front; a number, for places may be the same.
+        self._kept: list[tuple[float, int, _Found, Rates]] = []
+        self._matched = 0
+
+    def start(self) -> None:
+        """Look; or look first what there is, and wait, for the rates."""
+        fresh = RATE_LEAST_S <= self._loop.now - self._lives.seen_at < RATE_MOST_S
+        self._walk(self._look() if fresh else self._look_first())
+
+    def expire(self) -> None:
+        """What was looked at first is old enough."""
+        self._walk(self._look())
+
+    def _look_first(self) -> Iterator[None]:
+        if self._loop.now - self._lives.seen_at >= RATE_LEAST_S:  # else somebody else has, just now
+            yield from self._sweep()
+        self._loop.call_at(self, self._loop.now + RATE_LEAST_S)
+
+    def _sweep(self) -> Iterator[None]:
+        """What all have moved so far: the next one who looks may ask for others."""
+        lives = self._lives
+        lives.seen_at, seen = self._loop.now, dict[str, tuple[int, int]]()
+        for found in self._each(Selection()):
+            if found is None:
+                yield
+            else:
+                view, live = found
+                seen[view.conn_id(live)] = view.moved(live)
+        lives.seen = seen
+
+    def _look(self) -> Iterator[None]:
+        lives, now = self._lives, self._loop.now
+        before, passed_s = lives.seen, now - lives.seen_at
+        for found in self._each(self._asked.selection):
+            if found is None:
+                yield
+                continue
+            view, live = found
+            moved, was = view.moved(live), before.get(view.conn_id(live))
+            rates: Rates = (None, None)
+            if was is not None:
+                rates = (max(0, moved[0] - was[0]) / passed_s, max(0, moved[1] - was[1]) / passed_s)
+            self._matched += 1
+            self._keep((self._place(found, moved, rates), self._matched, found, rates))
+        yield from self._tell()
+        if passed_s >= _RENEW_S:
+            yield from self._sweep()
+
+    def _place(self, found: _Found, moved: tuple[int, int], rates: Rates) -> float:
+        """The larger, the sooner."""
+        (view, live), sort = found, self._asked.sort
+        if sort is Sort.AGE:
+            return -view.began(live)
+        if sort is Sort.NEW:
+            return view.began(live)
+        if sort is Sort.IDLE:
+            return -view.used(live)
+        if sort is Sort.BYTES:
+            return sum(moved)
+        return (rates[0] or 0.0) + (rates[1] or 0.0)
+
+    def _keep(self, one: tuple[float, int, _Found, Rates]) -> None:
+        if len(self._kept) < self._asked.limit:
+            heapq.heappush(self._kept, one)
+        else:
+            heapq.heappushpop(self._kept, one)
+
+    def _tell(self) -> Iterator[None]:
+        rows: list[Row] = []
+        for _, _, (view, live), rates in self._kept:
+            if not view.over(live):
+                rows.append(view.row(live, rates, tcp_info=self._asked.tcp_info))
+            if len(rows) >= _ROWS_MAX:
+                self._say(rows, last=False)
+                rows = []
+            yield
+        self._say(rows, last=True)
+
+    def _say(self, rows: Iterable[Row], *, last: bool) -> None:
+        self._lives.send(Seen(self._asked.number, self._matched, pack(rows), last))
+
+
+class _Killing(_Walk):
+    """One Kill."""
+
+    def __init__(self, lives: Lives, asked: Kill) -> None:
+        super().__init__(lives)
+        self._asked = asked
+
+    def start(self) -> None:
+        """End them."""
+        self._walk(self._end())
+
+    def expire(self) -> None:
+        """It has no timer."""
+
+    def _end(self) -> Iterator[None]:
+        count = 0
+        for found in self._each(self._asked.selection):
+            if found is not None:
+                view, live = found
+                view.end(live)
+                count += 1
+            yield
+        self._lives.send(Killed(self._asked.number, count))

@@ -1,0 +1,267 @@
+"""What a worker tells of what lives, and how it is ended."""
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from relayd.channel.live import Row, unpack
+from relayd.channel.messages import Kill, Killed, Look, Message, Seen, Selection, Sort
+from relayd.log.events import Event
+from relayd.outcomes import Outcome
+from relayd.relay import live as live_module
+from relayd.relay.datagram.view import SessionView
+from relayd.relay.live import RATE_LEAST_S, Lives
+from relayd.relay.stream.connection import Connection
+from relayd.relay.stream.view import ConnectionView
+from tests.integration.loop_thread import DEADLINE_S
+from tests.unit.relay.lives import Life, Targets
+
+ALL = Selection()
+
+
+class Bench:
+    """A worker's connections and sessions, and whoever asks about them."""
+
+    def __init__(self) -> None:
+        self.targets = Targets()
+        self.receiving = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.receiving.bind(("127.0.0.1", 0))
+        listeners = self.targets.streams(), self.targets.streams("api"), self.targets.datagrams()
+        self.life = Life(*listeners, receiving={"dns": self.receiving})
+        self.sent: list[Message] = []
+        self.lives = Lives(self.life.loop, self.life.log, self.sent.append)
+        self.lives.views += [ConnectionView(self.life.streams), SessionView(self.life.datagrams)]
+
+    def look(
+        self, selection: Selection = ALL, sort: Sort = Sort.AGE, limit: int = 100, *, tcp_info: bool = False
+    ) -> list[Row]:
+        self.lives.look(Look(1, selection, sort, limit, tcp_info))
+        return self.rows()
+
+    def rows(self) -> list[Row]:
+        """Of the answer that comes now."""
+        self.life.turn_until(lambda: any(isinstance(each, Seen) and each.last for each in self.sent), "the last rows")
+        seen = [each for each in self.sent if isinstance(each, Seen)]
+        self.sent.clear()
+        assert [each.last for each in seen] == [False] * (len(seen) - 1) + [True]
+        self.matched = seen[-1].matched
+        return [row for each in seen for row in unpack(each.rows)]
+
+    def kill(self, selection: Selection) -> int:
+        self.lives.kill(Kill(2, selection))
+        self.life.turn_until(lambda: self.sent, "how many were killed")
+        [killed] = self.sent
+        self.sent.clear()
+        assert isinstance(killed, Killed)
+        return killed.count
+
+    def idle(self, count: int, listener: str = "web") -> list[Connection]:
+        """Connections that have not dialled."""
+        return [self.life.connect(listener)[1] for _ in range(count)]
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    with bench.targets, bench.receiving, bench.life:
+        yield bench
+
+
+def exchange(bench: Bench, listener: str = "web") -> tuple[Connection, socket.socket, socket.socket]:
+    """One that has moved 5 bytes in and 7 out."""
+    client, far, connection = bench.life.relaying(bench.targets, listener)
+    client.sendall(b"hello")
+    far.sendall(b"welcome")
+    bench.life.turn_until(lambda: connection.moved == (5, 7), "the bytes")
+    return connection, client, far
+
+
+def test_a_connection_as_it_is(bench: Bench) -> None:
+    connection, client, far = exchange(bench)
+    [row] = bench.look()
+    host, port = client.getsockname()
+    assert (row.id, row.listener, row.pool, row.type) == (connection.conn_id, "web", "web", "tcp")
+    assert (row.client, row.client_port, row.local) == (host, port, "127.0.0.1:8080")
+    assert row.target == f"127.0.0.1:{far.getsockname()[1]}"
+    assert (row.state, row.flow_in, row.flow_out, row.attempts) == ("relaying", "open", "open", 1)
+    assert (row.bytes_in, row.bytes_out) == (5, 7)
+    assert (row.rate_in, row.rate_out) == (0, 0), "nothing has moved between the two looks"
+    assert 0 < row.age_s < DEADLINE_S
+    assert 0 < row.idle_s <= row.age_s
+    assert (row.rtt_ms, row.retrans, row.datagrams_in) == (None, None, None)
+
+
+def test_the_kernel_is_asked_where_that_is_wanted(bench: Bench) -> None:
+    exchange(bench)
+    [row] = bench.look(tcp_info=True)
+    assert row.rtt_ms is not None
+    assert row.target_rtt_ms is not None
+    assert (row.retrans, row.target_retrans) == (0, 0)
+
+
+def test_directions_that_have_ended_and_that_are_full(bench: Bench) -> None:
+    _, client, far = exchange(bench)
+    client.shutdown(socket.SHUT_WR)
+    far.setblocking(False)
+    bench.life.turn_until(lambda: bench.look()[0].flow_in == "ended", "the end from the client")
+    while bench.look()[0].flow_out != "full":
+        with contextlib.suppress(BlockingIOError):
+            far.send(bytes(65536))
+    assert bench.look()[0].flow_in == "ended"
+
+
+def test_one_that_dials_has_no_directions_yet(bench: Bench) -> None:
+    bench.targets.fill_backlog()
+    _, connection = bench.life.connect()
+    bench.life.turn_until(lambda: connection.choice, "the dial")
+    [row] = bench.look()
+    assert (row.state, row.flow_in, row.flow_out, row.bytes_in) == ("dialing", None, None, 0)
+    assert row.target
+
+
+def test_a_session_as_it_is(bench: Bench) -> None:
+    client = bench.life.udp_client()
+    session = bench.life.session(client, bench.receiving)
+    [row] = bench.look()
+    assert (row.id, row.listener, row.type) == (session.conn_id, "dns", "udp")
+    assert (row.client, row.client_port) == client.getsockname()
+    assert (row.datagrams_in, row.datagrams_out, row.bytes_in) == (1, 0, len(b"question"))
+    assert (row.state, row.flow_in, row.flow_out) == ("relaying", None, None)
+    assert 0 <= row.idle_s <= row.age_s
+
+
+def test_a_rate_is_what_has_moved_since_the_look_before(bench: Bench) -> None:
+    connection, client, _ = exchange(bench)
+    bench.lives.look(Look(1, ALL, Sort.RATE, 10, tcp_info=False))
+    bench.life.turn_until(lambda: bench.lives.seen, "the first look")
+    client.sendall(bytes(1000))
+    bench.life.turn_until(lambda: connection.moved[0] == 1005, "the bytes")
+    [row] = bench.rows()
+    assert row.rate_in is not None
+    assert row.rate_out == 0
+    assert 0 < row.rate_in <= 1000 / RATE_LEAST_S
+
+
+def test_who_looks_again_soon_does_not_wait(bench: Bench) -> None:
+    exchange(bench)
+    bench.look()
+    at = bench.lives.seen_at
+    turns = bench.life.loop.turns
+    bench.look()
+    assert bench.lives.seen_at == at
+    assert bench.life.loop.turns - turns < 5
+
+
+def test_what_was_seen_long_ago_is_forgotten(bench: Bench) -> None:
+    exchange(bench)
+    bench.look()
+    bench.life.loop.now += live_module.RATE_MOST_S + 1
+    bench.lives.forget()
+    assert bench.lives.seen == {}
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (Selection(listener="api"), {"api"}),
+        (Selection(listener="nosuch"), set()),
+        (Selection(client="127.0.0.1"), {"web", "api", "dns"}),
+        (Selection(client="127.0.0.0/8"), {"web", "api", "dns"}),
+        (Selection(client="10.0.0.0/8"), set()),
+        (Selection(client="::/0"), set()),
+        (Selection(client="127.0.0.2"), set()),
+        (Selection(client="unix:/a/b"), set()),
+        (Selection(target="192.0.2.1:1"), set()),
+    ],
+)
+def test_a_selection(bench: Bench, selection: Selection, expected: set[str]) -> None:
+    for listener in ("web", "api"):
+        exchange(bench, listener)
+    bench.life.session(bench.life.udp_client(), bench.receiving)
+    assert {row.listener for row in bench.look(selection)} == expected
+    assert bench.matched == len(expected)
+
+
+def test_a_selection_by_id_target_and_port(bench: Bench) -> None:
+    connection, client, _ = exchange(bench)
+    other, _, _ = exchange(bench)
+    label = bench.look()[0].target
+    assert [row.id for row in bench.look(Selection(conn_id=other.conn_id))] == [other.conn_id]
+    port = client.getsockname()[1]
+    assert [row.id for row in bench.look(Selection(client="127.0.0.1", client_port=port))] == [connection.conn_id]
+    assert len(bench.look(Selection(target=label))) == 2
+
+
+def test_the_first_ones_by_what_is_asked_for(bench: Bench) -> None:
+    old, young = (exchange(bench)[0] for _ in range(2))
+    young._started_at += 1
+    old.active_at, young.active_at = 1.0, 2.0
+    first = {sort: bench.look(sort=sort, limit=1)[0].id for sort in (Sort.AGE, Sort.NEW, Sort.IDLE)}
+    assert first == {Sort.AGE: old.conn_id, Sort.NEW: young.conn_id, Sort.IDLE: old.conn_id}
+    assert bench.matched == 2
+
+
+def test_the_one_that_has_moved_most(bench: Bench) -> None:
+    exchange(bench)
+    connection, client, _ = exchange(bench)
+    client.sendall(b"more")
+    bench.life.turn_until(lambda: connection.moved[0] == 9, "the bytes")
+    assert [row.id for row in bench.look(sort=Sort.BYTES, limit=1)] == [connection.conn_id]
+
+
+def test_many_come_in_several_messages_and_no_turn_takes_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "SLICE_S", 0.0)  # each step is a turn
+    monkeypatch.setattr(live_module, "_ROWS_MAX", 4)
+    bench.idle(9)
+    turns = bench.life.loop.turns
+    bench.lives.look(Look(1, ALL, Sort.AGE, 100, tcp_info=False))
+    bench.life.turn_until(lambda: bench.sent, "the first rows")
+    rows = bench.rows()
+    assert len({row.id for row in rows}) == len(rows) == 9
+    assert bench.life.loop.turns - turns > 9
+
+
+def test_what_ends_while_somebody_looks_is_not_told(bench: Bench) -> None:
+    connections = bench.idle(3)
+    bench.lives.look(Look(1, ALL, Sort.AGE, 100, tcp_info=False))
+    connections[0].end(Outcome.NORMAL)
+    assert len(bench.rows()) == 2
+
+
+def test_a_kill_ends_what_is_meant_and_nothing_else(bench: Bench) -> None:
+    connection, client, far = exchange(bench)
+    session = bench.life.session(bench.life.udp_client(), bench.receiving)
+    others = bench.idle(2, "api")
+    assert bench.kill(Selection(listener="web")) == 1
+    assert bench.kill(Selection(conn_id=session.conn_id)) == 1
+    assert bench.life.closed() == bench.life.closed("dns", datagram=True) == {Outcome.KILLED: 1}
+    assert bench.life.closed("api") == {}
+    bench.life.loop.turn()
+    for sock in (client, far):
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET
+    assert bench.kill(Selection(client="127.0.0.0/8")) == len(others)
+    assert bench.kill(ALL) == 0
+    assert connection.conn_id not in [row.id for row in bench.look()]
+
+
+def test_a_kill_of_many_takes_many_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "SLICE_S", 0.0)
+    bench.idle(20)
+    turns = bench.life.loop.turns
+    assert bench.kill(ALL) == 20
+    assert bench.life.loop.turns - turns > 20
+
+
+def test_a_bug_is_told_and_ends_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, _, _ = exchange(bench)
+    with monkeypatch.context() as patched:
+        patched.setattr(ConnectionView, "row", lambda *_, **__: 1 / 0)
+        bench.lives.look(Look(1, ALL, Sort.AGE, 100, tcp_info=False))
+        bench.life.turn_until(lambda: bench.life.log.events, "the line")
+    assert [event for event, *_ in bench.life.log.events] == [Event.INTERNAL_ERROR]
+    bench.life.log.events.clear()
+    assert not bench.sent
+    assert [row.id for row in bench.look()] == [connection.conn_id]
