@@ -72,10 +72,8 @@ class Operator(Protocol):
     def status(self, *, history: bool = False) -> dict[str, Any]:
         """For `json.dumps`; docs/admin.md says what is in it. `history`: with what happened lately."""
 
-    async def connections(self, selection: Selection, sort: Sort, limit: int, *, tcp_info: bool) -> dict[str, Any]:
-        """The first `limit` connections and sessions of `selection`. For `json.dumps`; docs/admin.md says what is in
-        it.
-        """
+    async def connections(self, selection: Selection, sort: Sort, limit: int, *, tcp_info: bool) -> bytes:
+        """The first `limit` connections and sessions of `selection`, as JSON; docs/admin.md says what is in it."""
 
     async def kill(self, selection: Selection) -> tuple[int, bool]:
         """End those of `selection`: how many there were, and whether every worker has answered."""

@@ -277,8 +277,9 @@ def _selection(asked: Asked, conn_id: str | None) -> Selection:
 async def _connections(asked: Asked) -> Answer:
     sort, limit = asked.values["sort"] or Sort.AGE, asked.values["limit"] or LIMIT_DEFAULT
     selection = _selection(asked, asked.values["id"])
-    found = await asked.operator.connections(selection, sort, limit, tcp_info=bool(asked.values["tcp_info"]))
-    return _json(found)
+    return Answer(
+        200, await asked.operator.connections(selection, sort, limit, tcp_info=bool(asked.values["tcp_info"]))
+    )
 
 
 async def _kill(asked: Asked) -> Answer:

@@ -1,28 +1,17 @@
 """Connections and sessions of all workers, as the admin API takes and tells them. Pure."""
 
-import heapq
 import ipaddress
-from collections.abc import Callable, Iterable
-from typing import Any
+import json
+from collections.abc import Iterable
+from operator import itemgetter
 
 from relayd.address import AddressError, InetAddress, parse
-from relayd.channel.live import Row, unpack
-from relayd.channel.messages import Seen, Selection, Sort
+from relayd.channel.messages import Seen, Selection
 
 __all__ = ["LIMIT_MAX", "listing", "selection_of"]
 
 #: Of one answer: 5 MB of JSON.
 LIMIT_MAX = 10_000
-
-#: What comes first is the smallest of these.
-_PLACES: dict[Sort, Callable[[Row], float]] = {
-    Sort.AGE: lambda row: -row.age_s,
-    Sort.NEW: lambda row: row.age_s,
-    Sort.IDLE: lambda row: -row.idle_s,
-    Sort.BYTES: lambda row: -(row.bytes_in + row.bytes_out),
-    Sort.RATE: lambda row: -((row.rate_in or 0.0) + (row.rate_out or 0.0)),
-}
-_DIGITS = 3
 
 
 def selection_of(
@@ -52,20 +41,13 @@ def _client(text: str) -> tuple[str, int | None]:
         return address.host, address.port
 
 
-def listing(seen: Iterable[tuple[int, Seen]], sort: Sort, limit: int, *, complete: bool) -> dict[str, Any]:
-    """The answer: the first `limit` of what workers, by their number, have seen. Raises ValueError for what no worker
-    says.
-    """
-    total, rows = 0, list[tuple[int, Row]]()
-    for worker, each in seen:
+def listing(seen: Iterable[Seen], limit: int, *, complete: bool) -> bytes:
+    """The answer, as JSON: the first `limit` of what workers have seen. Their lines go into it as they are."""
+    total, found = 0, list[tuple[float, str]]()
+    for each in seen:
         total += each.matched if each.last else 0
-        rows += [(worker, row) for row in unpack(each.rows)]
-    place = _PLACES[sort]
-    first = heapq.nsmallest(limit, rows, key=lambda one: place(one[1]))
-    return {"total": total, "complete": complete, "connections": [_shown(worker, row) for worker, row in first]}
-
-
-def _shown(worker: int, row: Row) -> dict[str, Any]:
-    shown = {"id": row.id, "worker": worker, **row._asdict()}
-    shown["in"], shown["out"] = shown.pop("flow_in"), shown.pop("flow_out")
-    return {name: round(value, _DIGITS) if isinstance(value, float) else value for name, value in shown.items()}
+        if each.places:
+            found += zip(each.places, each.lines.split("\n"), strict=True)
+    found.sort(key=itemgetter(0), reverse=True)
+    head = f'{{"total":{total},"complete":{json.dumps(complete)},"connections":['
+    return f"{head}{','.join(text for _, text in found[:limit])}]}}".encode()

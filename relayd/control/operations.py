@@ -53,10 +53,10 @@ class Operations:
         """Everything at a glance, and at once: nobody is asked for it."""
         return {**self._reloader.status(history=history), "targets": self._targets.status()}
 
-    async def connections(self, selection: Selection, sort: Sort, limit: int, *, tcp_info: bool) -> dict[str, Any]:
+    async def connections(self, selection: Selection, sort: Sort, limit: int, *, tcp_info: bool) -> bytes:
         """What lives."""
         seen, complete = await self._supervisor.look(selection, sort, limit, _LOOK_WAIT_S, tcp_info=tcp_info)
-        return listing(seen, sort, limit, complete=complete)
+        return listing(seen, limit, complete=complete)
 
     async def kill(self, selection: Selection) -> tuple[int, bool]:
         """End what lives."""

@@ -302,12 +302,12 @@ class Supervisor:
 
     async def look(
         self, selection: Selection, sort: Sort, limit: int, timeout_s: float, *, tcp_info: bool
-    ) -> tuple[list[tuple[int, Seen]], bool]:
-        """What workers see of `selection`, each of them up to `limit`, with its number; and whether all of them have
-        told all within `timeout_s`.
+    ) -> tuple[list[Seen], bool]:
+        """What workers see of `selection`, each of them up to `limit`; and whether all of them have told all within
+        `timeout_s`.
         """
         inquiry = await self._ask(lambda number: Look(number, selection, sort, limit, tcp_info), timeout_s)
-        return [(worker, seen) for worker, seen in inquiry.answers if isinstance(seen, Seen)], inquiry.complete
+        return [seen for _, seen in inquiry.answers if isinstance(seen, Seen)], inquiry.complete
 
     async def end(self, selection: Selection, timeout_s: float) -> tuple[int, bool]:
         """End the connections and sessions of `selection`. How many have ended; and whether all workers have told

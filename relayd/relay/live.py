@@ -10,23 +10,23 @@ is nothing, a look waits for itself (RATE_LEAST_S).
 import abc
 import heapq
 import ipaddress
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from relayd import clock
-from relayd.channel.live import Rates, Row, pack
+from relayd.channel.live import Rates, Row, line
 from relayd.channel.messages import Kill, Killed, Look, Message, Seen, Selection, Sort
 from relayd.log.logger import Logger
 from relayd.relay.loop import Loop
 
 __all__ = ["Lives", "View"]
 
-#: Of a turn, for whoever looks or ends: a tenth of what a listener may have the loop for (S5).
-SLICE_S = 0.0002
-#: Between two looks at the clock: as many as are gathered in a tenth of that.
-_STEP = 16
-#: Rows of one Seen: some 40 KiB, which a socket takes at once.
-_ROWS_MAX = 128
+#: Of a turn, for whoever looks or ends: what a short exchange takes, so that others hardly notice.
+SLICE_S = 0.00005
+#: Between two looks at the clock: as many as are gathered in a fifth of that.
+_STEP = 4
+#: Rows of one Seen: some 50 KiB, which a socket takes at once.
+_ROWS_MAX = 100
 #: A rate is what has moved since a look that was at least so long ago; and one of so long ago tells nothing.
 RATE_LEAST_S = 0.25
 RATE_MOST_S = 10.0
@@ -265,18 +265,19 @@ class _Looking(_Walk):
             heapq.heappushpop(self._kept, one)
 
     def _tell(self) -> Iterator[None]:
-        rows: list[Row] = []
-        for _, _, (view, live), rates in self._kept:
+        places, lines = list[float](), list[str]()
+        for place, _, (view, live), rates in self._kept:
             if not view.over(live):
-                rows.append(view.row(live, rates, tcp_info=self._asked.tcp_info))
-            if len(rows) >= _ROWS_MAX:
-                self._say(rows, last=False)
-                rows = []
+                places.append(place)
+                lines.append(line(view.row(live, rates, tcp_info=self._asked.tcp_info)))
+            if len(lines) >= _ROWS_MAX:
+                self._say(places, lines, last=False)
+                places, lines = [], []
             yield
-        self._say(rows, last=True)
+        self._say(places, lines, last=True)
 
-    def _say(self, rows: Iterable[Row], *, last: bool) -> None:
-        self._lives.send(Seen(self._asked.number, self._matched, pack(rows), last))
+    def _say(self, places: list[float], lines: list[str], *, last: bool) -> None:
+        self._lives.send(Seen(self._asked.number, self._matched, tuple(places), "\n".join(lines), last))
 
 
 class _Killing(_Walk):

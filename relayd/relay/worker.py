@@ -107,7 +107,7 @@ class Worker:
         self._streams = StreamServices(self._loop, self._log, self._admission, self._pipes, self._target_pools)
         self._datagrams: DatagramServices | None = None
         self._lives = Lives(self._loop, self._log, self._send)
-        self._lives.views.append(ConnectionView(self._streams))
+        self._lives.views.append(ConnectionView(self._streams, self._number))
         self._drain_until: float | None = None
         #: The number of the last change.
         self._changed = 0
@@ -135,7 +135,7 @@ class Worker:
             self._datagrams = DatagramServices(
                 self._loop, self._log, limits.sessions, on_release=self._released, pools=self._target_pools
             )
-            self._lives.views.append(SessionView(self._datagrams))
+            self._lives.views.append(SessionView(self._datagrams, self._number))
             self._loop.flush = self._flush
         departures = Departures(self._loop, self._log, self._listener, spec.drain_timeout_s)
         before = {endpoint.key: endpoint for endpoint in endpoints_of(old, self._number)}

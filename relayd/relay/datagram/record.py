@@ -91,13 +91,14 @@ class LiveRecorded(Recorded, Protocol):
         """True while the client takes no answers."""
 
 
-def session_row(session: LiveRecorded, rates: Rates) -> Row:
-    """What there is to see of a live session. It was last used up to STEP_S later than is noted."""
+def session_row(session: LiveRecorded, worker: int, rates: Rates) -> Row:
+    """What there is to see of a live session of this worker. It was last used up to STEP_S later than is noted."""
     receiver, service = session.receiver, session.service
     now = service.loop.now
     client, port = receiver.client_text(session.key)
     return Row(
         id=session.conn_id,
+        worker=worker,
         listener=service.spec.name,
         pool=service.spec.pool_name,
         type="unix_dgram" if receiver.layout.af == socket.AF_UNIX else "udp",

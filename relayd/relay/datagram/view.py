@@ -15,8 +15,9 @@ __all__ = ["SessionView"]
 class SessionView(View[Session]):
     """See `View`. Those of removed listeners are there as long as they live."""
 
-    def __init__(self, services: DatagramServices) -> None:
+    def __init__(self, services: DatagramServices, worker: int) -> None:
         self._services = services
+        self._worker = worker
 
     def all(self) -> Iterator[tuple[str, Collection[Session]]]:
         """By listener and socket."""
@@ -52,7 +53,7 @@ class SessionView(View[Session]):
 
     def row(self, live: Session, rates: Rates, *, tcp_info: bool) -> Row:  # noqa: ARG002  # UDP has none
         """What there is to see."""
-        return session_row(live, rates)
+        return session_row(live, self._worker, rates)
 
     def end(self, live: Session) -> None:
         """End it."""

@@ -66,8 +66,8 @@ def client_of(connection: "Connection") -> tuple[str, int]:
     return (peer.host, peer.port) if isinstance(peer, InetAddress) else (str(peer), 0)
 
 
-def connection_row(connection: "Connection", rates: Rates, *, tcp_info: bool) -> Row:
-    """What there is to see of a live connection. `tcp_info` is a system call for each of its TCP sockets."""
+def connection_row(connection: "Connection", worker: int, rates: Rates, *, tcp_info: bool) -> Row:
+    """What there is to see of a live connection of this worker. `tcp_info` is a system call for each TCP socket."""
     service, choice, arrival = connection._service, connection.choice, connection._arrival
     client, target, now = connection._client, connection._target, connection.loop.now
     host, port = client_of(connection)
@@ -78,6 +78,7 @@ def connection_row(connection: "Connection", rates: Rates, *, tcp_info: bool) ->
     beyond = path_info(target) if tcp_out and target is not None else None
     return Row(
         id=connection.conn_id,
+        worker=worker,
         listener=service.spec.name,
         pool=service.spec.pool_name,
         type="unix" if arrival.af == socket.AF_UNIX else "tcp",

@@ -15,8 +15,9 @@ __all__ = ["ConnectionView"]
 class ConnectionView(View[Connection]):
     """See `View`. Those of removed listeners are there as long as they live."""
 
-    def __init__(self, services: StreamServices) -> None:
+    def __init__(self, services: StreamServices, worker: int) -> None:
         self._services = services
+        self._worker = worker
 
     def all(self) -> Iterator[tuple[str, Collection[Connection]]]:
         """By listener."""
@@ -52,7 +53,7 @@ class ConnectionView(View[Connection]):
 
     def row(self, live: Connection, rates: Rates, *, tcp_info: bool) -> Row:
         """What there is to see."""
-        return connection_row(live, rates, tcp_info=tcp_info)
+        return connection_row(live, self._worker, rates, tcp_info=tcp_info)
 
     def end(self, live: Connection) -> None:
         """End it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -106,9 +107,9 @@ class FakeOperator:
         self.asked.append(("status", "history") if history else "status")
         return STATUS
 
-    async def connections(self, selection: Selection, sort: Sort, limit: int, *, tcp_info: bool) -> dict[str, Any]:
+    async def connections(self, selection: Selection, sort: Sort, limit: int, *, tcp_info: bool) -> bytes:
         await self._say("connections", selection, sort, limit, tcp_info)
-        return LISTING
+        return json.dumps(LISTING).encode()
 
     async def kill(self, selection: Selection) -> tuple[int, bool]:
         await self._say("kill", selection)
