@@ -60,6 +60,9 @@ class _Merge:
     sections: dict[str, _Part] = field(default_factory=dict)
     blocks: dict[str, Block] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)
+    token_sha256: str = ""
+    #: Of what has been read beside the files.
+    warnings: list[Problem] = field(default_factory=list)
 
 
 def load(path: Path, passed: Inventory | None = None) -> Loaded:
@@ -78,12 +81,13 @@ def load(path: Path, passed: Inventory | None = None) -> Loaded:
     problems += bindings.conflicts()
     problems += loops(built, bindings)
     problems += _admin_problems(merged, bindings)
+    problems += _read_token(merged, serves=passed is not None)
     if not problems and not built:
         problems.append(Problem(str(path), 0, 0, "listeners", "no listeners: nothing to do", "", _FIRST_LISTENER))
     if problems:
         raise ConfigError(_in_order(problems, merged.parts))
     model = _one_model(merged)
-    loaded = _spec(model, built)
+    loaded = _spec(model, built, merged.token_sha256)
     return Loaded(
         spec=loaded,
         model=model,
@@ -236,6 +240,18 @@ def _admin_problems(merged: _Merge, bindings: Bindings) -> Iterator[Problem]:
     yield from admin.problems(part.document, table, bindings, any_remote=any_remote)
 
 
+def _read_token(merged: _Merge, *, serves: bool) -> Iterator[Problem]:
+    part = merged.sections.get("admin")
+    if part is None or part.model.admin is None:
+        return
+    merged.token_sha256, wrong, unsure = admin.token(part.document, part.model.admin, serves=serves)
+    if wrong is not None:
+        yield wrong
+    if unsure is not None:
+        merged.warnings.append(unsure)
+    merged.warnings += admin.warnings(part.document, part.model.admin)
+
+
 def _one_model(merged: _Merge) -> Configuration:
     """Everything that the files say, in one model. `defaults` is the main file's: those of others are their own."""
     main = merged.parts[0].model
@@ -251,14 +267,14 @@ def _one_model(merged: _Merge) -> Configuration:
     )
 
 
-def _spec(model: Configuration, built: list[Built]) -> spec.Spec:
+def _spec(model: Configuration, built: list[Built], token_sha256: str) -> spec.Spec:
     daemon, log = model.daemon or DaemonTable(), model.log or LogTable()
     return spec.Spec(
         workers=daemon.workers if isinstance(daemon.workers, int) else machine.cores(),
         drain_timeout_s=daemon.drain_timeout / 1000,
         log=spec.Log(level=log.level, format=log.format, access=log.access),
         listeners=tuple(one.listener for one in built),
-        admin=admin.build(model.admin),
+        admin=admin.build(model.admin, token_sha256),
         preserve_connections=daemon.preserve_connections,
     )
 
@@ -282,6 +298,7 @@ def _warnings(merged: _Merge, built: list[Built], workers: int) -> list[Problem]
     found += warning.of_limits(built, workers)
     found += warning.of_checks(_pool_tables(merged))
     found += warning.of_unused(merged.pools.values(), built)
+    found += merged.warnings
     return _in_order(found, merged.parts)
 
 

@@ -70,6 +70,12 @@ TargetAddress: TypeAlias = Annotated[
     TargetEntry, PlainValidator(values.target_address), schema_of(_ADDRESS), Form("address")
 ]
 AdminAddress: TypeAlias = Annotated[SocketAddress, PlainValidator(values.admin_address), schema_of(_ADMIN)]
+TokenFile: TypeAlias = Annotated[
+    str,
+    PlainValidator(values.token_file),
+    schema_of({"type": "string", "pattern": values.FILE_PATTERN}),
+    Form("absolute path"),
+]
 Source: TypeAlias = Annotated[
     InetAddress,
     PlainValidator(values.source_address),
@@ -455,8 +461,32 @@ class AdminTable(Table):
     )
     allow_remote: bool = Field(
         False,
-        description="Let listen have addresses that other machines reach. Nobody is asked who they are: whoever comes "
-        "can reload and see what is open. Applied by a restart.",
+        description="Let listen have addresses that other machines reach. Without token_file or read_only, whoever "
+        "comes can reload and see what is open. Applied by a restart.",
+    )
+    token_file: TokenFile | None = Field(
+        None,
+        description="A file with a token, of 16 to 1024 characters, that no other user may read. By TCP, who asks has "
+        "to have it; Unix sockets are guarded by their mode. An absolute path, or ${CREDENTIALS_DIRECTORY}/NAME for a "
+        "credential of systemd. Read again by a reload.",
+    )
+    read_only: bool = Field(
+        False, description="By TCP, answer only what changes nothing. Unix sockets may all the same."
+    )
+    hosts: Annotated[
+        list[
+            Annotated[
+                str,
+                PlainValidator(values.admin_host),
+                schema_of({"type": "string", "pattern": values.HOST_NAME_PATTERN}),
+            ]
+        ],
+        BeforeValidator(values.one_or_many(0, values.HOSTS_MAX, str)),
+        one_or_more("host name", values.HOSTS_MAX),
+    ] = Field(
+        default_factory=list,
+        description="Names that clients may call this machine by, where they ask by TCP, beside its addresses and "
+        "localhost: others are refused, for a web page may have a name of its own lead here.",
     )
 
 

@@ -36,9 +36,10 @@ def schema() -> dict[str, Any]:
         _or_one(targets, at_least=1)
     _or_one(listener["properties"]["bind"], at_least=1)
     admin_listen = definitions["AdminTable"]["properties"]["listen"]
-    for single in (raw["properties"]["include"], admin_listen):
+    for single in (raw["properties"]["include"], admin_listen, definitions["AdminTable"]["properties"]["hosts"]):
         _or_one(single, at_least=0)
     admin_listen["default"] = [str(ADMIN_SOCKET)]
+    definitions["AdminTable"]["properties"]["hosts"]["default"] = []
     for named in ("listeners", "pools"):
         raw["properties"][named]["propertyNames"] = {"pattern": NAME_PATTERN}
     return {

@@ -41,6 +41,9 @@ def to_toml(spec: Spec) -> str:
         "[admin]",
         f"listen = [{', '.join(quote(str(address)) for address in spec.admin.listen)}]",
         f"allow_remote = {_boolean(spec.admin.remote)}",
+        *([f"token_file = {quote(spec.admin.token_file)}"] if spec.admin.token_file else []),
+        f"read_only = {_boolean(spec.admin.read_only)}",
+        f"hosts = [{', '.join(map(quote, spec.admin.hosts))}]",
     ]
     shared: dict[str, list[Listener]] = {}
     for listener in spec.listeners:

@@ -24,6 +24,7 @@ from relayd.address import (
 from relayd.config import machine
 from relayd.config.ports import BindEntry, TargetEntry, parse_bind, parse_target
 from relayd.config.problems import quote, quote_short
+from relayd.config.token import CREDENTIALS
 from relayd.config.units import DurationError, format_duration, parse_duration_ms
 from relayd.spec import PortRule
 
@@ -44,6 +45,8 @@ TARGETS_MAX = 1024
 INCLUDES_MAX = 1024
 #: Addresses of the admin API: one for each family, and one more. They are in the reserve of `spec.budget`.
 ADMIN_MAX = 4
+#: Names by which clients call the admin API.
+HOSTS_MAX = 64
 #: Sessions of one listener: as many as a process has descriptors at the very most (fs.nr_open of the kernel).
 SESSIONS_MAX = 1024 * 1024
 #: Answers of one session. More is no limit.
@@ -55,6 +58,16 @@ KERNEL_NAME_PATTERN = r"^[^\s/:]{1,15}$"
 
 MODE_PATTERN = r"^0?[0-7]{3}$"
 
+#: An absolute path, or a credential of systemd.
+FILE_PATTERN = r"^(/|\$\{CREDENTIALS_DIRECTORY\}/[^/])"
+
+#: As in a URL (RFC 1123); 253 characters are the longest that DNS has.
+HOST_NAME_PATTERN = (
+    r"^(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?$"
+)
+
+_HOST_NAME = re.compile(HOST_NAME_PATTERN[:-1] + r"\Z")
+_FILE = re.compile(FILE_PATTERN)
 _KERNEL_NAME = re.compile(KERNEL_NAME_PATTERN[:-1] + r"\Z")
 _MODE = re.compile(MODE_PATTERN[:-1] + r"\Z")
 
@@ -227,6 +240,28 @@ def admin_address(value: object) -> SocketAddress:
     if isinstance(parsed, InetAddress) and not parsed.port:
         raise fault(f"{quote_short(text)}: nobody would know the port that the kernel chooses; it is from 1 to 65535")
     return parsed
+
+
+def token_file(value: object) -> str:
+    """A path; whether a token is there is not asked here."""
+    text = _text(value, 'a path such as "/etc/relayd/admin.token"')
+    if not _FILE.match(text) or "\0" in text:
+        raise fault(f"{quote_short(text)} is neither an absolute path nor {CREDENTIALS}NAME")
+    return text
+
+
+def admin_host(value: object) -> str:
+    """A name that clients may call this machine by, in lower case."""
+    text = _text(value, 'a name such as "relay.example.com"')
+    name = text.lower().removesuffix(".")
+    host, _, port = name.partition(":")
+    if port.isdecimal() and _HOST_NAME.match(host):
+        raise fault(f"{quote_short(text)}: a host stands here without its port", _did_you_mean(host))
+    if not _HOST_NAME.match(name):
+        raise fault(f"{quote_short(text)} is no host name; addresses and localhost need not stand here")
+    if name == "localhost" or name.rpartition(".")[2].isdecimal():
+        raise fault(f"{quote_short(text)} need not stand here: addresses and localhost are always taken")
+    return name
 
 
 def source_address(value: object) -> InetAddress:

@@ -64,6 +64,9 @@ _ADMIN_WORDS = _meant(
     {
         "listen": "bind listen_on address addr path socket socket_path port host url",
         "allow_remote": "remote remote_allowed insecure public expose",
+        "read_only": "readonly ro view_only monitor watch_only",
+        "hosts": "host_names hostnames allowed_hosts server_name server_names names domains",
+        "token_file": "token token_path password password_file secret secret_file auth auth_file credential key_file",
     }
 )
 #: Inside a table of `targets`.

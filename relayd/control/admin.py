@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from relayd.address import SocketAddress
 from relayd.channel.messages import Selection, Sort
+from relayd.control.admin_access import Access
 from relayd.control.listeners import BindFailed
 from relayd.control.threads import aside
 from relayd.control.verdict import Verdict
@@ -103,8 +104,13 @@ class AdminServer:
     """
 
     def __init__(
-        self, sockets: list[ListeningSocket], say: Callable[..., None], report: Callable[[BaseException], None]
+        self,
+        admin: Admin,
+        sockets: list[ListeningSocket],
+        say: Callable[..., None],
+        report: Callable[[BaseException], None],
     ) -> None:
+        self._access = Access(admin)
         self._sockets = sockets
         self._say = say
         self._report = report
@@ -136,12 +142,18 @@ class AdminServer:
             for listening in opened:
                 listening.close()
             raise BindFailed(problems)
-        return cls(opened, say, report)
+        return cls(admin, opened, say, report)
 
     @property
     def addresses(self) -> tuple[SocketAddress, ...]:
         """Where it is."""
         return tuple(listening.address for listening in self._sockets)
+
+    def change(self, admin: Admin) -> None:
+        """From the next request on, those may ask who may by `admin`. Where it listens stays as it is."""
+        self._access = Access(admin)
+        if self._http is not None:
+            self._http.access = self._access
 
     def start(self, operator: Operator) -> None:
         """Begin to answer, as soon as what that takes is loaded. Returns at once; to be called in the event loop."""
@@ -202,7 +214,7 @@ class AdminServer:
         from relayd.control.admin_http import AdminHttp
 
         loop = asyncio.get_running_loop()
-        self._http = AdminHttp(operator, self._report)
+        self._http = AdminHttp(operator, self._access, self._report)
         for listening in self._sockets:
             # A copy: asyncio closes what it is given, and the file is to be removed by whoever made it.
             copy = socket.socket(fileno=os.dup(listening.fileno()))

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiohttp import ClientError, web
@@ -19,8 +19,8 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from relayd.control.admin import Operator
-from relayd.control.admin_access import Refusal
-from relayd.control.admin_routes import JSON, Answer, Asked, find, members_of, query_of
+from relayd.control.admin_access import Access, Asking, Refusal
+from relayd.control.admin_routes import JSON, Answer, Asked, find, is_open, members_of, query_of
 
 __all__ = ["BODY_BYTES_MAX", "CONNECTIONS_MAX", "AdminHttp"]
 
@@ -40,6 +40,14 @@ _FULL = (
     f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {JSON}\r\n"
     f"Content-Length: {len(_FULL_BODY)}\r\nConnection: close\r\n\r\n{_FULL_BODY}"
 ).encode()
+#: What is said to browsers is for those that are led here by a page of another site: nothing of this is a script, a
+#: style or a picture of theirs, and nothing is kept.
+_ALWAYS = {
+    "Server": "relayd",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
 #: aiohttp tells of what clients do wrong; they are told themselves, and our own bugs go to `report`.
 _QUIET = logging.getLogger("relayd.admin")
 _QUIET.disabled = True
@@ -57,7 +65,9 @@ class _Full(asyncio.Protocol):
 class AdminHttp:
     """Answers every connection that `accept` is called for. `report` is given exceptions that only a bug can raise."""
 
-    def __init__(self, operator: Operator, report: Callable[[BaseException], None]) -> None:
+    def __init__(self, operator: Operator, access: Access, report: Callable[[BaseException], None]) -> None:
+        #: Who may ask; to be set at any time.
+        self.access = access
         self._operator = operator
         self._report = report
         self._running: set[asyncio.Task[Any]] = set()
@@ -115,8 +125,10 @@ class AdminHttp:
         except Exception as error:
             self._report(error)
             answer = _error(500, "a bug in relayd; its log has the traceback")
-        headers = {"Server": "relayd", "Content-Type": answer.content_type, **answer.headers}
+        headers = {**_ALWAYS, "Content-Type": answer.content_type}
         response = web.Response(body=answer.body, status=answer.status, headers=headers)
+        for name, value in answer.headers:
+            response.headers.add(name, value)
         response.force_close()
         if not self._closing:
             self._wait_for(protocol)
@@ -124,16 +136,18 @@ class AdminHttp:
 
     async def _result(self, request: web.BaseRequest) -> Answer:
         """Raises Refusal."""
-        if "Origin" in request.headers:
-            # A browser says so, for a page of somebody else that would have us reload. No scraper does.
-            raise Refusal(403, "requests of web pages are not answered")
+        if not request.raw_path.startswith("/"):  # a URL there would go before Host (RFC 9112, section 3.2.2)
+            raise Refusal(400, "a request names a path")
+        asking, access = _asking(request), self.access
+        access.admit(asking, open_to_all=is_open(request.path))
         route = find(request.method, request.path)
+        access.permit(asking, changes=route.changes)
         given: dict[str, Any] = dict(query_of(_query(request)))
         if route.method == "POST":
             if given:
                 raise Refusal(400, f"{route.path} takes no query: what it is to do is said by the members of its body")
             given = members_of(await _body(request))
-        values = route.read(given, by_unix_socket=_by_unix_socket(request))
+        values = route.read(given, by_unix_socket=asking.by_unix_socket)
         accept = ",".join(request.headers.getall("Accept", ()))
         return await self._run(route.handler(Asked(self._operator, values, accept)))
 
@@ -162,8 +176,8 @@ def _request(
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY_BYTES_MAX)
 
 
-def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(status, json.dumps({"error": text}).encode(), headers=headers or {})
+def _error(status: int, text: str, headers: Sequence[tuple[str, str]] = ()) -> Answer:
+    return Answer(status, json.dumps({"error": text}).encode(), headers=headers)
 
 
 def _query(request: web.BaseRequest) -> str:
@@ -171,10 +185,14 @@ def _query(request: web.BaseRequest) -> str:
     return request.raw_path.partition("#")[0].partition("?")[2]
 
 
-def _by_unix_socket(request: web.BaseRequest) -> bool:
+def _asking(request: web.BaseRequest) -> Asking:
     transport = request.transport
     sock = transport.get_extra_info("socket") if transport is not None else None
-    return sock is not None and sock.family == socket.AF_UNIX
+    hosts, origins, authorizations = (
+        tuple(request.headers.getall(name, ())) for name in ("Host", "Origin", "Authorization")
+    )
+    by_unix_socket = sock is not None and sock.family == socket.AF_UNIX
+    return Asking(request.method, by_unix_socket, hosts, origins, authorizations)
 
 
 async def _body(request: web.BaseRequest) -> bytes:

@@ -11,8 +11,8 @@ docs/openapi.yaml against the code all go by that table.
 import ipaddress
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -35,6 +35,7 @@ __all__ = [
     "Route",
     "count_in_query",
     "find",
+    "is_open",
     "members_of",
     "one_of",
     "query_of",
@@ -59,7 +60,7 @@ class Answer:
     status: int
     body: bytes
     content_type: str = JSON
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class Asked:
     values: Mapping[str, Any]
     #: The client's Accept, "" for none.
     accept: str = ""
+    #: For the log: where the client is.
+    who: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +93,16 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One request. `changes`: relayd is another afterwards, if only in what it logs."""
+    """One request. `changes`: relayd is another afterwards, if only in what it logs. `open_to_all`: it tells nothing,
+    so that nobody is asked for a token.
+    """
 
     method: str
     path: str
     handler: Callable[[Asked], Awaitable[Answer]]
     parameters: tuple[Parameter, ...] = ()
     changes: bool = False
+    open_to_all: bool = False
 
     def read(self, given: Mapping[str, Any], *, by_unix_socket: bool = True) -> dict[str, Any]:
         """The value of each parameter. Null is the same as none. Raises Refusal."""
@@ -123,8 +129,13 @@ def find(method: str, path: str) -> Route:
     route = there.get(method)
     if route is None:
         takes = ", ".join(there)
-        raise Refusal(405, f"{path} takes {takes}", {"Allow": takes})
+        raise Refusal(405, f"{path} takes {takes}", (("Allow", takes),))
     return route
+
+
+def is_open(path: str) -> bool:
+    """Whether whatever is asked of `path` is open to all."""
+    return path in _OPEN
 
 
 def query_of(text: str) -> dict[str, str]:
@@ -395,10 +406,11 @@ ROUTES = (
         ),
     ),
     Route("GET", "/metrics", _metrics),
-    Route("GET", "/healthz", _healthy),
+    Route("GET", "/healthz", _healthy, open_to_all=True),
     Route("GET", "/readyz", _ready),
 )
 
 _BY_PATH = {
     path: {route.method: route for route in ROUTES if route.path == path} for path in {each.path for each in ROUTES}
 }
+_OPEN = {route.path for route in ROUTES if route.open_to_all}

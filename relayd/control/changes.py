@@ -53,6 +53,9 @@ def _of_daemon(old: Spec, new: Spec, postponed: set[Postpone]) -> Iterator[Chang
         if before.get(key) != after.get(key):
             late = NEEDS_RESTART if Postpone(None, key) in postponed else ""
             yield Change("~", None, _differs(key, before.get(key), after.get(key)), late)
+    admin, now = old.admin, new.admin
+    if admin.token_file and admin.token_file == now.token_file and admin.token_sha256 != now.token_sha256:
+        yield Change("~", None, "admin.token_file: another token is in the file", "")
 
 
 def _of_listener(old: Listener, new: Listener, live: "_Live", postponed: set[Postpone]) -> Iterator[Change]:

@@ -37,6 +37,7 @@ from relayd.log.events import Event
 from relayd.log.logger import Logger
 from relayd.sd.activation import Inherited
 from relayd.sd.notify import Notifier
+from relayd.spec import Spec
 from relayd.spec.budget import budget_of
 from relayd.spec.sockets import SocketKey, endpoints
 
@@ -179,7 +180,7 @@ class Daemon:
                 self._reloading,
                 self._keep,
                 self._let_go,
-                self._targets.change,
+                self._changed,
             )
             cleanup.callback(self._reloader.close)
             if self._refused:
@@ -299,6 +300,11 @@ class Daemon:
         from relayd.control.checks.checker import Checker
 
         return Checker(self._logger.event, on_change)
+
+    def _changed(self, spec: Spec) -> None:
+        """`spec` is in force now."""
+        self._targets.change(spec)
+        self._admin.change(spec.admin)
 
     def _failed(self, failures: TargetFailures) -> None:
         self._targets.failed(failures)

@@ -6,7 +6,7 @@ bytes. Every field is what is in force: nothing is left for a reader to fill in.
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from relayd.address import (
     BindAddress,
@@ -289,9 +289,16 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """Where the admin API is: stream sockets, distinct and in the order of the file. None of them: it is off."""
+    """Where the admin API is: stream sockets, distinct and in the order of the file. None of them: it is off. And who
+    may ask there by TCP: who has the token of `token_file` (as relay.toml has it; "": everybody), of which this knows
+    the SHA-256 and no more; for what, with `read_only`; and by which `hosts`, names in lower case, beside addresses.
+    """
 
     listen: tuple[SocketAddress, ...] = ()
+    token_file: str = ""
+    token_sha256: str = field(default="", repr=False)
+    read_only: bool = False
+    hosts: tuple[str, ...] = ()
 
     @property
     def remote(self) -> bool:

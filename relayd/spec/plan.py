@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from relayd.address import Family, SystemdAddress
 from relayd.errors import RelaydError
-from relayd.spec import UNCHECKED, Balance, Listener, OnChange, Resolve, Spec, Target
+from relayd.spec import UNCHECKED, Admin, Balance, Listener, OnChange, Resolve, Spec, Target
 from relayd.spec.sockets import Endpoint, SocketKey, endpoints
 
 __all__ = ["Adjust", "Close", "NotWithoutRestart", "Open", "Plan", "Postpone", "Serve", "Step", "effect", "plan"]
@@ -103,8 +103,7 @@ def _in_force(old: Spec, new: Spec, postponed: list[Postpone]) -> Spec:
         postponed.append(Postpone(None, "daemon.workers"))
     if new.log.format != old.log.format:
         postponed.append(Postpone(None, "log.format"))
-    if new.admin != old.admin:
-        postponed.append(Postpone(None, "admin.listen"))
+    admin = _guarded(old.admin, new.admin, postponed)
     names = {listener.name: listener for listener in old.listeners}
     listeners = []
     for listener in new.listeners:
@@ -116,10 +115,25 @@ def _in_force(old: Spec, new: Spec, postponed: list[Postpone]) -> Spec:
         new,
         workers=old.workers,
         copies=old.copies,
-        admin=old.admin,
+        admin=admin,
         log=replace(new.log, format=old.log.format),
         listeners=tuple(listeners),
     )
+
+
+def _guarded(old: Admin, new: Admin, postponed: list[Postpone]) -> Admin:
+    """`new` where `old` listens. Addresses that go with the next restart only keep until then what guards them."""
+    admin = replace(new, listen=old.listen)
+    if new.listen == old.listen:
+        return admin
+    postponed.append(Postpone(None, "admin.listen"))
+    if old.token_file and not new.token_file:
+        postponed.append(Postpone(None, "admin.token_file"))
+        admin = replace(admin, token_file=old.token_file, token_sha256=old.token_sha256)
+    if old.read_only and not new.read_only:
+        postponed.append(Postpone(None, "admin.read_only"))
+        admin = replace(admin, read_only=True)
+    return admin
 
 
 def _bound_otherwise(old: Listener, new: Listener) -> bool:

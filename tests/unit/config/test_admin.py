@@ -1,5 +1,7 @@
 """`[admin]`: where the admin API is, and every error that it can have, each at its place."""
 
+import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,9 @@ import pytest
 
 from relayd.address import Family, InetAddress, UnixAddress
 from relayd.config import ConfigError, Loaded, Problem, load, load_admin
+from relayd.config.show import to_toml
 from relayd.spec import ADMIN_SOCKET, Admin
+from relayd.spec.passed import Inventory
 
 Load = Callable[[str], Loaded]
 Problems = Callable[[str], tuple[Problem, ...]]
@@ -68,6 +72,19 @@ ONE_LINE = [
     ('path = "/a"', 1, "path", "unknown key", "did you mean `listen`?"),
     ("remote = true", 1, "remote", "unknown key", "did you mean `allow_remote`?"),
     ("workers = 1", 1, "workers", "unknown key", "help: `workers` belongs in [daemon]"),
+    ("read_only = 1", 13, "read_only", "must be true or false", ""),
+    ("hosts = 5", 9, "hosts", "must be a string, or an array of them", ""),
+    ('hosts = ["a", 5]', 15, "hosts[1]", "must be a string, a name such as", ""),
+    ('hosts = "http://a"', 9, "hosts", "is no host name", ""),
+    ('hosts = "*.example.com"', 9, "hosts", "is no host name", ""),
+    ('hosts = "a.example.com:9600"', 9, "hosts", "without its port", 'did you mean "a.example.com"?'),
+    ('hosts = "10.0.0.1"', 9, "hosts", "need not stand here", ""),
+    ('hosts = "localhost"', 9, "hosts", "need not stand here", ""),
+    ("token_file = 5", 14, "token_file", "must be a string, a path such as", ""),
+    ('token_file = "token"', 14, "token_file", "neither an absolute path nor ${CREDENTIALS_DIRECTORY}/NAME", ""),
+    ('token_file = "/nosuch"', 14, "token_file", "/nosuch cannot be read: No such file", ""),
+    ('token = "/a"', 1, "token", "unknown key", "did you mean `token_file`?"),
+    ("readonly = true", 1, "readonly", "unknown key", "did you mean `read_only`?"),
     ("lisen = []", 1, "lisen", "unknown key", "did you mean `listen`?"),
 ]
 
@@ -79,6 +96,130 @@ def test_one_wrong_line(problems: Problems, line: str, column: int, key: str, me
     assert message in problem.message
     assert suggestion in problem.suggestion
     assert bool(suggestion) == bool(problem.suggestion)
+
+
+TOKEN = "correct-horse-battery"
+TOKEN_SHA256 = hashlib.sha256(TOKEN.encode()).hexdigest()
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    """A file that nobody else may read."""
+    path = tmp_path / "token"
+    path.touch(0o600)
+    path.write_text(TOKEN)
+    return path
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_token_is_known_by_its_hash(write: Write, token: Path, end: str) -> None:
+    token.write_bytes(f"{TOKEN}{end}".encode())
+    path = write(f'[admin]\ntoken_file = "{token}"\n{WEB}')
+    found = load(path)
+    assert (found.spec.admin.token_file, found.spec.admin.token_sha256) == (str(token), TOKEN_SHA256)
+    assert TOKEN not in repr(found)
+    assert TOKEN_SHA256 not in repr(found)
+    assert load_admin(path).token_file == str(token)
+    assert load_admin(path).token_sha256 == ""  # who asks reads it itself
+
+
+@pytest.mark.parametrize(
+    ("data", "mode", "error", "suggestion"),
+    [
+        (b"", 0o600, "has no token", "openssl rand"),
+        (b"\n", 0o600, "has no token", "openssl rand"),
+        (b"0123456789abcde\n", 0o600, "has a token of 15 characters: the least is 16", "openssl rand"),
+        (b"0123456789 abcdef", 0o600, "is not one line of visible ASCII", "openssl rand"),
+        (b"0123456789abcdef\n\n", 0o600, "is not one line of visible ASCII", "openssl rand"),
+        (b"0123456789abcdef\nx", 0o600, "is not one line of visible ASCII", "openssl rand"),
+        ("0123456789abcdefé".encode(), 0o600, "is not one line of visible ASCII", "openssl rand"),
+        (b"0123456789abcdef\0", 0o600, "is not one line of visible ASCII", "openssl rand"),
+        (b"a" * 1025, 0o600, "has more than the 1024 characters", "openssl rand"),
+        (b"a" * 5000, 0o600, "has more than the 1024 characters", "openssl rand"),
+        (TOKEN.encode(), 0o604, "is open to every user of this machine", "chmod o="),
+        (TOKEN.encode(), 0o602, "is open to every user of this machine", "chmod o="),
+    ],
+)
+def test_what_is_no_token(problems: Problems, token: Path, data: bytes, mode: int, error: str, suggestion: str) -> None:
+    token.write_bytes(data)
+    token.chmod(mode)
+    (problem,) = problems(f'[admin]\ntoken_file = "{token}"\n{WEB}')
+    assert (problem.line, problem.column, problem.key) == (2, 14, "admin.token_file")
+    assert f"{token} {error}" in problem.message
+    assert suggestion in problem.suggestion
+    assert "0123456789" not in str(problem).replace(str(token), "")
+
+
+def test_a_token_may_be_for_a_group_too(loaded: Load, token: Path) -> None:
+    token.chmod(0o440)
+    assert loaded(f'[admin]\ntoken_file = "{token}"\n{WEB}').spec.admin.token_sha256 == TOKEN_SHA256
+
+
+@pytest.mark.parametrize("what", ["directory", "pipe"])
+def test_what_is_no_file_holds_nobody_up(problems: Problems, tmp_path: Path, what: str) -> None:
+    path = tmp_path / what
+    if what == "pipe":
+        os.mkfifo(path, 0o600)
+    else:
+        path.mkdir(0o700)
+    (problem,) = problems(f'[admin]\ntoken_file = "{path}"\n{WEB}')
+    assert problem.message == f"{path} is not a file"
+
+
+CREDENTIAL = '[admin]\ntoken_file = "${CREDENTIALS_DIRECTORY}/token"\n' + WEB
+
+
+def test_a_credential_of_systemd(write: Write, token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(CREDENTIAL)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(token.parent))
+    both: list[Inventory | None] = [None, {}]
+    for passed in both:
+        admin = load(path, passed).spec.admin
+        assert (admin.token_file, admin.token_sha256) == ("${CREDENTIALS_DIRECTORY}/token", TOKEN_SHA256)
+        assert f'token_file = "{admin.token_file}"' in to_toml(load(path, passed).spec)
+    token.unlink()
+    with pytest.raises(ConfigError, match="token cannot be read: No such file"):
+        load(path)
+
+
+def test_without_credentials_nobody_has_the_token(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    path = write(CREDENTIAL)
+    found = load(path)  # `relayd check`, by hand
+    assert found.spec.admin.token_sha256 == "-"
+    (warning,) = found.warnings
+    assert (warning.line, warning.column, warning.key) == (2, 14, "admin.token_file")
+    assert "CREDENTIALS_DIRECTORY is not set" in warning.message
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})  # the daemon
+    (problem,) = caught.value.problems
+    assert problem.message == "CREDENTIALS_DIRECTORY is not set"
+    assert "LoadCredential=token:/path/to/it" in problem.suggestion
+
+
+REMOTE = 'listen = ["unix:@a", "192.0.2.1:9600"]\nallow_remote = true\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "warned"),
+    [
+        (REMOTE, True),
+        (REMOTE + "read_only = true\n", False),
+        (REMOTE + 'token_file = "TOKEN"\n', False),
+        ("allow_remote = true\n", False),
+        ('listen = "127.0.0.1:9600"\nallow_remote = true\n', False),
+    ],
+)
+def test_a_door_that_is_open_to_other_machines(loaded: Load, token: Path, lines: str, warned: bool) -> None:
+    found = loaded("[admin]\n" + lines.replace("TOKEN", str(token)) + WEB).warnings
+    assert [(one.line, one.column, one.key) for one in found] == ([(3, 16, "admin.allow_remote")] if warned else [])
+    assert all("token_file, or read_only = true" in one.suggestion for one in found)
+
+
+def test_hosts_are_names_in_lower_case(loaded: Load) -> None:
+    text = f'[admin]\nhosts = ["Relay.Example.COM.", "relay.example.com", "a"]\n{WEB}'
+    assert loaded(text).spec.admin.hosts == ("relay.example.com", "a")
+    assert loaded(f'[admin]\nhosts = "a"\n{WEB}').spec.admin.hosts == ("a",)
 
 
 def test_whether_others_may_come_is_not_asked_where_that_is_wrong(problems: Problems) -> None:

@@ -45,6 +45,8 @@ def test_accepts_every_file_of_the_project(path: Path) -> None:
         'bind = "[::]:1"\ntargets = "x:1"\ntype = ["udp", "stream"]\nsession_timeout = "1s"\nmax_responses = 1',
         'bind = ":1"\ntargets = "x:1"\non_change = "keep"\n[admin]\nlisten = "unix:/a"',
         'bind = ":1"\ntargets = "x:1"\n[admin]\nlisten = ["unix:@a", "127.0.0.1:1", "[::1]:2"]\nallow_remote = true',
+        'bind = ":1"\ntargets = "x:1"\n[admin]\nread_only = true\nhosts = "relay.example.com"',
+        'bind = ":1"\ntargets = "x:1"\n[admin]\nhosts = ["a", "b-1.example.com."]',
         'bind = ["systemd:web", "systemd:relayd.socket"]\ntargets = "x:1"',
         'bind = ":1"\ntargets = "x:1"\n[admin]\nlisten = []',
         'bind = ":1"\npool = "a.b"\n[pools."a.b"]\ntargets = ["x:1", {address = "y:1", weight = 2}]\nbalance = "first"',
@@ -127,6 +129,11 @@ def test_refuses(line: str) -> None:
         "[log]\nlevel = 'loud'",
         "[admin]\nlisten = 5",
         "[admin]\nlisten = ['127.0.0.1']",
+        "[admin]\nhosts = ['-a']",
+        "[admin]\nhosts = ['a:80']",
+        "[admin]\nhosts = ['a..b']",
+        "[admin]\ntoken_file = 'token'",
+        "[admin]\ntoken_file = '${CREDENTIALS_DIRECTORY}'",
         "[admin]\nbind = 'unix:/a'",
         "[nope]",
         "[defaults]\nbind = ':80'",
@@ -183,5 +190,7 @@ def test_defaults_are_those_in_force() -> None:
     admin = schema()["definitions"]["AdminTable"]["properties"]
     assert admin["listen"]["default"] == [str(ADMIN_SOCKET)]
     assert admin["allow_remote"]["default"] is AdminTable().allow_remote
+    assert admin["read_only"]["default"] is AdminTable().read_only
+    assert admin["hosts"]["default"] == AdminTable().hosts
     default = Configuration.model_validate(tomli.loads(WEB + "keepalive = {}")).listeners["web"].keepalive
     assert spelled_out.listeners["web"].keepalive == default

@@ -260,7 +260,12 @@ specs = st.builds(
     ),
     listeners=some_sharing() | st.tuples(listeners(0), listeners(1)),
     preserve_connections=st.booleans(),
-    admin=st.builds(Admin, st.lists(admin_addresses, max_size=3, unique=True).map(tuple)),
+    admin=st.builds(
+        Admin,
+        st.lists(admin_addresses, max_size=3, unique=True).map(tuple),
+        read_only=st.booleans(),
+        hosts=st.lists(st.sampled_from(["a", "b-1.example.com", "c_d"]), unique=True).map(tuple),
+    ),
 )
 
 
@@ -286,7 +291,7 @@ def test_what_it_looks_like(tmp_path: Path) -> None:
     assert to_toml(load(path).spec) == (
         '[daemon]\nworkers = 2\ndrain_timeout = "30s"\npreserve_connections = true\n\n'
         '[log]\nlevel = "info"\nformat = "auto"\naccess = true\n\n'
-        '[admin]\nlisten = ["unix:/run/relayd/admin.sock"]\nallow_remote = false\n\n'
+        '[admin]\nlisten = ["unix:/run/relayd/admin.sock"]\nallow_remote = false\nread_only = false\nhosts = []\n\n'
         '[listeners."a.b"]\ntype = "stream"\nbind = [\n    "127.0.0.1:1",\n    "unix:/nonexistent/x",\n]\n'
         'backlog = 4096\nfreebind = false\nfast_open = false\ndefer_accept = "off"\nmode = "0660"\n'
         'targets = ["10.0.0.1:1"]\nbalance = "round_robin"\ndial_attempts = 3\n'

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,9 @@ STATUS: dict[str, Any] = {
     ],
     "targets": TARGETS,
 }
+
+
+EVERYBODY = Admin()
 
 
 class FakeOperator:
@@ -159,11 +163,11 @@ class Said(list[str]):
 
 @contextlib.asynccontextmanager
 async def serving(
-    operator: FakeOperator, *listen: SocketAddress, said: Said | None = None
+    operator: FakeOperator, *listen: SocketAddress, said: Said | None = None, who: Admin = EVERYBODY
 ) -> AsyncIterator[AdminServer]:
-    """The admin API of `operator`. Nothing may be said, unless `said` takes it."""
+    """The admin API of `operator`, for those who may ask by `who`. Nothing may be said, unless `said` takes it."""
     heard = Said() if said is None else said
-    server = AdminServer.open(Admin(listen), heard.say, heard.report)
+    server = AdminServer.open(replace(who, listen=listen), heard.say, heard.report)
     try:
         server.start(operator)
         yield server

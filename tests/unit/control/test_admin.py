@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import hashlib
 import json
 import select
 import socket
@@ -19,6 +20,7 @@ import pytest
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
 from relayd.control import admin, admin_http
 from relayd.control.admin import AdminServer
+from relayd.control.admin_routes import ROUTES
 from relayd.control.listeners import BindFailed
 from relayd.spec import Admin, Ordered
 from tests.unit.control.operating import METRICS, NO, STATUS, TARGETS, YES, FakeOperator, Said, serving
@@ -67,8 +69,9 @@ async def send(address: SocketAddress, data: bytes) -> bytes:
 
 
 def request(method: str, path: str, body: bytes = b"", *headers: str) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: relayd", f"Content-Length: {len(body)}", *headers]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+    host = () if any(header.startswith("Host:") for header in headers) else ("Host: localhost",)
+    lines = [f"{method} {path} HTTP/1.1", *host, f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode(errors="surrogateescape") + b"\r\n\r\n" + body
 
 
 def parts(answer: bytes) -> tuple[int, str, Any]:
@@ -481,6 +484,104 @@ def test_by_tcp_nobody_names_a_file() -> None:
             assert status == 403
             assert "by TCP" in answer["error"]
             assert operator.asked == [("plan", None)]
+
+    run(scenario())
+
+
+TOKEN = "correct-horse-battery"
+LOOPBACK = InetAddress(Family.INET, "127.0.0.1", 0)
+GUARDED = Admin(token_file="/token", token_sha256=hashlib.sha256(TOKEN.encode()).hexdigest())
+
+
+def test_by_tcp_who_has_the_token_is_answered(address: UnixAddress) -> None:
+    async def scenario() -> None:
+        operator = FakeOperator()
+        async with serving(operator, LOOPBACK, address, who=GUARDED) as server:
+            tcp, unix = server.addresses
+            status, head, answer = parts(await send(tcp, request("POST", "/v1/reload")))
+            assert (status, operator.asked) == (401, [])
+            assert "a token is needed" in answer["error"]
+            assert [line for line in head.splitlines() if line.startswith("WWW-Authenticate: ")] == [
+                'WWW-Authenticate: Basic realm="relayd", charset="UTF-8"',
+                'WWW-Authenticate: Bearer realm="relayd"',
+            ]
+            # Not even whether there is such a request is told.
+            assert (await ask(tcp, "GET", "/v1/nosuch"))[0] == 401
+            assert await ask(tcp, "GET", "/healthz") == (200, {})
+            assert (await ask(tcp, "GET", "/readyz"))[0] == 401
+            bearer = f"Authorization: Bearer {TOKEN}"
+            assert await ask(tcp, "POST", "/v1/reload", b"", bearer) == (200, YES.as_json())
+            assert (await ask(tcp, "POST", "/v1/reload", b"", bearer, bearer))[0] == 401
+            assert (await ask(tcp, "GET", "/v1/status", b"", "Authorization: Bearer é\udcff"))[0] == 401
+            assert await ask(unix, "GET", "/v1/status") == (200, STATUS)
+
+    run(scenario())
+
+
+def test_who_may_ask_changes_while_it_runs(address: UnixAddress) -> None:
+    async def scenario() -> None:
+        async with serving(FakeOperator(), LOOPBACK) as server:
+            (tcp,) = server.addresses
+            server.change(GUARDED)  # before it has begun
+            assert (await ask(tcp, "GET", "/v1/status"))[0] == 401
+            server.change(Admin())
+            assert (await ask(tcp, "GET", "/v1/status"))[0] == 200
+            server.change(GUARDED)
+            assert (await ask(tcp, "GET", "/v1/status"))[0] == 401
+
+    run(scenario())
+
+
+def test_read_only_by_tcp(address: UnixAddress) -> None:
+    async def scenario() -> None:
+        operator = FakeOperator()
+        async with serving(operator, LOOPBACK, address, who=Admin(read_only=True)) as server:
+            tcp, unix = server.addresses
+            for route in ROUTES:
+                answer = await send(tcp, request(route.method, route.path))
+                assert answer.startswith(b"HTTP/1.1 403 ") == route.changes, route.path
+            assert not {"confirm", ("reload", None)} & set(operator.asked)
+            assert (await ask(unix, "POST", "/v1/reload"))[0] == 200
+
+    run(scenario())
+
+
+def test_a_name_that_somebody_else_has_led_here(address: UnixAddress) -> None:
+    async def scenario() -> None:
+        operator = FakeOperator()
+        async with serving(operator, LOOPBACK, address, who=Admin(hosts=("relay.example.com",))) as server:
+            tcp, unix = server.addresses
+            assert (await ask(tcp, "GET", "/v1/status", b"", "Host: evil.example:9600"))[0] == 421
+            assert operator.asked == []
+            assert (await ask(tcp, "GET", "/healthz", b"", "Host: evil.example:9600"))[0] == 200
+            assert (await ask(tcp, "GET", "/v1/status", b"", "Host: relay.example.com:9600"))[0] == 200
+            assert (await ask(unix, "GET", "/v1/status", b"", "Host: evil.example"))[0] == 200
+            url = b"GET http://127.0.0.1/v1/status HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+            assert parts(await send(tcp, url))[0] == 400
+            twice = ("Host: 127.0.0.1", "Host: evil.example")
+            answer = await send(tcp, request("GET", "/v1/status", b"", *twice))
+            assert answer.startswith(b"HTTP/1.0 400 ")  # by aiohttp, and not as JSON
+            none = b"GET /v1/status HTTP/1.0\r\n\r\n"
+            assert parts(await send(tcp, none))[0] == 400
+
+    run(scenario())
+
+
+def test_what_browsers_are_told(address: UnixAddress) -> None:
+    async def scenario() -> None:
+        async with serving(FakeOperator(), LOOPBACK) as server:
+            own = f"http://127.0.0.1:{server.addresses[0].port}"  # type: ignore[union-attr]  # by TCP
+            host = f"Host: {own.removeprefix('http://')}"
+            for headers, status in (((host, f"Origin: {own}"), 200), ((host, "Origin: http://evil.example"), 403)):
+                answer = await send(server.addresses[0], request("GET", "/v1/status", b"", *headers))
+                found, head, _ = parts(answer)
+                assert found == status
+                lines = head.splitlines()
+                assert "X-Content-Type-Options: nosniff" in lines
+                assert "Cross-Origin-Resource-Policy: same-origin" in lines
+                assert "Cache-Control: no-store" in lines
+                assert "Access-Control-" not in head
+            assert (await ask(server.addresses[0], "POST", "/v1/plan", b"", host, f"Origin: {own}"))[0] == 403
 
     run(scenario())
 

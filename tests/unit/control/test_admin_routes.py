@@ -36,7 +36,7 @@ def test_what_a_get_does_changes_nothing() -> None:
 def test_the_methods_that_there_are_stand_in_the_refusal() -> None:
     with pytest.raises(Refusal, match="/v1/reload takes POST") as caught:
         find("GET", "/v1/reload")
-    assert (caught.value.status, caught.value.headers) == (405, {"Allow": "POST"})
+    assert (caught.value.status, caught.value.headers) == (405, (("Allow", "POST"),))
 
 
 @pytest.mark.parametrize(

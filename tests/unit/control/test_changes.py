@@ -10,6 +10,7 @@ from relayd.config import load
 from relayd.config.forms import Table
 from relayd.config.model import AdminTable, DaemonTable, ListenerTable, LogTable, PoolTable, Shared
 from relayd.control.changes import changes_between
+from relayd.control.verdict import Change
 from relayd.spec import OnChange, Spec
 from relayd.spec.plan import Postpone, effect, plan
 
@@ -26,6 +27,9 @@ access = true
 [admin]
 listen = "unix:@one"
 allow_remote = false
+token_file = "/DIRECTORY/one"
+read_only = true
+hosts = ["a.example.com"]
 [listeners.a]
 bind = ["127.0.0.1:80", "[::1]:80", "unix:/run/a.sock"]
 targets = ["10.0.0.1:80", "[2001:db8::1]:80", "app.example.com:80"]
@@ -81,6 +85,9 @@ OTHERS = {
     "log.format": ('format = "json"', 'format = "text"'),
     "log.access": ("access = true", "access = false"),
     "admin.listen": ('listen = "unix:@one"', 'listen = "unix:@two"'),
+    "admin.token_file": ("/DIRECTORY/one", "/DIRECTORY/two"),
+    "admin.read_only": ("read_only = true", "read_only = false"),
+    "admin.hosts": ('hosts = ["a.example.com"]', "hosts = []"),
 }
 LISTENER_ITSELF = {
     "type": ('type = "dgram"', 'type = ["stream", "dgram"]'),
@@ -95,8 +102,21 @@ ONLY_A_RESTART = {"daemon.workers", "log.format", "admin.listen", "interface", "
 
 def loaded(text: str, directory: Path) -> Spec:
     path = directory / "relay.toml"
-    path.write_text(text)
+    for name in ("one", "two"):
+        (directory / name).touch(0o600)
+        (directory / name).write_text(f"token-of-{name}-0123456789\n")
+    path.write_text(text.replace("/DIRECTORY", str(directory)))
     return load(path).spec
+
+
+def test_another_token_in_the_same_file_is_told(tmp_path: Path) -> None:
+    text = BEFORE.format(key="", datagram_key="")
+    old = loaded(text, tmp_path)
+    new = replace(old, admin=replace(old.admin, token_sha256="0" * 64))
+    assert changes_between(old, loaded(text, tmp_path)) == ()
+    assert changes_between(old, new) == (Change("~", None, "admin.token_file: another token is in the file"),)
+    other = loaded(text.replace("/DIRECTORY/one", "/DIRECTORY/two"), tmp_path)
+    assert [change.text.partition(" ")[0] for change in changes_between(old, other)] == ["admin.token_file"]
 
 
 def test_no_key_is_forgotten() -> None:

@@ -14,6 +14,10 @@ from tests.unit.control.operating import EXPLANATION, NO, TARGETS, YES
 IDS = [f"{route.method} {route.path}" for route in ROUTES]
 
 
+def path_of(route: Route) -> str:
+    return route.path
+
+
 def test_it_has_the_requests_of_the_table() -> None:
     there = {(method.upper(), path) for path, methods in document()["paths"].items() for method in methods}
     assert there == {(route.method, route.path) for route in ROUTES}
@@ -38,7 +42,7 @@ def test_it_has_their_parameters(route: Route) -> None:
     assert parameters(route) == {one.name: one.required for one in route.parameters}
 
 
-@pytest.mark.parametrize("route", [route for route in ROUTES if route.method == "POST"], ids=str)
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.method == "POST"], ids=path_of)
 def test_what_need_not_be_said_may_be_null(route: Route) -> None:
     schema = body_schema(route.method, route.path)
     for name, one in schema["properties"].items():
@@ -61,6 +65,9 @@ def test_every_request_says_how_it_fails(route: Route) -> None:
     assert said["operationId"]
     assert set(said["tags"]) <= {tag["name"] for tag in document()["tags"]}
     always = {"200", "400", "403", "500", "503"}
+    guarded = set() if route.open_to_all else {"401", "421"}
+    assert (said.get("security") == []) == route.open_to_all
+    assert {"401", "421"} & set(said["responses"]) == guarded
     assert always | ({"408", "413"} if route.method == "POST" else set()) <= set(said["responses"])
 
 

@@ -8,8 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relayd.address import Family, InetAddress, NameAddress, SystemdAddress, UnixAddress
-from relayd.spec import Bind, Listener, Log, OnChange, Passed, SocketOptions, Spec, Stream, StreamTimeouts, Target
-from relayd.spec.plan import Adjust, Close, Open, Postpone, Serve, effect, plan
+from relayd.spec import (
+    Admin,
+    Bind,
+    Listener,
+    Log,
+    OnChange,
+    Passed,
+    SocketOptions,
+    Spec,
+    Stream,
+    StreamTimeouts,
+    Target,
+)
+from relayd.spec.plan import Adjust, Close, Open, Plan, Postpone, Serve, effect, plan
 from relayd.spec.sockets import endpoints
 from tests.specs import BINDING, DATAGRAM
 
@@ -209,3 +221,27 @@ def test_a_socket_of_systemd_stays_when_its_listener_is_renamed_and_needs_no_res
     both = replace(old, binds=(passed, WEB))
     steps = plan(spec(both), spec(replace(both, binding=replace(BINDING, interface="lo")))).steps
     assert steps == (Postpone("web", "interface"),)
+
+
+GUARDED = Admin((UnixAddress("@a"),), "/token", "0" * 64, read_only=True, hosts=("a",))
+
+
+def with_admin(admin: Admin) -> Spec:
+    return replace(spec(), admin=admin)
+
+
+def test_who_may_ask_changes_at_once_and_where_by_a_restart() -> None:
+    free = replace(GUARDED, token_file="", token_sha256="", read_only=False, hosts=())
+    assert plan(with_admin(GUARDED), with_admin(free)) == Plan((Serve(with_admin(free)),), with_admin(free))
+    moved = replace(GUARDED, listen=(UnixAddress("@b"),), token_sha256="1" * 64)
+    found = plan(with_admin(GUARDED), with_admin(moved))
+    assert found.spec == with_admin(replace(moved, listen=GUARDED.listen))
+    assert Postpone(None, "admin.listen") in found.steps
+
+
+def test_what_guards_an_address_stays_as_long_as_that() -> None:
+    gone = Admin((UnixAddress("@b"),), hosts=("b",))
+    found = plan(with_admin(GUARDED), with_admin(gone))
+    assert found.spec == with_admin(replace(GUARDED, hosts=("b",)))
+    keys = {step.key for step in found.steps if isinstance(step, Postpone)}
+    assert keys == {"admin.listen", "admin.token_file", "admin.read_only"}
