@@ -45,6 +45,7 @@ _CLASSES: dict[str, type] = {
         messages.Killed,
         messages.LiveCount,
         messages.Look,
+        messages.LogLevel,
         messages.Ready,
         messages.Released,
         messages.Report,

@@ -1,7 +1,7 @@
 """What control and a worker say to each other. Values only; file descriptors travel beside a message, not in it.
 
-control → worker    Configure and Change (with listening sockets), Resolved, TargetStates, Count, Look, Kill, Drain,
-                    Stop, Adopt (with connections or sessions), AllAdopted, HandOver (with parcels)
+control → worker    Configure and Change (with listening sockets), Resolved, TargetStates, LogLevel, Count, Look, Kill,
+                    Drain, Stop, Adopt (with connections or sessions), AllAdopted, HandOver (with parcels)
 worker → control    Ready, Changed, Released, Counted, Seen, Killed, Report, TargetFailures, HandedOver
 """
 
@@ -83,6 +83,13 @@ class TargetStates:
     """What is to be known of targets: of these; all others are up, and as the file has them."""
 
     states: tuple[TargetState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevel:
+    """Log from this level on, until the next Change: that has a spec, which says it again."""
+
+    level: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +270,7 @@ Message: TypeAlias = (
     | Change
     | Resolved
     | TargetStates
+    | LogLevel
     | Count
     | Look
     | Kill

@@ -87,6 +87,15 @@ class Operator(Protocol):
         None is the first one. For `json.dumps`; a string says why that cannot be said.
         """
 
+    async def config(self) -> dict[str, Any]:
+        """What is in force, for `json.dumps`; docs/admin.md says what is in it. No secret is."""
+
+    def log(self) -> dict[str, Any]:
+        """From which level on lines are logged, for `json.dumps`; docs/admin.md says what is in it."""
+
+    def set_log_level(self, level: str, who: str) -> dict[str, Any]:
+        """Have all processes log from `level` on until the next reload; `who` wants that. As `log` afterwards."""
+
     def not_ready(self) -> str:
         """Why clients should not come just now; empty: they may."""
 

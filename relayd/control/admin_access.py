@@ -69,8 +69,11 @@ class Access:
         if self.admin.token_file and not asking.by_unix_socket and not open_to_all:
             self._check_token(asking.authorizations)
 
-    def permit(self, asking: Asking, *, changes: bool) -> None:
-        """Raises Refusal where who may ask may not ask for that."""
+    def permit(self, asking: Asking, *, changes: bool, private: bool = False) -> None:
+        """Raises Refusal where who may ask may not ask for that. `private`: it is not for everybody on the machine."""
+        if private and not self.admin.token_file and not asking.by_unix_socket:
+            error = "by TCP, this is told only where a token is asked for ([admin] token_file): ask by a Unix socket"
+            raise Refusal(403, error)
         if changes and self.admin.read_only and not asking.by_unix_socket:
             raise Refusal(403, "by TCP, nothing may be changed ([admin] read_only): ask by a Unix socket")
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from aiohttp.http import HttpProcessingError, RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
+from relayd.address import from_sockaddr
 from relayd.control.admin import Operator
 from relayd.control.admin_access import Access, Asking, Refusal
 from relayd.control.admin_routes import JSON, Answer, Asked, find, is_open, members_of, query_of
@@ -34,6 +36,9 @@ CLIENT_S = 10.0
 #: What a stop waits for at most, so that those whose request it ends are told; without requests it does not wait.
 _GOODBYE_S = 0.03
 
+
+#: struct ucred of unix(7): pid, uid, gid.
+_CREDENTIALS = struct.Struct("iII")
 
 _FULL_BODY = json.dumps({"error": f"the admin API has {CONNECTIONS_MAX} connections already: try again"})
 _FULL = (
@@ -141,7 +146,7 @@ class AdminHttp:
         asking, access = _asking(request), self.access
         access.admit(asking, open_to_all=is_open(request.path))
         route = find(request.method, request.path)
-        access.permit(asking, changes=route.changes)
+        access.permit(asking, changes=route.changes, private=route.private)
         given: dict[str, Any] = dict(query_of(_query(request)))
         if route.method == "POST":
             if given:
@@ -149,7 +154,7 @@ class AdminHttp:
             given = members_of(await _body(request))
         values = route.read(given, by_unix_socket=asking.by_unix_socket)
         accept = ",".join(request.headers.getall("Accept", ()))
-        return await self._run(route.handler(Asked(self._operator, values, accept)))
+        return await self._run(route.handler(Asked(self._operator, values, accept, _who(request))))
 
     async def _run(self, wanted: Awaitable[Answer]) -> Answer:
         """What `wanted` returns. A task of its own: only `close` cancels it."""
@@ -185,9 +190,27 @@ def _query(request: web.BaseRequest) -> str:
     return request.raw_path.partition("#")[0].partition("?")[2]
 
 
+def _socket(request: web.BaseRequest) -> socket.socket | None:
+    """That of the client, None when it has gone."""
+    return request.transport.get_extra_info("socket") if request.transport is not None else None
+
+
+def _who(request: web.BaseRequest) -> str:
+    """Where the client is, for the log. No name of a user: to look that up may take a while."""
+    sock = _socket(request)
+    try:
+        if sock is None:
+            return "somebody who has gone"
+        if sock.family == socket.AF_UNIX:
+            pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+            return f"uid {uid}, pid {pid}"
+        return str(from_sockaddr(sock.family, sock.getpeername()))
+    except OSError:
+        return "somebody who has gone"
+
+
 def _asking(request: web.BaseRequest) -> Asking:
-    transport = request.transport
-    sock = transport.get_extra_info("socket") if transport is not None else None
+    sock = _socket(request)
     hosts, origins, authorizations = (
         tuple(request.headers.getall(name, ())) for name in ("Host", "Origin", "Authorization")
     )

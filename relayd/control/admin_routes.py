@@ -23,6 +23,7 @@ from relayd.control.admin import Operator
 from relayd.control.admin_access import Refusal
 from relayd.control.living import LIMIT_MAX, selection_of
 from relayd.control.verdict import Verdict
+from relayd.log.events import Level
 from relayd.spec import Ordered
 
 __all__ = [
@@ -94,7 +95,7 @@ class Parameter:
 @dataclass(frozen=True, slots=True)
 class Route:
     """One request. `changes`: relayd is another afterwards, if only in what it logs. `open_to_all`: it tells nothing,
-    so that nobody is asked for a token.
+    so that nobody is asked for a token. `private`: it tells what a file does that not everybody may read.
     """
 
     method: str
@@ -103,6 +104,7 @@ class Route:
     parameters: tuple[Parameter, ...] = ()
     changes: bool = False
     open_to_all: bool = False
+    private: bool = False
 
     def read(self, given: Mapping[str, Any], *, by_unix_socket: bool = True) -> dict[str, Any]:
         """The value of each parameter. Null is the same as none. Raises Refusal."""
@@ -311,6 +313,18 @@ async def _explain(asked: Asked) -> Answer:
     return _json({"error": found}, 409) if isinstance(found, str) else _json(found)
 
 
+async def _config(asked: Asked) -> Answer:
+    return _json(await asked.operator.config())
+
+
+async def _log(asked: Asked) -> Answer:
+    return _json(asked.operator.log())
+
+
+async def _set_log(asked: Asked) -> Answer:
+    return _json(asked.operator.set_log_level(asked.values["level"], asked.who))
+
+
 async def _metrics(asked: Asked) -> Answer:
     content_type, text = await asked.operator.metrics(asked.accept)
     return Answer(200, text, content_type)
@@ -330,6 +344,7 @@ async def _ready(asked: Asked) -> Answer:
 _A_STRING = "a string"
 _A_CLIENT = "an IP address, perhaps with a port, a network, or what the log calls a client of a Unix socket"
 _A_SWITCH = "yes or no"
+_LEVELS = tuple(each.value for each in Level)
 
 #: In the order of docs/admin.md. The file that `plan` may name: what is wrong with it is shown with its lines, and
 #: anybody on the machine can come by TCP.
@@ -404,6 +419,15 @@ ROUTES = (
             Parameter("client", "an IP address, or empty for one of a Unix socket", _client, required=True),
             Parameter("port", "an integer", _integer),
         ),
+    ),
+    Route("GET", "/v1/config", _config, private=True),
+    Route("GET", "/v1/log", _log),
+    Route(
+        "POST",
+        "/v1/log",
+        _set_log,
+        (Parameter("level", f"one of {', '.join(_LEVELS)}", one_of(*_LEVELS), required=True),),
+        changes=True,
     ),
     Route("GET", "/metrics", _metrics),
     Route("GET", "/healthz", _healthy, open_to_all=True),

@@ -23,6 +23,7 @@ from relayd.control.admin import AdminServer
 from relayd.control.handover import Dealer, Found, Store
 from relayd.control.heartbeat import TICK_S
 from relayd.control.listeners import BindFailed, ListeningSockets
+from relayd.control.log_level import LogLevel
 from relayd.control.main import FIRST_PROCESS, WAITING_SIGNALS
 from relayd.control.observing import Observer
 from relayd.control.operations import Operations
@@ -181,6 +182,10 @@ class Daemon:
                 self._keep,
                 self._let_go,
                 self._changed,
+                lambda: self._log_level.forget(),
+            )
+            self._log_level = LogLevel(
+                self._logger, lambda: self._reloader.in_force.spec.log, self._supervisor.log_level
             )
             cleanup.callback(self._reloader.close)
             if self._refused:
@@ -288,7 +293,7 @@ class Daemon:
             lambda: self._logger.lost,
             self._requests.first.is_set,
         )
-        self._admin.start(Operations(self._reloader, self._targets, observer, self._supervisor))
+        self._admin.start(Operations(self._reloader, self._targets, observer, self._supervisor, self._log_level))
         if self._start.unread:
             self._in_background(self._read_at_last())
         if self._reload_at_ready:

@@ -5,6 +5,7 @@ from typing import Any
 
 from relayd.channel.messages import Selection, Sort
 from relayd.control.living import listing
+from relayd.control.log_level import LogLevel
 from relayd.control.observing import Observer
 from relayd.control.reload import Reloader
 from relayd.control.supervisor import Supervisor
@@ -31,11 +32,13 @@ class Operations:
         targets: Targets,
         observer: Observer,
         supervisor: Supervisor,
+        log_level: LogLevel,
     ) -> None:
         self._reloader = reloader
         self._targets = targets
         self._observer = observer
         self._supervisor = supervisor
+        self._log_level = log_level
 
     async def reload(self, confirm_s: float | None) -> Verdict:
         """Read the file again."""
@@ -74,6 +77,18 @@ class Operations:
     async def explain(self, listener: str, client: bytes, port: int | None) -> dict[str, Any] | str:
         """Which target a client would get."""
         return self._targets.explain(listener, client, port, await self._supervisor.active(_COUNT_WAIT_S))
+
+    async def config(self) -> dict[str, Any]:
+        """What is in force."""
+        return await self._reloader.shown()
+
+    def log(self) -> dict[str, Any]:
+        """From which level on lines are logged."""
+        return self._log_level.status()
+
+    def set_log_level(self, level: str, who: str) -> dict[str, Any]:
+        """Log from another level on."""
+        return self._log_level.change(level, who)
 
     def not_ready(self) -> str:
         """Why nobody should come just now."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import relayd
 from relayd import clock, config
+from relayd.config.show import to_toml
 from relayd.control.changes import changes_between
 from relayd.control.listeners import BindFailed, ListeningSockets, Opened, opened
 from relayd.control.recent import Key, Recent
@@ -82,10 +83,12 @@ class Reloader:
         keep: Callable[[], None] = lambda: None,
         let_go: Callable[[set[SocketKey]], Coroutine[Any, Any, None]] | None = None,
         on_change: Callable[[Spec], None] = lambda _: None,
+        on_reloaded: Callable[[], None] = lambda: None,
     ) -> None:
         """`announce(True)` is called when a reload begins, `announce(False)` when it has ended. `keep()` has the FD
         store hold the sockets that there are, and `let_go(keys)` has it let go of these, before they are closed.
-        `on_change` is told of the spec as soon as it is in force.
+        `on_change` is told of the spec as soon as it is in force, and `on_reloaded` of every reload that was not
+        refused, if nothing has changed.
         """
         self.in_force = in_force
         #: Of the last reload: monotonic time and errors; None before the first.
@@ -102,6 +105,7 @@ class Reloader:
         self._keep = keep
         self._let_go = let_go
         self._on_change = on_change
+        self._on_reloaded = on_reloaded
         #: One at a time; and the one that has not begun, for whoever asks meanwhile.
         self._one_at_a_time = asyncio.Lock()
         self._queued: asyncio.Task[Verdict] | None = None
@@ -197,6 +201,12 @@ class Reloader:
             ],
         }
 
+    async def shown(self) -> dict[str, Any]:
+        """What is in force, as docs/admin.md says."""
+        now = self.in_force
+        toml = await aside(lambda: to_toml(now.spec), "show the configuration")  # of thousands of listeners, perhaps
+        return {"file": str(now.file), "sha256": now.sha256, "number": now.number, "toml": toml}
+
     def refuse(self, errors: tuple[str, ...]) -> None:
         """The file is not what is in force, and this is why: for the log, for STATUS and for `status`."""
         self.last = (clock.monotonic(), errors)
@@ -228,6 +238,7 @@ class Reloader:
                 changes = await work()
                 self.last = (clock.monotonic(), ())
                 self._supervisor.totals.control.reloads += 1
+                self._on_reloaded()
             except Refused as refused:
                 self.refuse(refused.errors)
                 return Verdict(False, (), refused.errors, ())

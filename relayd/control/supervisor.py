@@ -32,6 +32,7 @@ from relayd.channel.messages import (
     Kill,
     Killed,
     LiveCount,
+    LogLevel,
     Look,
     Message,
     Ready,
@@ -139,6 +140,8 @@ class Supervisor:
         self._slots = [_Slot(number) for number in range(1, spec.workers + 1)]
         self._resolved: dict[Wanted, Resolved] = {}
         self._states = TargetStates(())
+        #: In place of that of the spec.
+        self._log_level: str | None = None
         self._booted: asyncio.Future[None] | None = None
         #: While booting: whether workers go on with what is adopted, and whether they have been given all of it.
         self._adopts = self._all_given = False
@@ -250,6 +253,13 @@ class Supervisor:
         for slot in self._slots:
             if slot.process is not None and slot.phase is not Phase.DRAINING:
                 slot.process.send(states)
+
+    def log_level(self, level: str | None) -> None:
+        """Have every worker, now and future, log from `level` on; None: as the spec says."""
+        self._log_level = level
+        for slot in self._slots:
+            if slot.process is not None and slot.phase is not Phase.DRAINING:
+                slot.process.send(LogLevel(level or self._spec.log.level))
 
     def change(self, spec: Spec, added: Callable[[int], Sequence[int]]) -> None:
         """Have every worker, now and future, do what `spec` says. `added(number)` are the sockets of worker `number`
@@ -464,6 +474,8 @@ class Supervisor:
         slot.does = self._change
         adopting = self._adopts and not self._all_given
         slot.process.send(Configure(self._spec, slot.number, adopting), self._sockets(slot.number))
+        if self._log_level is not None:
+            slot.process.send(LogLevel(self._log_level))
         if self._states.states:
             slot.process.send(self._states)
         for answer in self._resolved.values():

@@ -77,6 +77,8 @@ class Event(enum.Enum):
     UPGRADE_REFUSED = ("upgrade_refused", Level.ERROR, "5e8d59e7ddaa4d4d8bc99363321e7036", False)
     #: Connections or sessions that were handed over and have ended, and why.
     NOT_TAKEN_OVER = ("not_taken_over", Level.WARNING, "0c4dcaabd62243a58f555f10fca24e58")
+    #: An operator has lines of another level logged: which, and who. Written whatever the level is.
+    LOG_LEVEL = ("log_level", Level.INFO, "cefe365085854dceb294f14a14b865f9", False)
     #: systemd could not be told something.
     SYSTEMD_UNREACHABLE = ("systemd_unreachable", Level.WARNING, "ecf9986ec6cb4192541eeb27792ada45")
     #: There is no admin API, and why: no reload by command and no status. Relaying goes on.

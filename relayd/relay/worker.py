@@ -36,6 +36,7 @@ from relayd.channel.messages import (
     HandOver,
     Kill,
     LiveCount,
+    LogLevel,
     Look,
     Message,
     Ready,
@@ -287,6 +288,8 @@ class Worker:
             departures.begin()
         elif isinstance(message, TargetStates):
             self._say(message)
+        elif isinstance(message, LogLevel):
+            self._log.change(replace(self._spec.log, level=message.level))
         elif isinstance(message, Count):
             self._send(Counted(message.number, tuple(self._counts())))
         elif isinstance(message, Look):

@@ -44,6 +44,7 @@ ASKED: dict[tuple[str, str], list[tuple[bytes | None, set[int]]]] = {
         (b'{"pool": "web", "target": "x", "ordered": "drained"}', {409}),
         (b"{}", {400}),
     ],
+    ("POST", "/v1/log"): [(b'{"level": "warning"}', {200}), (b'{"level": "info"}', {200}), (b"{}", {400})],
     ("POST", "/v1/explain"): [
         (b'{"listener": "web", "client": "192.0.2.7"}', {200}),
         (b'{"listener": "nosuch", "client": ""}', {409}),

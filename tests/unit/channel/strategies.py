@@ -17,6 +17,7 @@ from relayd.channel.messages import (
     Kill,
     Killed,
     LiveCount,
+    LogLevel,
     Look,
     Message,
     Ready,
@@ -200,6 +201,7 @@ of_class: dict[type, st.SearchStrategy[Message]] = {
     Changed: st.builds(Changed, numbers),
     Configure: st.builds(Configure, specs, numbers, booleans),
     Count: st.builds(Count, numbers),
+    LogLevel: st.builds(LogLevel, texts),
     Counted: st.builds(
         Counted, numbers, tuples_of(st.builds(LiveCount, texts, booleans, optional(targets), numbers, texts, texts))
     ),

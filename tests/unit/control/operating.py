@@ -82,6 +82,12 @@ STATUS: dict[str, Any] = {
 }
 
 
+CONFIG: dict[str, Any] = {
+    "file": "/etc/relayd/relay.toml",
+    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "number": 3,
+    "toml": "[daemon]\nworkers = 2\n",
+}
 EVERYBODY = Admin()
 
 
@@ -129,6 +135,18 @@ class FakeOperator:
 
     async def order(self, pool: str, target: str, ordered: Ordered | None, weight: int | None) -> Verdict:
         return await self._say("order", pool, target, ordered, weight)
+
+    async def config(self) -> dict[str, Any]:
+        await self._say("config")
+        return CONFIG
+
+    def log(self) -> dict[str, Any]:
+        self.asked.append("log")
+        return {"level": "info", "file": "info"}
+
+    def set_log_level(self, level: str, who: str) -> dict[str, Any]:
+        self.asked.append(("set_log_level", level, who))
+        return {"level": level, "file": "info"}
 
     def not_ready(self) -> str:
         return self.unready

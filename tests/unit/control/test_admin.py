@@ -5,6 +5,8 @@ import contextlib
 import gzip
 import hashlib
 import json
+import os
+import re
 import select
 import socket
 import stat
@@ -23,7 +25,7 @@ from relayd.control.admin import AdminServer
 from relayd.control.admin_routes import ROUTES
 from relayd.control.listeners import BindFailed
 from relayd.spec import Admin, Ordered
-from tests.unit.control.operating import METRICS, NO, STATUS, TARGETS, YES, FakeOperator, Said, serving
+from tests.unit.control.operating import CONFIG, METRICS, NO, STATUS, TARGETS, YES, FakeOperator, Said, serving
 
 DEADLINE_S = 10.0
 
@@ -121,6 +123,38 @@ def test_targets_are_told(address: UnixAddress) -> None:
     async def scenario() -> None:
         async with serving(FakeOperator(), address):
             assert await ask(address, "GET", "/v1/targets") == (200, {"targets": TARGETS})
+
+    run(scenario())
+
+
+def test_the_configuration_is_for_who_may_read_it(address: UnixAddress) -> None:
+    async def scenario() -> None:
+        operator = FakeOperator()
+        async with serving(operator, LOOPBACK, address) as server:
+            tcp, unix = server.addresses
+            assert await ask(unix, "GET", "/v1/config") == (200, CONFIG)
+            status, answer = await ask(tcp, "GET", "/v1/config")
+            assert (status, operator.asked) == (403, ["config"])
+            assert "only where a token is asked for" in answer["error"]
+            server.change(GUARDED)
+            assert (await ask(tcp, "GET", "/v1/config"))[0] == 401
+            assert await ask(tcp, "GET", "/v1/config", b"", f"Authorization: Bearer {TOKEN}") == (200, CONFIG)
+
+    run(scenario())
+
+
+def test_who_changes_the_level_is_told(address: UnixAddress) -> None:
+    async def scenario() -> None:
+        operator = FakeOperator()
+        async with serving(operator, LOOPBACK, address) as server:
+            tcp, unix = server.addresses
+            assert await ask(unix, "GET", "/v1/log") == (200, {"level": "info", "file": "info"})
+            for where in (unix, tcp):
+                said = await ask(where, "POST", "/v1/log", b'{"level": "debug"}')
+                assert said == (200, {"level": "debug", "file": "info"})
+            local, remote = (each[2] for each in operator.asked[1:])  # type: ignore[index]  # tuples
+            assert local == f"uid {os.getuid()}, pid {os.getpid()}"
+            assert re.fullmatch(r"127\.0\.0\.1:\d+", remote)
 
     run(scenario())
 
@@ -233,6 +267,10 @@ BAD = [
     ("POST", "/v1/target", b'{"pool": "a", "target": "b", "weight": 1, "x": 1}', 400, "only 'pool', 'target', "),
     ("POST", "/v1/plan", b'{"file": "relay.toml"}', 400, "an absolute path"),
     ("POST", "/v1/plan", b'{"file": "/a\\u0000"}', 400, "an absolute path"),
+    ("DELETE", "/v1/log", b"", 405, "takes GET, POST"),
+    ("POST", "/v1/log", b"{}", 400, "level is missing: it is one of debug, info, warning, error"),
+    ("POST", "/v1/log", b'{"level": "trace"}', 400, "level is one of debug, info, warning, error"),
+    ("POST", "/v1/log", b'{"level": ["debug"]}', 400, "level is one of debug, info, warning, error"),
     ("POST", "/v1/plan", b" " * (admin_http.BODY_BYTES_MAX + 1), 413, "at most 65536 bytes"),
 ]
 
@@ -539,7 +577,7 @@ def test_read_only_by_tcp(address: UnixAddress) -> None:
             tcp, unix = server.addresses
             for route in ROUTES:
                 answer = await send(tcp, request(route.method, route.path))
-                assert answer.startswith(b"HTTP/1.1 403 ") == route.changes, route.path
+                assert answer.startswith(b"HTTP/1.1 403 ") == (route.changes or route.private), route.path
             assert not {"confirm", ("reload", None)} & set(operator.asked)
             assert (await ask(unix, "POST", "/v1/reload"))[0] == 200
 

@@ -7,6 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from relayd.control.admin_routes import CONFIRM_S_MAX, ROUTES, Route
+from relayd.log.events import Level
 from relayd.spec import Ordered
 from tests.openapi import FILE, body_schema, document, operation, resolved, violations
 from tests.unit.control.operating import EXPLANATION, NO, TARGETS, YES
@@ -51,6 +52,7 @@ def test_what_need_not_be_said_may_be_null(route: Route) -> None:
 
 
 def test_values_that_the_code_has_too() -> None:
+    assert resolved({"$ref": "#/components/schemas/Level"})["enum"] == [each.value for each in Level]
     assert body_schema("POST", "/v1/reload")["properties"]["confirm_s"]["maximum"] == CONFIRM_S_MAX
     assert set(body_schema("POST", "/v1/target")["properties"]["ordered"]["enum"]) == {
         *(each.value for each in Ordered),
