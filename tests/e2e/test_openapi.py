@@ -1,5 +1,6 @@
 """What a running daemon answers is what docs/openapi.yaml says."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -45,6 +46,7 @@ ASKED: dict[tuple[str, str], list[tuple[bytes | None, set[int]]]] = {
         (b"{}", {400}),
     ],
     ("POST", "/v1/log"): [(b'{"level": "warning"}', {200}), (b'{"level": "info"}', {200}), (b"{}", {400})],
+    ("POST", "/v1/kill"): [(b'{"id": "nosuch"}', {409}), (b"{}", {400}), (b'{"client": "x"}', {400})],
     ("POST", "/v1/explain"): [
         (b'{"listener": "web", "client": "192.0.2.7"}', {200}),
         (b'{"listener": "nosuch", "client": ""}', {409}),
@@ -70,6 +72,11 @@ def test_answers_of_a_daemon(tmp_path: Path, echo: EchoStart, traffic: bool) -> 
             daemon.config_path.write_text(daemon.config_path.read_text().replace('"dgram"', '"nosuch"'))
             assert ask(daemon, "POST", "/v1/reload")[0] == 409
             daemon.config_path.write_text(daemon.config_path.read_text().replace('"nosuch"', '"dgram"'))
+        held = contextlib.ExitStack()
+        if traffic:
+            held.enter_context(daemon.connect("web")).sendall(b"hello")
+            sender = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sender.sendto(b"hello", daemon.address("dns", kind="dgram").sockaddr)
         seen = set()
         for route in ROUTES:
             for body, statuses in ASKED.get((route.method, route.path), [(None, {200, 503})]):
@@ -79,4 +86,11 @@ def test_answers_of_a_daemon(tmp_path: Path, echo: EchoStart, traffic: bool) -> 
             ask(daemon, route.method, f"{route.path}?nosuch=1")
             ask(daemon, "DELETE", route.path)
         ask(daemon, "GET", "/v1/nosuch")
+        assert ask(daemon, "GET", "/v1/status?history=yes")[0] == 200
+        for tcp_info in ("yes", "no"):
+            status, found = ask(daemon, "GET", f"/v1/connections?tcp_info={tcp_info}&sort=rate&limit=10")
+            assert status == 200
+            assert not traffic or {one["type"] for one in found["connections"]} >= {"tcp"}
+        assert ask(daemon, "POST", "/v1/kill", b'{"listener": "web"}')[0] == (200 if traffic else 409)
+        held.close()
         assert seen == {200, 400, 409, 413}
