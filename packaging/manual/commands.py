@@ -46,7 +46,7 @@ def commands() -> tuple[Command, ...]:
 def exit_codes() -> dict[int, str]:
     """What each means, of all commands together."""
     found: dict[int, str] = {}
-    for path in (_PACKAGE / "cli" / "verbs.py", _PACKAGE / "control" / "main.py"):
+    for path in (_PACKAGE / "cli" / "exits.py", _PACKAGE / "control" / "main.py"):
         for code, text in comments.of_constants(path, "EXIT_").items():
             found[code] = f"{found[code]} {text}" if code in found else text
     return dict(sorted(found.items()))

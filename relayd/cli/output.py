@@ -1,6 +1,7 @@
 """Standard output and standard error of a command."""
 
 import contextlib
+import json
 import os
 import sys
 
@@ -29,3 +30,8 @@ def complain(text: str) -> None:
     """Writes `text` and a newline to standard error, if anybody is there."""
     with contextlib.suppress(OSError):  # nowhere is left to say it; the exit code does
         print(text, file=sys.stderr, flush=True)
+
+
+def json_text(value: object) -> str:
+    """`value` for programs, and for people who look."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

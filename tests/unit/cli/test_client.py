@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress, from_sockaddr
-from relayd.cli import client, verbs
+from relayd.cli import client, options, verbs, verbs_operating
 from relayd.control.verdict import Change, Verdict
 from relayd.spec import Ordered
 from tests.unit.control.operating import EXPLANATION, NO, STATUS, TARGETS, YES, FakeOperator, serving
@@ -60,7 +60,7 @@ def default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UnixAddress:
     address = name()
     monkeypatch.setattr("relayd.spec.ADMIN_SOCKET", address)
     monkeypatch.setattr("relayd.config.admin.ADMIN_SOCKET", address)
-    monkeypatch.setattr(verbs, "DEFAULT_FILE", tmp_path / "default.toml")
+    monkeypatch.setattr(options, "DEFAULT_FILE", tmp_path / "default.toml")
     monkeypatch.delenv("RELAYD_ADMIN", raising=False)
     return address
 
@@ -334,7 +334,7 @@ def test_a_plan_of_a_file_with_errors(tmp_path: Path, text: str, error: str) -> 
 
 
 def test_a_plan_with_too_few_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbs, "_nofile", lambda: 36)
+    monkeypatch.setattr(verbs_operating, "nofile_max", lambda: 36)
     (tmp_path / "default.toml").write_text(WEB)
     result = relayd("plan")
     assert result.exit_code == 1

@@ -11,7 +11,7 @@ from manual.__main__ import PAGES, ROOT, stale
 from manual.commands import commands, exit_codes
 from manual.keys import tables
 
-from relayd.cli import verbs
+from relayd.cli import exits, verbs
 from relayd.config import load
 from relayd.config.model import Configuration, ListenerTable, PoolKeys, Shared
 from relayd.config.schema import schema
@@ -93,7 +93,7 @@ def test_every_command_and_option_is_there() -> None:
 def test_every_exit_code_is_there() -> None:
     from relayd.control import main
 
-    known = {value for module in (main, verbs) for name, value in vars(module).items() if name.startswith("EXIT_")}
+    known = {value for module in (main, exits) for name, value in vars(module).items() if name.startswith("EXIT_")}
     assert set(exit_codes()) == known
 
 
