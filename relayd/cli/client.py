@@ -6,14 +6,16 @@ http.client and not aiohttp: a command that asks one question is done before tha
 import http.client
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
-from relayd.address import Address, NameAddress
+from relayd.address import Address, NameAddress, UnixAddress
 from relayd.control.verdict import Verdict
 from relayd.errors import RelaydError
 
-__all__ = ["NoDaemon", "Refused", "Unreachable", "ask", "ask_for_verdict"]
+__all__ = ["NoDaemon", "Place", "Refused", "Unreachable", "ask", "ask_for_verdict", "place_of"]
 
 #: To reach the daemon.
 _CONNECT_S = 5.0
@@ -21,6 +23,10 @@ _CONNECT_S = 5.0
 _ANSWER_S = 120.0
 #: More than the plan of 65,535 listeners that all change.
 _ANSWER_BYTES_MAX = 64 * 1024 * 1024
+
+_WHERE_TOKENS_ARE = (
+    "--token-file, RELAYD_ADMIN_TOKEN_FILE, or -c with a file whose [admin] has token_file, says where it is"
+)
 
 Json: TypeAlias = dict[str, Any]
 
@@ -56,13 +62,32 @@ class _Connection(http.client.HTTPConnection):
         self.sock.settimeout(_ANSWER_S)
 
 
-def ask(addresses: Sequence[Address], method: str, path: str, members: Mapping[str, object] | None = None) -> Json:
-    """What the daemon at the first of `addresses` where somebody listens answers.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a daemon may be, and the file of the token that it may want by TCP, as relay.toml has it; "": none."""
 
-    Raises NoDaemon when nobody does, Unreachable when there is no answer, Refused when it is an error.
+    addresses: tuple[Address, ...]
+    token_file: str = ""
+
+
+def place_of(file: Path) -> Place:
+    """Where a daemon is that runs on `file`. Raises ConfigError, and Unreachable when it cannot be asked."""
+    from relayd import config
+
+    admin = config.load_admin(file)
+    if not admin.listen:
+        raise Unreachable(f"relayd: {file}: the admin API is off: [admin] listen is []")
+    return Place(admin.listen, admin.token_file)
+
+
+def ask(place: Place, method: str, path: str, members: Mapping[str, object] | None = None) -> Json:
+    """What the daemon at the first address of `place` where somebody listens answers.
+
+    Raises NoDaemon when nobody does, Unreachable when there is no answer or we may not ask, Refused when it is an
+    error.
     """
     nobody: list[str] = []
-    for address in addresses:
+    for address in place.addresses:
         connection = _Connection(address)
         try:
             try:
@@ -72,26 +97,45 @@ def ask(addresses: Sequence[Address], method: str, path: str, members: Mapping[s
                 continue
             except OSError as error:
                 raise Unreachable(f"relayd: {address}: {error.strerror or error}") from None
-            return _exchange(connection, address, method, path, members)
+            return _exchange(connection, address, _token(place, address), method, path, members)
         finally:
             connection.close()
     raise NoDaemon(f"relayd: no daemon listens at {'; '.join(nobody)}")
 
 
-def ask_for_verdict(addresses: Sequence[Address], path: str, members: Mapping[str, object]) -> Verdict:
+def ask_for_verdict(place: Place, path: str, members: Mapping[str, object]) -> Verdict:
     """As `ask`, of what answers with a verdict."""
-    found = ask(addresses, "POST", path, members)
+    found = ask(place, "POST", path, members)
     try:
         return Verdict.from_json(found)
     except ValueError as error:
         raise Unreachable(f"relayd: the answer is not one of this version: {error}") from None
 
 
+def _token(place: Place, address: Address) -> str:
+    """What is to be sent to `address`; "": nothing. Raises Unreachable."""
+    if not place.token_file or isinstance(address, UnixAddress):
+        return ""
+    from relayd.config.token import TokenError, read_token
+
+    try:
+        return read_token(place.token_file)
+    except TokenError as error:
+        raise Unreachable("\n".join(filter(None, (f"relayd: the token: {error}", error.help)))) from None
+
+
 def _exchange(
-    connection: _Connection, address: Address, method: str, path: str, members: Mapping[str, object] | None
+    connection: _Connection,
+    address: Address,
+    token: str,
+    method: str,
+    path: str,
+    members: Mapping[str, object] | None,
 ) -> Json:
     body = None if members is None else json.dumps(members)
     headers = {} if body is None else {"Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     try:
         connection.request(method, path, body, headers)
         response = connection.getresponse()
@@ -103,6 +147,9 @@ def _exchange(
         raise Unreachable(f"relayd: {address}: what answers there is not the admin API of relayd") from None
     if not isinstance(found, dict):
         raise Unreachable(f"relayd: {address}: what answers there is not the admin API of relayd")
+    if response.status == http.client.UNAUTHORIZED:
+        what = "the token is not that of the daemon" if token else "a token is needed"
+        raise Unreachable(f"relayd: {address}: {what}: {_WHERE_TOKENS_ARE}")
     if response.status == http.client.SERVICE_UNAVAILABLE:
         raise Unreachable(f"relayd: {address}: {_error(found)}")
     if response.status not in (http.client.OK, http.client.CONFLICT):

@@ -9,15 +9,17 @@ import importlib
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import relayd
 from relayd.cli import verbs_looking, verbs_operating
+from relayd.cli.asking import asking, find, of_another_version
 from relayd.cli.descriptors import nofile_max
 from relayd.cli.exits import EXIT_NO
-from relayd.cli.options import DEFAULT_FILE, ConfigFile
+from relayd.cli.options import DEFAULT_FILE, AdminAddress, ConfigFile, TokenFile
 from relayd.cli.output import complain, emit, json_text
 from relayd.errors import RelaydError
 from relayd.imports import Dialect
@@ -117,16 +119,39 @@ app.registered_commands += [*verbs_operating.verbs.registered_commands, *verbs_l
 
 
 @app.command("show-config", short_help="Print everything in force as TOML.")
-def show_config(config_file: ConfigFile = DEFAULT_FILE) -> None:
+def show_config(
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="FILE",
+            help="The configuration file; with --running, find the daemon by its admin.listen. Default: "
+            f"{DEFAULT_FILE}.",
+            readable=False,
+        ),
+    ] = None,
+    running: Annotated[bool, typer.Option("--running", help="Of the running daemon, and not of the file.")] = False,
+    admin: AdminAddress = None,
+    token_file: TokenFile = None,
+) -> None:
     """Print everything in force, defaults included, as TOML that loads to the same thing.
 
     Includes are merged, [defaults] worked in, host names of binds resolved and workers = "auto" counted.
     """
     from relayd import config
+    from relayd.cli import client
     from relayd.config.show import to_toml
 
+    if running:
+        with asking():
+            found = client.ask(find(admin, config_file, token_file), "GET", "/v1/config")
+            if not isinstance(found.get("toml"), str):
+                raise client.Unreachable(of_another_version(KeyError("toml")))
+        emit(found["toml"])
+        return
     try:
-        loaded = config.load(config_file)
+        loaded = config.load(config_file or DEFAULT_FILE)
     except config.ConfigError as error:
         complain(str(error))
         raise typer.Exit(EXIT_NO) from None

@@ -10,7 +10,7 @@ from relayd.cli import options
 from relayd.cli.asking import asking, find, of_another_version
 from relayd.cli.descriptors import nofile_max
 from relayd.cli.exits import EXIT_CHANGES, EXIT_NO, EXIT_USAGE
-from relayd.cli.options import AdminAddress, AsJson, DaemonsFile
+from relayd.cli.options import AdminAddress, AsJson, DaemonsFile, TokenFile
 from relayd.cli.output import complain, emit, json_text
 from relayd.errors import RelaydError
 
@@ -28,6 +28,7 @@ def reload_(
     ] = None,
     config_file: DaemonsFile = None,
     admin: AdminAddress = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Have the running daemon read its file again and do what it says: all of it, or nothing when anything is wrong.
 
@@ -39,7 +40,7 @@ def reload_(
 
     confirm_s = None if confirm is None else _seconds(confirm)
     with asking():
-        verdict = client.ask_for_verdict(find(admin, config_file), "/v1/reload", {"confirm_s": confirm_s})
+        verdict = client.ask_for_verdict(find(admin, config_file, token_file), "/v1/reload", {"confirm_s": confirm_s})
     _show(verdict)
     if confirm is not None and any(change.effect != NEEDS_RESTART for change in verdict.changes):
         emit(f"going back in {confirm} unless `relayd confirm` comes\n")
@@ -48,12 +49,12 @@ def reload_(
 
 
 @verbs.command()
-def confirm(config_file: DaemonsFile = None, admin: AdminAddress = None) -> None:
+def confirm(config_file: DaemonsFile = None, admin: AdminAddress = None, token_file: TokenFile = None) -> None:
     """Stay with what `relayd reload --confirm` has done. The exit code is 1 when nothing waits for it."""
     from relayd.cli import client
 
     with asking():
-        verdict = client.ask_for_verdict(find(admin, config_file), "/v1/confirm", {})
+        verdict = client.ask_for_verdict(find(admin, config_file, token_file), "/v1/confirm", {})
     if verdict.ok:
         emit("confirmed\n")
     else:
@@ -71,6 +72,7 @@ def plan(
     ] = None,
     as_json: AsJson = False,
     admin: AdminAddress = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Print what a reload would change, and what that does to open connections and sessions. Changes nothing.
 
@@ -82,7 +84,7 @@ def plan(
     members = {"file": None if config_file is None else str(config_file.absolute())}
     with asking():
         try:
-            verdict = client.ask_for_verdict(find(admin, config_file), "/v1/plan", members)
+            verdict = client.ask_for_verdict(find(admin, config_file, token_file), "/v1/plan", members)
         except client.NoDaemon as error:
             if admin is not None:
                 raise
@@ -125,6 +127,7 @@ def target(
     as_json: AsJson = False,
     config_file: DaemonsFile = None,
     admin: AdminAddress = None,
+    token_file: TokenFile = None,
 ) -> None:
     """List the targets of the running daemon with their states, or say what becomes of one of them.
 
@@ -148,7 +151,7 @@ def target(
         complain(f"relayd target {action.value}: {error}")
         raise typer.Exit(EXIT_USAGE) from None
     with asking():
-        where = find(admin, config_file)
+        where = find(admin, config_file, token_file)
         if action is Action.LIST:
             emit(_targets(client.ask(where, "GET", "/v1/targets"), pool, as_json=as_json))
             return
@@ -175,6 +178,7 @@ def explain(
     as_json: AsJson = False,
     config_file: DaemonsFile = None,
     admin: AdminAddress = None,
+    token_file: TokenFile = None,
 ) -> None:
     """Say which target of the running daemon a client would get, and why, without any traffic.
 
@@ -186,7 +190,7 @@ def explain(
 
     members = {"listener": listener, "client": client_address, "port": port}
     with asking():
-        found = client.ask(find(admin, config_file), "POST", "/v1/explain", members)
+        found = client.ask(find(admin, config_file, token_file), "POST", "/v1/explain", members)
         if "error" in found:
             raise client.Refused(f"relayd: {found['error']}")
         try:
@@ -194,6 +198,33 @@ def explain(
         except (KeyError, TypeError, ValueError) as error:
             raise client.Unreachable(of_another_version(error)) from None
     emit(json_text(found) if as_json else text)
+
+
+@verbs.command("log-level", short_help="Show, or change until the next reload, from which level on lines are logged.")
+def log_level(
+    level: Annotated[
+        str | None, typer.Argument(metavar="[LEVEL]", help="debug, info, warning or error. Default: show what it is.")
+    ] = None,
+    as_json: AsJson = False,
+    config_file: DaemonsFile = None,
+    admin: AdminAddress = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Print from which level on the running daemon logs, or have it log from another one on, in all its processes.
+
+    Holds until the next reload or restart: then it is what [log] level says.
+    """
+    from relayd.cli import client
+
+    method, members = ("GET", None) if level is None else ("POST", {"level": level})
+    with asking():
+        found = client.ask(find(admin, config_file, token_file), method, "/v1/log", members)
+        try:
+            now, file = found["level"], found["file"]
+        except KeyError as error:
+            raise client.Unreachable(of_another_version(error)) from None
+    until = "" if now == file else f" until the next reload or restart; the file says {file}"
+    emit(json_text(found) if as_json else f"{now}{until}\n")
 
 
 def _targets(found: "dict[str, Any]", pool: str | None, *, as_json: bool) -> str:

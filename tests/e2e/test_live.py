@@ -32,7 +32,7 @@ def config(target: SocketAddress, udp_echo: socket.socket, more: str = "") -> st
 
 
 def ask(daemon: Daemon, path: str, **query: object) -> dict[str, Any]:
-    return client.ask([daemon.admin], "GET", f"{path}?{urlencode(query)}" if query else path)
+    return client.ask(client.Place((daemon.admin,)), "GET", f"{path}?{urlencode(query)}" if query else path)
 
 
 def connections(daemon: Daemon, **query: object) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def connections(daemon: Daemon, **query: object) -> list[dict[str, Any]]:
 
 
 def kill(daemon: Daemon, **members: object) -> dict[str, Any]:
-    return client.ask([daemon.admin], "POST", "/v1/kill", members)
+    return client.ask(client.Place((daemon.admin,)), "POST", "/v1/kill", members)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -81,7 +81,7 @@ def looking(daemon: Daemon, until: float) -> list[float]:
     """Ask once a second; how long each answer took."""
     took = []
     while (began := time.monotonic()) < until:
-        found = client.ask([daemon.admin], "GET", "/v1/connections?limit=10000")
+        found = client.ask(client.Place((daemon.admin,)), "GET", "/v1/connections?limit=10000")
         took.append(time.monotonic() - began)
         assert found["complete"]
         assert len(found["connections"]) == found["total"] == CONNECTIONS

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import socket
 import threading
@@ -16,8 +17,8 @@ from typer.testing import CliRunner, Result
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress, from_sockaddr
 from relayd.cli import client, options, verbs, verbs_operating
 from relayd.control.verdict import Change, Verdict
-from relayd.spec import Ordered
-from tests.unit.control.operating import EXPLANATION, NO, STATUS, TARGETS, YES, FakeOperator, serving
+from relayd.spec import Admin, Ordered
+from tests.unit.control.operating import CONFIG, EVERYBODY, EXPLANATION, NO, STATUS, TARGETS, YES, FakeOperator, serving
 
 WEB = '[listeners.web]\nbind = "127.0.0.1:8080"\ntargets = ["10.0.0.11:80"]\n'
 DEADLINE_S = 10.0
@@ -29,7 +30,7 @@ def name() -> UnixAddress:
 
 
 @contextlib.contextmanager
-def running(*listen: SocketAddress) -> Iterator[tuple[FakeOperator, tuple[SocketAddress, ...]]]:
+def running(*listen: SocketAddress, who: Admin = EVERYBODY) -> Iterator[tuple[FakeOperator, tuple[SocketAddress, ...]]]:
     """A daemon: what it was asked for, and where it is."""
     found: list[tuple[FakeOperator, tuple[SocketAddress, ...]]] = []
     ready = threading.Event()
@@ -38,7 +39,7 @@ def running(*listen: SocketAddress) -> Iterator[tuple[FakeOperator, tuple[Socket
     async def live() -> None:
         over, loop, operator = asyncio.Event(), asyncio.get_running_loop(), FakeOperator()
         end.append(lambda: loop.call_soon_threadsafe(over.set))
-        async with serving(operator, *listen) as server:
+        async with serving(operator, *listen, who=who) as server:
             found.append((operator, server.addresses))
             ready.set()
             await over.wait()
@@ -62,6 +63,7 @@ def default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UnixAddress:
     monkeypatch.setattr("relayd.config.admin.ADMIN_SOCKET", address)
     monkeypatch.setattr(options, "DEFAULT_FILE", tmp_path / "default.toml")
     monkeypatch.delenv("RELAYD_ADMIN", raising=False)
+    monkeypatch.delenv("RELAYD_ADMIN_TOKEN_FILE", raising=False)
     return address
 
 
@@ -410,3 +412,83 @@ def test_a_client_error_says_where(monkeypatch: pytest.MonkeyPatch, default: Uni
     monkeypatch.setattr(client._Connection, "connect", refuse)
     # Somebody is there: the file is not compared with nothing.
     assert said(relayd("plan")) == (3, "", f"relayd: {default}: Permission denied\n")
+
+
+def test_the_level_of_the_log(daemon: FakeOperator) -> None:
+    assert said(relayd("log-level")) == (0, "info\n", "")
+    text = "debug until the next reload or restart; the file says info\n"
+    assert said(relayd("log-level", "debug")) == (0, text, "")
+    assert json.loads(relayd("log-level", "debug", "--json").stdout) == {"level": "debug", "file": "info"}
+    assert [each[:2] for each in daemon.asked[1:]] == [("set_log_level", "debug")] * 2  # type: ignore[index]  # tuples
+    code, out, err = said(relayd("log-level", "trace"))
+    assert (code, out, err) == (1, "", "relayd: level is one of debug, info, warning, error\n")
+
+
+def test_the_configuration_of_the_daemon(daemon: FakeOperator, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said(relayd("show-config", "--running")) == (0, CONFIG["toml"], "")
+    monkeypatch.delitem(CONFIG, "toml")
+    code, out, err = said(relayd("show-config", "--running"))
+    assert (code, out, err) == (3, "", "relayd: the answer lacks toml: it is of another version of relayd\n")
+
+
+def test_without_a_daemon_there_is_nothing_that_runs() -> None:
+    assert relayd("show-config", "--running").exit_code == 3
+    assert relayd("log-level").exit_code == 3
+
+
+TOKEN = "correct-horse-battery"
+GUARDED = Admin(token_file="/token", token_sha256=hashlib.sha256(TOKEN.encode()).hexdigest())
+LOOPBACK = InetAddress(Family.INET, "127.0.0.1", 0)
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    path = tmp_path / "token"
+    path.touch(0o600)
+    path.write_text(TOKEN + "\n")
+    return path
+
+
+def test_a_token_by_tcp(default: UnixAddress, token: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(LOOPBACK, default, who=GUARDED) as (_, (tcp, _unix)):
+        there = ("--admin", str(tcp))
+        assert relayd("status", *there, "--token-file", str(token)).exit_code == 0
+        file = tmp_path / "relay.toml"
+        file.write_text(f'[admin]\nlisten = "{tcp}"\ntoken_file = "{token}"\n{WEB}')
+        assert relayd("status", "-c", str(file)).exit_code == 0
+        assert relayd("status", *there, "-c", str(file)).exit_code == 0
+        assert relayd("show-config", "--running", "-c", str(file)).stdout == CONFIG["toml"]
+        monkeypatch.setenv("RELAYD_ADMIN_TOKEN_FILE", str(token))
+        assert relayd("confirm", *there).exit_code == 0
+        assert relayd("plan", *there).exit_code == 10
+
+
+def test_a_daemon_that_wants_a_token(default: UnixAddress, token: Path) -> None:
+    with running(LOOPBACK, default, who=GUARDED) as (operator, (tcp, _unix)):
+        code, out, err = said(relayd("status", "--admin", str(tcp)))
+        assert (code, out) == (3, "")
+        assert err.startswith(f"relayd: {tcp}: a token is needed: --token-file, RELAYD_ADMIN_TOKEN_FILE, or -c ")
+        token.write_text("another-token-0123456789")
+        code, out, err = said(relayd("reload", "--admin", str(tcp), "--token-file", str(token)))
+        assert (code, out) == (3, "")
+        assert err.startswith(f"relayd: {tcp}: the token is not that of the daemon: ")
+        assert "another-token" not in err
+        assert operator.asked == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "error"),
+    [(0o604, TOKEN, "is open to every user of this machine"), (0o600, "short", "has a token of 5 characters")],
+)
+def test_a_token_that_cannot_be_used(token: Path, mode: int, text: str, error: str, default: UnixAddress) -> None:
+    token.write_text(text)
+    token.chmod(mode)
+    with running(LOOPBACK, default, who=GUARDED) as (operator, (tcp, _unix)):
+        for verb in ("status", "plan"):
+            code, out, err = said(relayd(verb, "--admin", str(tcp), "--token-file", str(token)))
+            assert (code, out) == (3, "")
+            assert err.startswith(f"relayd: the token: {token} {error}")
+            assert "help: " in err
+        assert operator.asked == []
+        # To a Unix socket none is sent, so that it is not even read.
+        assert relayd("status", "--token-file", "/nosuch").exit_code == 0
