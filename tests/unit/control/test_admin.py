@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
 from relayd.control import admin, admin_http
@@ -751,3 +753,54 @@ def test_what_cannot_be_loaded_is_said(address: UnixAddress, monkeypatch: pytest
 def test_a_start_does_not_wait_for_aiohttp() -> None:
     script = "import sys, relayd.control.main, relayd.control.admin; assert 'aiohttp' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], timeout=60, check=True)
+
+
+# Whatever anybody sends.
+
+#: What a line of a header may be made of: its own syntax, what it is about, and what nobody expects.
+PIECES = st.sampled_from(
+    [
+        *("Host", "Origin", "Authorization", "Accept", "Content-Length", "Transfer-Encoding", "X"),
+        *(": ", ":", " ", "\t", ",", ";", "=", "\r\n", "\n", "\r", "\r\n\r\n", "[", "]", "@", "%", "\0", "\xff"),
+        *("127.0.0.1", "localhost", "::1", "[::1]:80", "evil.example", "http://127.0.0.1", "null"),
+        *("Bearer ", "Basic ", "Og==", "2", "chunked", "text/plain", "é"),
+    ]
+)
+LINES = st.lists(st.lists(PIECES, max_size=6).map("".join), max_size=5).map("\r\n".join)
+_PATHS = ["/v1/status", "/v1/status?history=yes", "/v1/reload", "/v1/log", "/v1/connections?limit=1", "/healthz"]
+_PARTS = ["/", "v1", "status", "?", "=", "&", "%", "%2", "%ff", "..", "#", "http:", "é"]
+TARGETS_OF_REQUESTS = st.sampled_from(_PATHS) | st.lists(st.sampled_from(_PARTS)).map("".join)
+REQUESTS = st.builds(
+    lambda method, target, version, host, lines: f"{method} {target} HTTP/{version}\r\n{host}{lines}\r\n\r\n".encode(
+        "latin-1", "replace"
+    ),
+    st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "get", "CONNECT"]),
+    TARGETS_OF_REQUESTS,
+    st.sampled_from(["1.1", "1.0", "2.0", ""]),
+    st.sampled_from(["Host: 127.0.0.1\r\n", "Host: [::1]:9600\r\n", ""]),
+    LINES,
+)
+
+
+@given(st.lists(REQUESTS | st.binary(max_size=60), min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_sent_changes_nothing_without_the_token(requests: list[bytes]) -> None:
+    async def scenario() -> None:
+        operator = FakeOperator()
+        async with serving(operator, LOOPBACK, who=GUARDED) as server:
+            (tcp,) = server.addresses
+            for data in requests:
+                with await connect(tcp) as client:
+                    with contextlib.suppress(ConnectionError):
+                        await asyncio.get_running_loop().sock_sendall(client, data)
+                        client.shutdown(socket.SHUT_WR)
+                    answer = await rest(client)
+                assert not answer or answer.startswith(b"HTTP/1.")
+                healthy = data.split(b"\r\n")[0].split(b"?")[0].split(b" ")[1:2] == [b"/healthz"]
+                assert not answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")) or healthy
+                assert not answer.startswith((b"HTTP/1.1 500", b"HTTP/1.0 500"))
+            bearer = f"Authorization: Bearer {TOKEN}"
+            assert await ask(tcp, "GET", "/v1/status", b"", bearer) == (200, STATUS)
+            assert operator.asked == ["status"]
+
+    run(scenario())
