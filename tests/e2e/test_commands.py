@@ -147,6 +147,7 @@ def test_status_counts_what_has_been(tmp_path: Path, target: SocketAddress) -> N
             counts = web_counts()
             if counts["accepted"] == 3:
                 break
+        assert counts.pop("rate").keys() == {"accepted", "bytes_in", "bytes_out"}
         assert counts == {
             "name": "web",
             "type": "stream",
