@@ -15,6 +15,7 @@ from relayd.config.model import (
     Configuration,
     DaemonTable,
     KeepaliveTable,
+    ListenerLogTable,
     ListenerTable,
     LogTable,
     PoolKeys,
@@ -81,6 +82,7 @@ def tables() -> tuple[KeyTable, ...]:
         KeyTable("resolve", _meaning(ResolveTable), _keys(ResolveTable)),
         KeyTable("health_check as a table", _meaning(CheckTable), _keys(CheckTable)),
         KeyTable("keepalive as a table", _meaning(KeepaliveTable), _keys(KeepaliveTable)),
+        KeyTable("log of a listener", _meaning(ListenerLogTable), _keys(ListenerLogTable)),
     )
 
 

@@ -70,6 +70,7 @@ _CLASSES: dict[str, type] = {
         spec.Health,
         spec.Keepalive,
         spec.Listener,
+        spec.ListenerLog,
         spec.Log,
         spec.OnChange,
         spec.OnTargetError,

@@ -29,6 +29,7 @@ from relayd.spec import (
     Datagram,
     Keepalive,
     Listener,
+    ListenerLog,
     OnChange,
     OnTargetError,
     Resolve,
@@ -103,6 +104,7 @@ def build(block: Block, inventory: Inventory | None = None) -> Built:
         health=health.build(keys),
         pool=block.pool.name if block.pool else "",
         resolve=_resolve(keys),
+        log=_log(keys),
     )
     return Built(block, listener, sources, goal_sources, useless, problems)
 
@@ -326,6 +328,11 @@ def _resolve(keys: Shared) -> Resolve:
     table = _set(keys.resolve)
     family = None if table.family == "any" else Family(table.family)
     return Resolve(family, table.min_ttl / 1000, table.max_ttl / 1000)
+
+
+def _log(keys: Shared) -> ListenerLog:
+    table = _set(keys.log)
+    return ListenerLog(table.access, table.level, table.start, _seconds(table.progress))
 
 
 def _stream(keys: Shared) -> Stream:

@@ -65,6 +65,13 @@ DeferAccept: TypeAlias = Annotated[
     schema_of(DURATION, OFF),
     lasting("1s", _KERNEL_LONGEST, f", whole seconds{OR_OFF}"),
 ]
+Progress: TypeAlias = Annotated[
+    int | Literal["off"],
+    PlainValidator(values.progress),
+    schema_of(DURATION, OFF),
+    lasting(format_duration(values.PROGRESS_MIN_MS), LONGEST, OR_OFF),
+]
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 BindText: TypeAlias = Annotated[BindEntry, PlainValidator(values.bind_address), schema_of(_BIND)]
 TargetAddress: TypeAlias = Annotated[
     TargetEntry, PlainValidator(values.target_address), schema_of(_ADDRESS), Form("address")
@@ -141,6 +148,26 @@ class ResolveTable(Table):
             said = "" if "max_ttl" in self.model_fields_set else ", which it is unless the table says otherwise"
             raise values.fault(f"min_ttl, {shortest}, is longer than max_ttl, {longest}{said}")
         return self
+
+
+class ListenerLogTable(Table):
+    """What is logged of one listener."""
+
+    access: bool | None = Field(
+        None,
+        description="One line for each of its connections and sessions that has ended. Default: as [log] says.",
+    )
+    level: LogLevel | None = Field(
+        None, description="The least that is logged of what happens to it. Default: as [log] says."
+    )
+    start: bool = Field(
+        False, description="One line when a connection has reached its target, and when a session has begun."
+    )
+    progress: Progress = Field(
+        "off",
+        description="One line for each connection and session that has lived for so long, and again each time that it "
+        "has lived for so long once more.",
+    )
 
 
 def _keepalive_form(value: object) -> str | None:
@@ -333,8 +360,16 @@ class Shared(PoolKeys):
     on_change: Literal["keep", "drain", "close"] | None = Field(
         None,
         description="When a reload takes away the listener or the target of live connections and sessions, or changes "
-        "anything of their listener but its other targets: keep them, drain them (they have drain_timeout), or close "
-        "them at once. Default: those whose listener and target stay are kept, others drain.",
+        "anything of their listener but its other targets and its log: keep them, drain them (they have "
+        "drain_timeout), or close them at once. Default: those whose listener and target stay are kept, others drain.",
+    )
+
+    log: (
+        Annotated[ListenerLogTable, Form('`{ access = ..., level = "...", start = ..., progress = "..." }`')] | None
+    ) = Field(
+        None,
+        description="What is logged of the listener: its access lines and its level where they are not those of "
+        "[log], and lines of connections and sessions that live.",
     )
 
 
@@ -363,6 +398,7 @@ BUILT_IN_TOML: dict[str, object] = {
     "session_timeout": "60s",
     "session": "client",
     "on_target_error": "move",
+    "log": {"start": False, "progress": "off"},
 }
 
 
@@ -437,7 +473,7 @@ class DaemonTable(Table):
 class LogTable(Table):
     """What is logged, and how."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    level: LogLevel = Field("info", description="The least that is logged.")
     format: Literal["auto", "journal", "text", "json"] = Field(
         "auto", description="auto is journal under systemd, text on a terminal, else json. Applied by a restart."
     )

@@ -12,6 +12,7 @@ from relayd.spec import ADMIN_SOCKET
 
 _KEEPALIVE_DEFAULTS: dict[str, object] = {"idle": "60s", "interval": "10s", "probes": 6}
 _RESOLVE_DEFAULTS: dict[str, object] = {"family": "any", "min_ttl": "1s", "max_ttl": "5m"}
+_LOG_DEFAULTS: dict[str, object] = {"start": False, "progress": "off"}
 _CHECK_DEFAULTS: dict[str, object] = {"interval": "2s", "rise": 2, "fall": 3, "method": "GET", "path": "/"}
 _DAEMON_DEFAULTS: dict[str, object] = {"workers": "auto", "drain_timeout": "30s", "preserve_connections": True}
 
@@ -29,6 +30,7 @@ def schema() -> dict[str, Any]:
     listener["oneOf"] = [{"required": ["targets"]}, {"required": ["pool"]}]
     _set_defaults(definitions["KeepaliveTable"], _KEEPALIVE_DEFAULTS)
     _set_defaults(definitions["ResolveTable"], _RESOLVE_DEFAULTS)
+    _set_defaults(definitions["ListenerLogTable"], _LOG_DEFAULTS)
     _set_defaults(definitions["CheckTable"], {**_CHECK_DEFAULTS, "status": "200-399"})
     _set_defaults(definitions["DaemonTable"], _DAEMON_DEFAULTS)
     for targets in (listener["properties"]["targets"], pool["properties"]["targets"]):

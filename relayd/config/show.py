@@ -16,6 +16,7 @@ from relayd.spec import (
     CheckKind,
     Datagram,
     Listener,
+    ListenerLog,
     Resolve,
     SessionMode,
     Share,
@@ -143,6 +144,7 @@ def _listener(listener: Listener, *, whole: bool) -> Iterator[str]:
             yield from _tcp(stream.options)
     if datagram is not None:
         yield from _datagram(datagram)
+    yield f"log = {_log(listener.log)}"
 
 
 def _stream(stream: Stream) -> Iterator[str]:
@@ -245,6 +247,15 @@ def _resolve(resolve: Resolve) -> str:
     family = quote(resolve.family.value if resolve.family else "any")
     min_ttl, max_ttl = _duration(resolve.min_ttl_s), _duration(resolve.max_ttl_s)
     return f"{{ family = {family}, min_ttl = {min_ttl}, max_ttl = {max_ttl} }}"
+
+
+def _log(log: ListenerLog) -> str:
+    """What it leaves to [log] is not there."""
+    keys = {} if log.access is None else {"access": _boolean(log.access)}
+    if log.level is not None:
+        keys["level"] = quote(log.level)
+    keys |= {"start": _boolean(log.start), "progress": _duration(log.progress_s)}
+    return f"{{ {', '.join(f'{key} = {value}' for key, value in keys.items())} }}"
 
 
 def _array(values: list[str]) -> str:

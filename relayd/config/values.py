@@ -38,6 +38,8 @@ USER_TIMEOUT_MAX_MS = 24 * 86_400_000
 #: So often a name server is asked for a name at most, by each process that wants it resolved: TTLs are whole seconds,
 #: and 0 is one of them.
 TTL_MIN_MS = 1000
+#: So often a worker looks who has lived long enough for a line.
+PROGRESS_MIN_MS = 1000
 #: One block: more is a mistake, and each is a socket or an entry that every worker holds.
 BINDS_MAX = 1024
 TARGETS_MAX = 1024
@@ -143,6 +145,14 @@ def ttl(value: object) -> int:
     milliseconds = duration(value)
     if milliseconds < TTL_MIN_MS:
         raise fault(f'must be at least "{format_duration(TTL_MIN_MS)}"')
+    return milliseconds
+
+
+def progress(value: object) -> int | str:
+    """Milliseconds, at least as many as a second has, or "off": that is how often workers look."""
+    milliseconds = timeout(value)
+    if isinstance(milliseconds, int) and milliseconds < PROGRESS_MIN_MS:
+        raise fault(f'must be at least "{format_duration(PROGRESS_MIN_MS)}", or "off"')
     return milliseconds
 
 

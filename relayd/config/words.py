@@ -11,6 +11,7 @@ from relayd.config.model import (
     Configuration,
     DaemonTable,
     KeepaliveTable,
+    ListenerLogTable,
     ListenerTable,
     LogTable,
     PoolKeys,
@@ -127,6 +128,8 @@ def model_at(path: tuple[str | int, ...]) -> type[Table]:
     inside = path[2 if path[0] in ("listeners", "pools") else 1 : -1]
     if "keepalive" in inside:
         return KeepaliveTable
+    if "log" in inside:
+        return ListenerLogTable
     if "health_check" in inside:
         return CheckTable
     if "targets" in inside:

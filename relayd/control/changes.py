@@ -19,8 +19,8 @@ __all__ = ["changes_between"]
 
 #: Keys of a listener that have lines of their own.
 _LISTS = ("bind", "targets")
-#: Keys that are about clients to come, and about where targets stand.
-_OF_POOLS = frozenset({"balance", "pool", "resolve", "health_check", "fail_open", "max_ejected", "slow_start"})
+#: Keys that are about clients to come, about where targets stand, and about what is told: they end nobody.
+_HARMLESS = frozenset({"balance", "pool", "resolve", "health_check", "fail_open", "max_ejected", "slow_start", "log"})
 
 
 def changes_between(old: Spec | None, new: Spec, live: Iterable[LiveCount] = ()) -> tuple[Change, ...]:
@@ -89,7 +89,7 @@ def _of_listener(old: Listener, new: Listener, live: "_Live", postponed: set[Pos
         if key == "resolve" and not (key in before and key in after):
             continue  # and this one with the names among the targets
         late = Postpone(new.name, key) in postponed
-        unaffected = late or key in _OF_POOLS
+        unaffected = late or key in _HARMLESS
         fate = NEEDS_RESTART if late else "" if unaffected else affected
         yield Change("~", new.name, _differs(key, before.get(key), after.get(key)), fate)
         affected = affected if unaffected else ""

@@ -28,7 +28,7 @@ from relayd.control.main import FIRST_PROCESS, WAITING_SIGNALS
 from relayd.control.observing import Observer
 from relayd.control.operations import Operations
 from relayd.control.passed import PassedSockets
-from relayd.control.reload import InForce, Reloader, tell_listening
+from relayd.control.reload import InForce, Reloader, logs_of, tell_listening
 from relayd.control.resolver import Resolver
 from relayd.control.spawning import WORKER_COMMAND, Nursery
 from relayd.control.supervisor import Supervisor
@@ -278,8 +278,9 @@ class Daemon:
         self._supervisor.totals.go_on(self._left("totals"))
         self._keep()
         self._tell_taken_over(dealer)
+        log_of = logs_of(self._logger, self._start.spec)
         for each in self._sockets.opened():
-            tell_listening(self._logger, each)
+            tell_listening(log_of(each.listener), each)
         text = self._serving()
         self._logger.event(Event.STARTED, f"started: {text}", workers=self._start.spec.workers)
         self._status.due(text, clock.monotonic())

@@ -27,13 +27,13 @@ from relayd.control.verdict import Change, Verdict
 from relayd.counters import DatagramTotals, ListenerTotals
 from relayd.errors import RelaydError
 from relayd.log.events import Event
-from relayd.log.logger import Logger
-from relayd.spec import Spec
+from relayd.log.logger import ListenerLogger, Logger
+from relayd.spec import ListenerLog, Spec
 from relayd.spec.budget import budget_of, control_budget, shortages
 from relayd.spec.plan import Close, NotWithoutRestart, Open, Plan, plan
 from relayd.spec.sockets import SocketKey
 
-__all__ = ["STATUS_COUNTS", "InForce", "Reloader", "in_force", "tell_listening"]
+__all__ = ["STATUS_COUNTS", "InForce", "Reloader", "in_force", "logs_of", "tell_listening"]
 
 #: Of what is counted for a listener (`counters`): what `relayd status` shows.
 STATUS_COUNTS = ("active", "accepted", "bytes_in", "bytes_out")
@@ -299,9 +299,10 @@ class Reloader:
         prepared.commit()
         self._supervisor.change(spec, prepared.filenos)
         self._on_change(spec)
-        for each in opened(prepared.opened.values()):
-            tell_listening(self._logger, each)
         self._logger.change(spec.log)
+        log_of = logs_of(self._logger, spec)
+        for each in opened(prepared.opened.values()):
+            tell_listening(log_of(each.listener), each)
         self.in_force = dataclasses.replace(after, spec=spec)
         self._keep()
         done = await self._supervisor.changed(_CHANGE_WAIT_S)
@@ -335,8 +336,9 @@ class Reloader:
             raise Refused(tuple(problems))
 
     def _tell(self, changes: tuple[Change, ...], what: str) -> None:
+        log_of = logs_of(self._logger, self.in_force.spec)
         for each in changes:
-            self._logger.event(Event.RELOAD_CHANGE, str(each), listener=each.listener or "")
+            log_of(each.listener).event(Event.RELOAD_CHANGE, str(each), listener=each.listener or "")
         count = f"{len(changes)} change{'' if len(changes) == 1 else 's'}" if changes else "nothing to change"
         self._logger.event(
             Event.RELOADED,
@@ -412,7 +414,13 @@ def in_force(loaded: "config.Loaded", file: Path, number: int = 0) -> InForce:
     return InForce(loaded.spec, file, loaded.sha256, clock.monotonic(), number, alone)
 
 
-def tell_listening(logger: Logger, opened: Opened) -> None:
+def logs_of(logger: Logger, spec: Spec) -> Callable[[str | None], ListenerLogger]:
+    """By the name of a listener, for lines about it. None, or a listener that is gone: as about everything else."""
+    rules = {each.name: each.log for each in spec.listeners}
+    return lambda name: logger.of(rules.get(name or "", ListenerLog()))
+
+
+def tell_listening(logger: ListenerLogger, opened: Opened) -> None:
     """Log that clients can come to a bind."""
     address = str(opened.address)
     text = f"{opened.listener} listens on {address}" + (" for datagrams" if opened.datagram else "")

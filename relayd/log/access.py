@@ -1,14 +1,20 @@
-"""What is known of a connection or a session when it has ended (O1): the one value behind every access line."""
+"""What is known of a connection or a session when it has ended (O1): the one value behind every access line, and behind
+the lines about those that live."""
 
 from dataclasses import dataclass
 
 from relayd.outcomes import Outcome, Side
+
+#: What a record of one that lives is made with.
+LIVING = Outcome.NORMAL
 
 
 @dataclass(slots=True)
 class AccessRecord:
     """One ended connection or session. Milliseconds and bytes; None: it never happened, or is not known of this kind of
     socket. What stands above each field as `#:` is what docs/reference.md says of it.
+
+    Of one that lives it says what is so by now, and `outcome` (LIVING), `side` and `errno` mean nothing.
 
     Not frozen, because a frozen dataclass takes three times as long to make, and one is made per connection.
     """

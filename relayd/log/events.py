@@ -127,6 +127,14 @@ class Event(enum.Enum):
     CONNECTION = ("connection", Level.INFO, "1edb5097ab150bab70637616bd4abbc4", False)
     #: An access line: a session of datagrams has ended.
     SESSION = ("session", Level.INFO, "98bf7f86f3844c899355bb2e63b2c036", False)
+    #: A connection has reached its target. By choice, as the next three: `start` and `progress` of a listener's log.
+    CONNECTION_STARTED = ("connection_started", Level.INFO, "4189f9ddcf334a5abcd6d70ff34e943b", False)
+    #: A connection lives, and for how long and how much has moved.
+    CONNECTION_PROGRESS = ("connection_progress", Level.INFO, "77347cc200634ed18148a54fb15634e2", False)
+    #: A session of datagrams has begun.
+    SESSION_STARTED = ("session_started", Level.INFO, "4682428fd58e40bc84c965867f6c3afe", False)
+    #: A session of datagrams lives, and for how long and how much has moved.
+    SESSION_PROGRESS = ("session_progress", Level.INFO, "36608038ea5845b0aa7d9eb2584d4646", False)
     #: A bug in relayd, with its traceback; it ends at most the connection that it met.
     INTERNAL_ERROR = ("internal_error", Level.ERROR, "0fa65bee88cc6d98c7c862edeef45acb")
 

@@ -9,7 +9,7 @@ tell a reader all. The fields say it again for machines.
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypeAlias
 
 from relayd import clock, errors
@@ -56,11 +56,21 @@ _JOURNAL_SESSION = _JOURNAL_ACCESS.replace(Event.CONNECTION.message_id, Event.SE
 )
 
 
+#: What lines about those that live say: all but how they ended.
+_LIVING_SESSION = tuple(
+    field.name for field in dataclasses.fields(AccessRecord) if field.name not in ("outcome", "side", "errno")
+)
+_LIVING = tuple(name for name in _LIVING_SESSION if not name.startswith("datagrams_"))
+
+
 class Format(Protocol):
     """Makes lines. Each is bytes, complete with what ends it."""
 
     def access(self, record: AccessRecord) -> bytes:
         """The line of an ended connection or session."""
+
+    def living(self, event: Event, record: AccessRecord) -> bytes:
+        """The line of a connection or session that lives: `event` says what about it."""
 
     def event(self, wall: float, event: Event, message: str, fields: Mapping[str, Value]) -> bytes:
         """The line of anything else, at `wall` seconds since the epoch."""
@@ -92,7 +102,14 @@ class TextFormat(_Stamped):
         if not _plain(record):
             record = _with_texts(record, _one_line)
         stamp = self._stamp(record.start_time + record.duration_ms * 0.001)
-        return f"{stamp} {_access_text(record)}\n".encode()
+        return f"{stamp} {_access_text(record, record.outcome._value_, record.outcome.code)}\n".encode()
+
+    def living(self, event: Event, record: AccessRecord) -> bytes:
+        """See `Format`. As the access line, with what happens in the place of the outcome, and none of its code."""
+        if not _plain(record):
+            record = _with_texts(record, _one_line)
+        stamp = self._stamp(record.start_time + record.duration_ms * 0.001)
+        return f"{stamp} {_living_text(event, record)}\n".encode()
 
     def event(self, wall: float, event: Event, message: str, fields: Mapping[str, Value]) -> bytes:
         """See `Format`. Further lines of a message or field are indented, so that none looks like a line of ours."""
@@ -149,6 +166,21 @@ class JsonFormat(_Stamped):
             return (_JSON_SESSION % (*values, *datagrams)).encode()
         return (_JSON_ACCESS % values).encode()
 
+    def living(self, event: Event, record: AccessRecord) -> bytes:
+        """See `Format`. The keys are those of an access line but for how it ended."""
+        if not _plain(record):
+            record = _with_texts(record, _shortened)
+        line: dict[str, Value | None] = {
+            "time": self._stamp(record.start_time + record.duration_ms * 0.001),
+            "level": event.level.value,
+            "event": event.value,
+        }
+        for name, value in _living_fields(record):
+            if isinstance(value, float):
+                value = None if value - value else round(value, 3)
+            line[name] = value
+        return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
     def event(self, wall: float, event: Event, message: str, fields: Mapping[str, Value]) -> bytes:
         """See `Format`. A field named like one of the line's own takes its place."""
         line: dict[str, Value] = {"time": self._stamp(wall), "level": event.level.value, "event": event.value}
@@ -174,7 +206,7 @@ class JournalFormat(_Stamped):
         """See `Format`."""
         if not _plain(record):
             record = _with_texts(record, _one_line)
-        message = _access_text(record)
+        message = _access_text(record, record.outcome._value_, record.outcome.code)
         optional = ""
         if record.connect_ms is not None:
             optional = f"CONNECT_MS={record.connect_ms:.3f}\n"
@@ -216,6 +248,22 @@ class JournalFormat(_Stamped):
         )
         return (template % values).encode()
 
+    def living(self, event: Event, record: AccessRecord) -> bytes:
+        """See `Format`."""
+        if not _plain(record):
+            record = _with_texts(record, _one_line)
+        line: dict[str, Value] = {
+            "MESSAGE": _living_text(event, record),
+            "MESSAGE_ID": event.message_id,
+            "PRIORITY": event.level.priority,
+            "SYSLOG_IDENTIFIER": "relayd",
+            "EVENT": event.value,
+        }
+        line |= {name.upper(): value for name, value in _living_fields(record) if value is not None}
+        return journal.entry(
+            {name: f"{value:.3f}" if isinstance(value, float) else str(value) for name, value in line.items()}
+        )
+
     def event(self, wall: float, event: Event, message: str, fields: Mapping[str, Value]) -> bytes:
         """See `Format`. journald keeps the time itself; `wall` is not used."""
         del wall
@@ -232,12 +280,23 @@ class JournalFormat(_Stamped):
         return journal.entry({name: _shorten(str(value), _JOURNAL_TEXT_MAX) for name, value in line.items()})
 
 
-def _access_text(record: AccessRecord) -> str:
+def _living_text(event: Event, record: AccessRecord) -> str:
+    """`_access_text` of one that lives: `started` or `progress` in the place of its outcome."""
+    return _access_text(record, event.value.rpartition("_")[2], "-")
+
+
+def _living_fields(record: AccessRecord) -> Iterator[tuple[str, Value | None]]:
+    """What can be said of one that lives, by name, in the order of access lines."""
+    for name in _LIVING if record.datagrams_in is None else _LIVING_SESSION:
+        yield name, getattr(record, name)
+
+
+def _access_text(record: AccessRecord, outcome: str, code: str) -> str:
     """The access line for people, without its time. The texts of `record` are plain."""
     client, port = record.client, record.client_port
     if port:
         client = f"[{client}]:{port}" if ":" in client else f"{client}:{port}"
-    connect, first_byte, outcome = record.connect_ms, record.first_byte_ms, record.outcome
+    connect, first_byte = record.connect_ms, record.first_byte_ms
     more = ""
     if record.attempts > 1:
         more = f" attempts={record.attempts}"
@@ -258,8 +317,8 @@ def _access_text(record: AccessRecord) -> str:
             record.listener,
             client,
             record.target or "-",
-            outcome._value_,
-            outcome.code,
+            outcome,
+            code,
             record.bytes_in,
             record.bytes_out,
             record.datagrams_in,
@@ -273,8 +332,8 @@ def _access_text(record: AccessRecord) -> str:
         record.listener,
         client,
         record.target or "-",
-        outcome._value_,
-        outcome.code,
+        outcome,
+        code,
         record.bytes_in,
         record.bytes_out,
         "-" if connect is None else f"{connect:.1f}ms",
@@ -319,6 +378,10 @@ def _printable(text: str) -> str:
 
 def _one_line(text: str) -> str:
     return _printable(_shorten(text, _ACCESS_TEXT_MAX)).replace("\n", "\\n")
+
+
+def _shortened(text: str) -> str:
+    return _shorten(text, _ACCESS_TEXT_MAX)
 
 
 def _json_inner(text: str) -> str:

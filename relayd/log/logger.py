@@ -4,6 +4,7 @@
     logger.event(Event.ACCEPT_PAUSED, "no file descriptors left: accepting is paused on web", listener="web")
     if logger.access_enabled:
         logger.access(AccessRecord(...))
+    web = logger.of(listener.log)    # the same, as one listener wants it
     logger.flush()      # once per turn of the loop
     logger.close()      # at the end
 
@@ -15,6 +16,7 @@ lines go again, one line says how many there were.
 import os
 import sys
 import traceback
+import weakref
 from collections.abc import Callable, Mapping
 
 from relayd import clock
@@ -23,9 +25,9 @@ from relayd.log.events import Event, Level
 from relayd.log.formats import Format, JournalFormat, JsonFormat, TextFormat, Value
 from relayd.log.sinks import JournalSink, Sink, open_stream
 from relayd.sd.journal import JOURNAL_SOCKET, JournalSender, under_journal
-from relayd.spec import Log
+from relayd.spec import ListenerLog, Log
 
-__all__ = ["AccessRecord", "Event", "Level", "Logger", "open_logger"]
+__all__ = ["AccessRecord", "Event", "Level", "ListenerLogger", "Logger", "open_logger"]
 
 #: Lines that wait for a sink: at 400 bytes a line about 3 MiB, and nearly a second of 10,000 connections/s.
 LINES_HELD_MAX = 8192
@@ -54,7 +56,8 @@ class Logger:
         #: Lines that nobody will ever see, since the start.
         self.lost = 0
         self._lost_told = 0
-        self._priority_max = Level(log.level).priority
+        #: Of syslog: what is less grave is not written.
+        self.priority_max = Level(log.level).priority
         self._format = format_
         self._format_access = format_.access
         self._sink = sink
@@ -64,15 +67,24 @@ class Logger:
         self._retry_at: float | None = None
         self._bursts: dict[Event, _Burst] = {}
         self._bursts_left_out = False
+        self._of_listeners: weakref.WeakSet[ListenerLogger] = weakref.WeakSet()
+
+    def of(self, rules: ListenerLog) -> "ListenerLogger":
+        """What lines about one listener are written through."""
+        of_listener = ListenerLogger(self, rules)
+        self._of_listeners.add(of_listener)
+        return of_listener
 
     def change(self, log: Log) -> None:
         """From now on write what `log` says. The format stays."""
         self.access_enabled = log.access
-        self._priority_max = Level(log.level).priority
+        self.priority_max = Level(log.level).priority
+        for each in tuple(self._of_listeners):
+            each.look()
 
     def enabled(self, level: Level) -> bool:
         """Whether events of `level` are written; for callers to whom making the message costs something."""
-        return level.priority <= self._priority_max
+        return level.priority <= self.priority_max
 
     def event(self, event: Event, message: str, /, **fields: Value) -> None:
         """Write a line about `event` at once, as far as the sink takes it, unless the level is filtered or limited.
@@ -80,8 +92,11 @@ class Logger:
         `message` alone tells a reader all; `fields` say it again for machines. A field of several lines (`traceback`)
         is shown to readers too.
         """
-        if event.level.priority > self._priority_max:
-            return
+        if event.level.priority <= self.priority_max:
+            self.write(event, message, fields)
+
+    def write(self, event: Event, message: str, fields: Mapping[str, Value]) -> None:
+        """Write a line about `event`, whatever its level, as far as the sink takes it, unless it is limited."""
         if event.limited and not self._in_burst(event):
             return
         self._hold(self._format.event(self._wall(), event, message, fields))
@@ -99,6 +114,12 @@ class Logger:
             self._lines.append(self._format_access(record))
         else:
             self.lost += 1
+
+    def living(self, event: Event, record: AccessRecord) -> None:
+        """Keep the line of a connection or session that lives for the next `flush`. The caller has asked whether it is
+        wanted.
+        """
+        self._hold(self._format.living(event, record))
 
     def flush(self) -> None:
         """Write what is held, as far as the sink takes it. Cheap when there is nothing."""
@@ -168,6 +189,50 @@ class Logger:
                 fields: Mapping[str, Value] = {"kind": event.value, "count": burst.left_out}
                 self._hold(self._format.event(self._wall(), Event.LINES_LEFT_OUT, message, fields))
         self._bursts_left_out = any(burst.left_out for burst in self._bursts.values())
+
+
+class ListenerLogger:
+    """The log of a process for lines about one listener, as its `ListenerLog` has them. What is written goes where all
+    lines go, and storms are limited together.
+    """
+
+    __slots__ = ("__weakref__", "_log", "_priority_max", "_rules", "access", "access_enabled", "progress_s", "start")
+
+    access_enabled: bool
+    _priority_max: int
+
+    def __init__(self, log: Logger, rules: ListenerLog) -> None:
+        """To be had of `Logger.of`."""
+        self._log = log
+        #: As `Logger.access`: that itself, for it is called for every connection.
+        self.access = log.access
+        self.change(rules)
+
+    def change(self, rules: ListenerLog) -> None:
+        """From now on write what `rules` says."""
+        self._rules = rules
+        #: Whether to tell of a start, and how often of progress (None: never): for callers to ask, as `access_enabled`.
+        self.start, self.progress_s = rules.start, rules.progress_s
+        self.look()
+
+    def look(self) -> None:
+        """What the rules leave to the log of the process is perhaps another now."""
+        access, level = self._rules.access, self._rules.level
+        self.access_enabled = self._log.access_enabled if access is None else access
+        self._priority_max = self._log.priority_max if level is None else Level(level).priority
+
+    def event(self, event: Event, message: str, /, **fields: Value) -> None:
+        """As `Logger.event`, by the level of this listener."""
+        if event.level.priority <= self._priority_max:
+            self._log.write(event, message, fields)
+
+    def living(self, event: Event, record: AccessRecord) -> None:
+        """As `Logger.living`."""
+        self._log.living(event, record)
+
+    def bug(self, what: str, error: BaseException, /, **fields: Value) -> None:
+        """As `Logger.bug`."""
+        self._log.bug(what, error, **fields)
 
 
 class _Burst:

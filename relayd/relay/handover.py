@@ -183,7 +183,10 @@ class Arrivals:
             closed = self._datagrams.closed(label.listener)
         closed[Outcome.NOT_TAKEN_OVER] += missing
         what = "sessions" if label.datagram else "connections"
-        self._log.event(
+        services = self._datagrams if label.datagram else self._streams
+        service = services.services.get(label.listener) if services is not None else None
+        log = service.log if service is not None else self._log
+        log.event(
             Event.NOT_TAKEN_OVER,
             f"{missing} {what} of listener {label.listener} were not taken over: {reason}",
             listener=label.listener,

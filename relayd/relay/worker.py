@@ -62,6 +62,7 @@ from relayd.relay.handover import Arrivals, Packer
 from relayd.relay.limits import Admission
 from relayd.relay.live import Lives
 from relayd.relay.loop import Actor, Loop
+from relayd.relay.progress import Progress, Watched
 from relayd.relay.stream.services import StreamServices
 from relayd.relay.stream.view import ConnectionView
 from relayd.spec import Listener, OnChange, Spec
@@ -109,6 +110,7 @@ class Worker:
         self._datagrams: DatagramServices | None = None
         self._lives = Lives(self._loop, self._log, self._send)
         self._lives.views.append(ConnectionView(self._streams, self._number))
+        self._progress = Progress(self._loop, self._log)
         self._drain_until: float | None = None
         #: The number of the last change.
         self._changed = 0
@@ -352,6 +354,7 @@ class Worker:
             self._report()
             self._streams.look()
             self._lives.forget()
+            self._progress.look(self._watched())
         at = self._report_at
         if self._drain_until is not None:
             if self._active == 0 or loop.now >= self._drain_until:
@@ -377,6 +380,11 @@ class Worker:
             if services is not None:
                 for (listener, pool, target, origin), count in services.targets().items():
                     yield LiveCount(listener, datagram, target, count, origin, pool)
+
+    def _watched(self) -> Iterator[Watched]:
+        yield from self._streams.watched()
+        if self._datagrams is not None:
+            yield from self._datagrams.watched()
 
     def _released(self, address: SocketAddress) -> None:
         self._send(Released(address))

@@ -235,6 +235,19 @@ class Resolve:
 
 
 @dataclass(frozen=True, slots=True)
+class ListenerLog:
+    """What is logged of one listener. `access`, `level` None: as `Log` says, whose values they have. `start`: a line
+    when a connection has reached its target, or a session has begun. `progress_s`: one each time that it has lived for
+    so long; None: no such lines.
+    """
+
+    access: bool | None = None
+    level: str | None = None
+    start: bool = False
+    progress_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """A name, as a listener wants it resolved. Two that want it differently have an answer each."""
 
@@ -265,6 +278,7 @@ class Listener:
     health: Health = UNCHECKED
     pool: str = ""
     resolve: Resolve = Resolve()
+    log: ListenerLog = ListenerLog()
 
     @property
     def pool_name(self) -> str:
@@ -350,6 +364,7 @@ __all__ = [
     "Health",
     "Keepalive",
     "Listener",
+    "ListenerLog",
     "Log",
     "OnChange",
     "OnTargetError",

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from relayd.address import Family, SystemdAddress
 from relayd.errors import RelaydError
-from relayd.spec import UNCHECKED, Admin, Balance, Listener, OnChange, Resolve, Spec, Target
+from relayd.spec import UNCHECKED, Admin, Balance, Listener, ListenerLog, OnChange, Resolve, Spec, Target
 from relayd.spec.sockets import Endpoint, SocketKey, endpoints
 
 __all__ = ["Adjust", "Close", "NotWithoutRestart", "Open", "Plan", "Postpone", "Serve", "Step", "effect", "plan"]
@@ -177,7 +177,8 @@ def effect(old: Listener, new: Listener | None, target: Target | None) -> OnChan
     listener is now `new`, or is gone (None).
 
     It is affected when its listener goes, when its target goes, and when anything else about the listener changes but
-    other targets. `on_change` decides then. Without it, those whose target stays are kept, and others drain.
+    other targets and its log. `on_change` decides then. Without it, those whose target stays are kept, and others
+    drain.
     """
     gone = new is None or (target is not None and target not in new.targets)
     policy = (old if new is None else new).on_change
@@ -190,7 +191,7 @@ def effect(old: Listener, new: Listener | None, target: Target | None) -> OnChan
 
 
 def _alone(listener: Listener) -> Listener:
-    """Without what concerns its other targets only, those to come, or where they stand."""
+    """Without what concerns its other targets only, those to come, or where they stand; and what is only told."""
     return replace(
         listener,
         targets=(),
@@ -200,4 +201,5 @@ def _alone(listener: Listener) -> Listener:
         health=UNCHECKED,
         pool="",
         resolve=Resolve(),
+        log=ListenerLog(),
     )

@@ -14,6 +14,7 @@ from relayd.config.model import (
     Configuration,
     DaemonTable,
     KeepaliveTable,
+    ListenerLogTable,
     ListenerTable,
     LogTable,
 )
@@ -171,6 +172,7 @@ SECTIONS: list[tuple[str, type[Table]]] = [
     ("listeners.web", ListenerTable),
     ("listeners.web.keepalive", KeepaliveTable),
     ("listeners.web.health_check", CheckTable),
+    ("listeners.web.log", ListenerLogTable),
     ("pools.app", ListenerTable),
     ("", Configuration),
 ]

@@ -16,10 +16,13 @@ from typing import TypeVar
 from relayd.address import SocketAddress, UnixAddress
 from relayd.log.access import AccessRecord
 from relayd.log.events import Event
+from relayd.log.formats import JsonFormat
 from relayd.log.logger import Logger
+from relayd.log.sinks import StreamSink
 from relayd.net.poller import IN
 from relayd.outcomes import Outcome
 from relayd.relay.loop import Loop
+from relayd.spec import Log
 
 #: Far more than anything takes here; a wait that fails takes this long.
 DEADLINE_S = 10.0
@@ -30,12 +33,13 @@ class CollectedLog(Logger):
     """A logger whose lines are lists."""
 
     def __init__(self) -> None:
-        self.access_enabled = True
+        super().__init__(Log("debug", "json", True), JsonFormat(None), StreamSink(len, 1, lambda: None))
         self.records: list[AccessRecord] = []
+        self.lives: list[tuple[Event, AccessRecord]] = []
         self.events: list[tuple[Event, str, Mapping[str, str | int | float]]] = []
         self.said = threading.Condition()
 
-    def event(self, event: Event, message: str, /, **fields: str | int | float) -> None:
+    def write(self, event: Event, message: str, fields: Mapping[str, str | int | float]) -> None:
         """Keep it."""
         with self.said:
             self.events.append((event, message, fields))
@@ -45,6 +49,12 @@ class CollectedLog(Logger):
         """Keep it."""
         with self.said:
             self.records.append(record)
+            self.said.notify_all()
+
+    def living(self, event: Event, record: AccessRecord) -> None:
+        """Keep it."""
+        with self.said:
+            self.lives.append((event, record))
             self.said.notify_all()
 
     def flush(self) -> None:

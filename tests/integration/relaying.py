@@ -139,7 +139,7 @@ class Relay(LoopThread):
             loop=self.loop,
             spec=spec,
             stream=stream,
-            log=self.log,
+            log=self.log.of(spec.log),
             admission=Admission(limit),
             pipes=self.pipes if splice else None,
             id_prefix="t-",

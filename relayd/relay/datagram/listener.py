@@ -14,6 +14,7 @@ from collections.abc import Collection
 from relayd import address, errors
 from relayd.choosing.group import Group
 from relayd.errors import TRANSIENT
+from relayd.log.access import LIVING
 from relayd.log.events import Event
 from relayd.net.boxes import Inbox
 from relayd.net.datagrams import BATCH, RUN_BYTES_MAX, SEGMENTS_MAX, lost_in_kernel, prepare_to_receive
@@ -21,6 +22,7 @@ from relayd.net.poller import IN
 from relayd.outcomes import Drop
 from relayd.relay.datagram.newcomers import Newcomers
 from relayd.relay.datagram.reception import Reception
+from relayd.relay.datagram.record import session_record
 from relayd.relay.datagram.service import DatagramService
 from relayd.relay.datagram.session import Session
 
@@ -321,6 +323,8 @@ class SessionReceiver(Receiver):
         except BaseException:
             session.abandon()
             raise
+        if service.log.start:
+            service.log.living(Event.SESSION_STARTED, session_record(session, LIVING, service.loop.now))
         return session
 
     def _take_runs(self, inbox: Inbox, count: int) -> None:

@@ -10,7 +10,7 @@ from relayd.choosing.group import Choice
 from relayd.counters import DatagramCounters
 from relayd.log.access import AccessRecord
 from relayd.log.events import Event
-from relayd.log.logger import Logger
+from relayd.log.logger import ListenerLogger
 from relayd.net.batches import Batches
 from relayd.outcomes import Drop, Outcome
 from relayd.relay.datagram.sessions import Entry, Sessions
@@ -71,7 +71,7 @@ class DatagramService:
         loop: Loop,
         spec: Listener,
         datagram: Datagram,
-        log: Logger,
+        log: ListenerLogger,
         batches: Batches,
         room: SessionRoom,
         limit: int | None,
@@ -159,6 +159,7 @@ class DatagramService:
     def change(self, spec: Listener, datagram: Datagram, limit: int | None) -> None:
         """From now on do what `spec` says. Timeout and limit count for sessions that are there, too (R3)."""
         self.spec, self.datagram = spec, datagram
+        self.log.change(spec.log)
         self.table.limit = self._room.share(limit)
         if datagram.session_timeout_s != self.table.timeout_s:
             self.table.timeout_s = datagram.session_timeout_s

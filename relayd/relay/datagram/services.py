@@ -12,17 +12,21 @@ from relayd.channel.messages import Resolved
 from relayd.choosing.group import Group, Groups, Rules
 from relayd.choosing.pool import Pools
 from relayd.counters import DatagramCounters, DatagramTotals
+from relayd.log.access import LIVING, AccessRecord
+from relayd.log.events import Event
 from relayd.log.logger import Logger
 from relayd.net.batches import Batches
 from relayd.outcomes import Outcome
 from relayd.relay.datagram.listener import Receiver, SessionReceiver
 from relayd.relay.datagram.moving import Moving
 from relayd.relay.datagram.reception import Reception
+from relayd.relay.datagram.record import session_record
 from relayd.relay.datagram.service import DRAIN_SILENCE_S, DatagramService, LiveSession, SessionRoom
-from relayd.relay.datagram.session import Session
+from relayd.relay.datagram.session import Phase, Session
 from relayd.relay.datagram.spreading import Spreader, SpreadingReceiver
 from relayd.relay.departures import Departures
 from relayd.relay.loop import Loop
+from relayd.relay.progress import Watched
 from relayd.spec import Listener, OnChange, SessionMode, Target
 from relayd.spec.sockets import Covered, Endpoint, SocketKey
 
@@ -109,7 +113,7 @@ class DatagramServices:
                 loop=self._loop,
                 spec=listener,
                 datagram=datagram,
-                log=self._log,
+                log=self._log.of(listener.log),
                 batches=self.batches,
                 room=self._room,
                 limit=limit,
@@ -326,6 +330,11 @@ class DatagramServices:
             for session in service.table
         )
 
+    def watched(self) -> Iterator[Watched]:
+        """The sessions of every listener, for lines about their progress."""
+        for service in (*self._removed, *self.services.values()):
+            yield Watched(service.log, Event.SESSION_PROGRESS, service.table, _living_record)
+
     # the end ----------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
@@ -350,3 +359,7 @@ class DatagramServices:
 def _end(receiver: SessionReceiver) -> None:
     for session in list(receiver.sessions):
         session.end(Outcome.REMOVED)
+
+
+def _living_record(session: Session) -> AccessRecord | None:
+    return None if session.phase is Phase.CLOSED else session_record(session, LIVING, session.service.loop.now)

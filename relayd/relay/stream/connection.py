@@ -22,6 +22,8 @@ from dataclasses import dataclass
 
 from relayd.choosing.group import Choice, Group, client_key
 from relayd.errors import OUT_OF_RESOURCES, REFUSED, spoken
+from relayd.log.access import LIVING
+from relayd.log.events import Event
 from relayd.net.dialing import NoSource, met_itself, open_dial_socket, pending_error
 from relayd.net.options import apply_keepalive
 from relayd.net.poller import ENDING, ERR, HUP, IN, OUT
@@ -324,6 +326,8 @@ class Connection:
         handlers = loop.selector.handlers
         handlers[self._client_fd] = pump_in.source_event
         handlers[self._target_fd] = pump_out.source_event
+        if self._service.log.start:
+            self._service.log.living(Event.CONNECTION_STARTED, connection_record(self, LIVING, 0))
         if self._early:
             pump_in.source_event(self._early)
         if mask != OUT:
@@ -430,6 +434,11 @@ class Connection:
             self._close(self._outcome, self._errno)
 
     # time -------------------------------------------------------------------------------------------------------
+
+    @property
+    def started_at(self) -> float:
+        """When it was accepted, by whatever process (monotonic seconds)."""
+        return self._started_at
 
     def reconsider(self) -> None:
         """The timeouts are others now: what is over by the new ones ends, what is not gets a timer for them."""

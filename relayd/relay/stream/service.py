@@ -6,7 +6,7 @@ from typing import Protocol
 from relayd.choosing.group import Choice
 from relayd.counters import ListenerCounters
 from relayd.log.access import AccessRecord
-from relayd.log.logger import Logger
+from relayd.log.logger import ListenerLogger
 from relayd.net.options import Setting, tcp_settings
 from relayd.net.pipes import PipePool
 from relayd.outcomes import Outcome
@@ -50,7 +50,7 @@ class StreamService:
     loop: Loop
     spec: Listener
     stream: Stream
-    log: Logger
+    log: ListenerLogger
     admission: Admission
     pipes: PipePool | None
     id_prefix: str
@@ -77,6 +77,7 @@ class StreamService:
         """
         timeouts = self.stream.timeouts
         self.spec, self.stream = spec, stream
+        self.log.change(spec.log)
         self._derive(FIRST_LOOK_S)
         if stream.timeouts != timeouts:
             for connection in tuple(self.connections):

@@ -10,14 +10,18 @@ from relayd.channel.messages import Resolved
 from relayd.choosing.group import Group, Groups, Rules
 from relayd.choosing.pool import Pools
 from relayd.counters import ListenerCounters, ListenerTotals
+from relayd.log.access import LIVING, AccessRecord
+from relayd.log.events import Event
 from relayd.log.logger import Logger
 from relayd.net.pipes import PipePool
 from relayd.outcomes import Outcome
 from relayd.relay.departures import Departures
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Loop
-from relayd.relay.stream.connection import Connection
+from relayd.relay.progress import Watched
+from relayd.relay.stream.connection import Connection, Phase
 from relayd.relay.stream.listener import AcceptingSocket, Acceptor
+from relayd.relay.stream.record import connection_record
 from relayd.relay.stream.service import Live, StreamService
 from relayd.spec import Listener, OnChange, Stream, Target
 from relayd.spec.sockets import Endpoint, SocketKey
@@ -114,7 +118,7 @@ class StreamServices:
             loop=self._loop,
             spec=listener,
             stream=stream,
-            log=self._log,
+            log=self._log.of(listener.log),
             admission=self._admission,
             pipes=self._pipes,
             id_prefix=id_prefix,
@@ -209,6 +213,11 @@ class StreamServices:
             for connection in service.connections
         )
 
+    def watched(self) -> Iterator[Watched]:
+        """The connections of every listener, for lines about their progress."""
+        for service in (*self._removed, *self.services.values()):
+            yield Watched(service.log, Event.CONNECTION_PROGRESS, service.connections, _living_record)
+
     # the end ----------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
@@ -221,3 +230,7 @@ class StreamServices:
         """End every connection."""
         for service in (*self._removed, *self.services.values()):
             service.end_all(outcome)
+
+
+def _living_record(connection: Connection) -> AccessRecord | None:
+    return None if connection.phase is Phase.CLOSED else connection_record(connection, LIVING, 0)

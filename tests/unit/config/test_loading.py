@@ -12,6 +12,7 @@ from relayd.spec import (
     Bind,
     Binding,
     Keepalive,
+    ListenerLog,
     OnChange,
     Resolve,
     Share,
@@ -335,6 +336,38 @@ def test_what_a_listener_says_of_names_replaces_the_default_as_a_whole(loaded: L
     }
     assert spec.listeners[1].shares == (Share(), Share(backup=True))
     assert spec.listeners[2].resolve == Resolve()
+
+
+LISTENER_LOGS = [
+    ('"debug"', "log", "must be a table"),
+    ('{ level = "loud" }', "log.level", 'must be one of "debug", "info", "warning", "error"'),
+    ('{ access = "json" }', "log.access", "must be true or false"),
+    ('{ progress = "500ms" }', "log.progress", 'must be at least "1s", or "off"'),
+    ("{ progress = 5 }", "log.progress", "a string with a unit"),
+    ('{ format = "text" }', "log.format", "unknown key"),
+]
+
+
+@pytest.mark.parametrize(("value", "key", "message"), LISTENER_LOGS)
+def test_wrong_log_of_a_listener(problems: Problems, value: str, key: str, message: str) -> None:
+    (problem,) = problems(f'[listeners.web]\nbind = "127.0.0.1:1"\ntargets = "10.0.0.1:1"\nlog = {value}')
+    assert (problem.line, problem.key) == (4, f"listeners.web.{key}")
+    assert message in problem.message
+    if key == "log.format":
+        assert problem.suggestion == "help: `format` belongs in [log]"
+
+
+def test_the_log_of_a_listener_replaces_the_default_as_a_whole(loaded: Load) -> None:
+    spec = loaded(
+        '[log]\nlevel = "warning"\n[defaults.log]\naccess = false\nprogress = "5m"\n'
+        '[listeners.a]\nbind = "127.0.0.1:1"\ntargets = "10.0.0.1:1"\n'
+        '[listeners.b]\nbind = "127.0.0.1:2"\ntargets = "10.0.0.1:1"\n'
+        '[listeners.b.log]\nlevel = "debug"\nstart = true\n'
+    ).spec
+    assert [each.log for each in spec.listeners] == [
+        ListenerLog(access=False, progress_s=300.0),
+        ListenerLog(level="debug", start=True),
+    ]
 
 
 def test_weights_are_nothing_to_the_first_that_does_not_fail(problems: Problems) -> None:

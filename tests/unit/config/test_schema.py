@@ -58,6 +58,7 @@ def test_accepts_every_file_of_the_project(path: Path) -> None:
         'bind = ":1"\ntargets = "x:1"\nhealth_check = {type = "http", host = "a.b", status = ["200-299", 301]}',
         'bind = ":1"\ntargets = "x:1"\nhealth_check = {type = "exec", command = ["/bin/true"]}\nslow_start = "30s"',
         'bind = ":1"\ntargets = ["srv:_a._b.c", {address = "srv:x"}]\nresolve = {family = "inet6", max_ttl = "1h"}',
+        'bind = ":1"\ntargets = "x:1"\nlog = {access = false, level = "debug", start = true, progress = "5m"}',
         'bind = [":1-2", "[::]:1-2", "x:3-4"]\ntargets = ["x:1-2", "[::1]:3-4", "x:+1", "[::1]:+1", "x", "[::1]"]',
     ],
 )
@@ -104,6 +105,9 @@ def test_accepts(line: str) -> None:
         'resolve = {family = "unix"}',
         "resolve = {min_ttl = 1}",
         'resolve = {ttl = "1s"}',
+        'log = "info"',
+        'log = {format = "text"}',
+        "log = {progress = 5}",
     ],
 )
 def test_refuses(line: str) -> None:
@@ -161,7 +165,7 @@ def tables(node: Any) -> Iterator[dict[str, Any]]:
 
 def test_every_key_is_described_and_no_table_is_open() -> None:
     found_tables = list(tables(schema()))
-    assert len(found_tables) == 11
+    assert len(found_tables) == 12
     for table in found_tables:
         assert table["additionalProperties"] is False
         for name, key in table["properties"].items():

@@ -22,6 +22,7 @@ from relayd.spec import (
     Health,
     Keepalive,
     Listener,
+    ListenerLog,
     Log,
     OnChange,
     OnTargetError,
@@ -74,6 +75,13 @@ timeouts = st.builds(
     idle_s=optional_seconds,
     half_close_s=optional_seconds,
     max_lifetime_s=optional_seconds,
+)
+logs = st.builds(
+    ListenerLog,
+    access=st.none() | st.booleans(),
+    level=st.none() | st.sampled_from(["debug", "info", "warning", "error"]),
+    start=st.booleans(),
+    progress_s=st.none() | st.integers(1000, 10**9).map(lambda milliseconds: milliseconds / 1000),
 )
 BUILT_IN_OPTIONS = SocketOptions(True, Keepalive(60, 10, 6), None, None)
 datagrams = st.builds(
@@ -223,6 +231,7 @@ def listeners(draw: st.DrawFn, number: int, like: Listener | None = None) -> Lis
         else None,
         datagram=draw(datagrams) if datagram else None,
         on_change=draw(st.none() | st.sampled_from(OnChange)),
+        log=draw(logs),
         resolve=draw(resolves) if named else Resolve(),
         health=draw(healths(to)),
     )
@@ -298,6 +307,7 @@ def test_what_it_looks_like(tmp_path: Path) -> None:
         'health_check = "off"\nmax_ejected = "50%"\nslow_start = "off"\n'
         'connect_timeout = "5s"\nidle_timeout = "1h"\nhalf_close_timeout = "1m"\nmax_lifetime = "off"\n'
         'keepalive = { idle = "1m", interval = "10s", probes = 6 }\ntcp_user_timeout = "off"\nnodelay = true\n'
+        'log = { start = false, progress = "off" }\n'
     )
 
 
@@ -315,7 +325,7 @@ def test_types_and_ranges(tmp_path: Path) -> None:
         'balance = "round_robin"\nresolve = { family = "any", min_ttl = "1s", max_ttl = "5m" }\n'
         'health_check = "off"\nmax_ejected = "50%"\nslow_start = "off"\n'
         'session_timeout = "1m"\nmax_sessions = 7\nsession = "client"\n'
-        'on_target_error = "move"'
+        'on_target_error = "move"\nlog = { start = false, progress = "off" }'
     )
     assert log == (
         '[listeners.log]\ntype = ["stream", "dgram"]\nbind = ["unix:@log"]\nbacklog = 4096\n'
@@ -323,6 +333,7 @@ def test_types_and_ranges(tmp_path: Path) -> None:
         'dial_attempts = 3\nhealth_check = "off"\nmax_ejected = "50%"\nslow_start = "off"\n'
         'connect_timeout = "5s"\nidle_timeout = "1h"\n'
         'half_close_timeout = "1m"\nmax_lifetime = "off"\nsession = "datagram"\non_target_error = "move"\n'
+        'log = { start = false, progress = "off" }\n'
     )
 
 

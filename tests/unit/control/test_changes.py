@@ -68,6 +68,7 @@ STREAM_KEYS = {
     "congestion": ('"reno"', '"cubic"'),
     "nodelay": ("true", "false"),
     "on_change": ('"keep"', '"close"'),
+    "log": ("{ access = false }", '{ level = "debug", start = true, progress = "5m" }'),
 }
 DATAGRAM_KEYS = {
     "session_timeout": ('"1s"', '"2s"'),

@@ -128,6 +128,50 @@ def test_the_line_of_a_session_in_the_journal_has_an_id_of_its_own(session_recor
     }
 
 
+def test_the_line_of_what_lives_in_text(access_record: AccessRecord, session_record: AccessRecord) -> None:
+    assert TextFormat(3).living(Event.CONNECTION_STARTED, access_record) == (
+        b"2026-11-22T12:01:02.125Z web 127.0.0.1:51234 -> 127.0.0.1:8081 started - in=78 out=1234 connect=0.2ms "
+        b"first_byte=0.4ms total=3.4ms id=a1b2c3-42\n"
+    )
+    assert b" -> 127.0.0.1:8081 progress - in=78 out=1234 datagrams_in=2 " in TextFormat(3).living(
+        Event.SESSION_PROGRESS, session_record
+    )
+
+
+@pytest.mark.parametrize(
+    "event", [Event.CONNECTION_STARTED, Event.CONNECTION_PROGRESS, Event.SESSION_STARTED, Event.SESSION_PROGRESS]
+)
+def test_the_line_of_what_lives_has_the_fields_of_the_access_line_but_for_the_end(
+    access_record: AccessRecord, session_record: AccessRecord, event: Event
+) -> None:
+    record = session_record if event.value.startswith("session") else access_record
+    ended = json.loads(JsonFormat(3).access(record))
+    lives = json.loads(JsonFormat(3).living(event, record))
+    end = {"outcome", "code", "side", "errno"}
+    assert lives == {key: value for key, value in ended.items() if key not in end} | {"event": event.value}
+    found = journal_fields(JournalFormat(3).living(event, record))
+    expected = journal_fields(JournalFormat(3).access(record))
+    own = {"EVENT": event.value, "MESSAGE_ID": event.message_id, "MESSAGE": found["MESSAGE"]}
+    assert found == {key: value for key, value in expected.items() if key.lower() not in end} | own
+    assert found["MESSAGE"].encode() in TextFormat(3).living(event, record)
+
+
+@given(records)
+def test_any_record_of_what_lives_is_one_valid_line_that_fits_a_pipe(record: AccessRecord) -> None:
+    line = JsonFormat(1).living(Event.CONNECTION_PROGRESS, record)
+    assert len(line) <= LINE_BYTES_MAX
+    assert line.count(b"\n") == 1
+    found = json.loads(line, parse_constant=pytest.fail)
+    assert found["bytes_in"] == record.bytes_in
+    text = TextFormat(1).living(Event.CONNECTION_PROGRESS, record)
+    assert len(text) <= LINE_BYTES_MAX
+    assert text.decode()[:-1].isprintable()
+    entry = JournalFormat(1).living(Event.CONNECTION_PROGRESS, record).decode()[:-1].split("\n")
+    assert len(entry) == 20 + 3 * (record.datagrams_in is not None) + sum(
+        value is not None for value in (record.connect_ms, record.first_byte_ms, record.rtt_ms, record.retrans)
+    )
+
+
 def test_the_access_line_in_json_has_the_keys_of_o1(access_record: AccessRecord) -> None:
     line = JsonFormat(3).access(access_record)
     assert line.endswith(b"}\n")

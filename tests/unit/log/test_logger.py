@@ -8,7 +8,7 @@ import pytest
 from relayd.log import logger as logger_module
 from relayd.log.formats import JsonFormat
 from relayd.log.logger import BURST, BURST_INTERVAL_S, RETRY_INTERVAL_S, AccessRecord, Event, Level, Logger
-from relayd.spec import Log
+from relayd.spec import ListenerLog, Log
 
 
 class FakeSink:
@@ -68,6 +68,60 @@ def test_events_below_the_level_are_not_written(level: str, written: list[str]) 
 @pytest.mark.parametrize("access", [True, False])
 def test_access_lines_are_a_switch_of_their_own(access: bool) -> None:
     assert Bench("error", access=access).logger.access_enabled is access
+
+
+def test_a_listener_has_a_level_and_access_lines_of_its_own() -> None:
+    bench = Bench("warning")
+    quiet = bench.logger.of(ListenerLog(access=False, level="error"))
+    loud = bench.logger.of(ListenerLog(access=True, level="debug"))
+    plain = bench.logger.of(ListenerLog())
+    for name, each in (("quiet", quiet), ("loud", loud), ("plain", plain)):
+        for event in (Event.STARTED, Event.ACCEPT_PAUSED, Event.BIND_FAILED):
+            each.event(event, "m", listener=name)
+        each.bug("is tested", ValueError("x"), listener=name)
+    assert [(line["listener"], line["event"]) for line in bench.sink.lines] == [
+        ("quiet", "bind_failed"),
+        ("quiet", "internal_error"),
+        ("loud", "started"),
+        ("loud", "accept_paused"),
+        ("loud", "bind_failed"),
+        ("loud", "internal_error"),
+        ("plain", "accept_paused"),
+        ("plain", "bind_failed"),
+        ("plain", "internal_error"),
+    ]
+    assert (quiet.access_enabled, loud.access_enabled, plain.access_enabled) == (False, True, True)
+
+
+def test_what_a_listener_leaves_to_the_log_follows_it() -> None:
+    bench = Bench()
+    fixed, plain = (bench.logger.of(rules) for rules in (ListenerLog(access=True, level="info"), ListenerLog()))
+    bench.logger.change(Log("error", "json", access=False))
+    assert (fixed.access_enabled, plain.access_enabled) == (True, False)
+    for each in (fixed, plain):
+        each.event(Event.LISTENING, "m")
+    assert bench.sink.events == ["listening"]
+    plain.change(ListenerLog(access=True, level="debug", start=True, progress_s=5.0))
+    plain.event(Event.LISTENING, "m")
+    assert len(bench.sink.events) == 2
+    assert (plain.access_enabled, plain.start, plain.progress_s) == (True, True, 5.0)
+
+
+def test_storms_of_all_listeners_are_limited_together() -> None:
+    bench = Bench()
+    for _ in range(BURST):
+        bench.logger.of(ListenerLog()).event(Event.ACCEPT_PAUSED, "m")
+        bench.logger.event(Event.ACCEPT_PAUSED, "m")
+    assert bench.sink.events == ["accept_paused"] * BURST
+
+
+def test_lines_about_what_lives_wait_for_the_flush_whatever_the_level(access_record: AccessRecord) -> None:
+    bench = Bench("error", access=False)
+    of_listener = bench.logger.of(ListenerLog(start=True))
+    of_listener.living(Event.CONNECTION_STARTED, access_record)
+    assert bench.sink.calls == 0
+    bench.logger.flush()
+    assert bench.sink.events == ["connection_started"]
 
 
 def test_access_lines_wait_for_the_flush_and_go_in_one_write(access_record: AccessRecord) -> None:

@@ -32,6 +32,7 @@ def accepted(table: str, key: str, value: str) -> bool:
         + ", ".join({"type": 'type = "tcp"', key: f"{key} = {value}"}.values())
         + " }",
         "keepalive as a table": f"[defaults]\nkeepalive = {{ {key} = {value} }}",
+        "log of a listener": f"[defaults]\nlog = {{ {key} = {value} }}",
         "[listeners.NAME]": f"[listeners.x]\n{key} = {value}",
         "[listeners.NAME] and [defaults]": f"[defaults]\n{key} = {value}",
         "[pools.NAME], [listeners.NAME] and [defaults]": f"[pools.x]\n{key} = {value}",

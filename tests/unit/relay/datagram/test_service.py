@@ -12,7 +12,7 @@ from relayd.outcomes import Outcome
 from relayd.relay.datagram.service import EXPIRED_PER_TURN, DatagramService, LiveSession, SessionRoom
 from relayd.relay.datagram.sessions import STEP_S
 from relayd.relay.loop import Loop
-from relayd.spec import Listener, Target
+from relayd.spec import Listener, ListenerLog, Target
 from tests.integration.loop_thread import CollectedLog
 from tests.specs import BINDING, DATAGRAM
 
@@ -46,7 +46,7 @@ class Bench:
             loop=self.loop,
             spec=Listener("dns", (), BINDING, (), None, None, DATAGRAM),
             datagram=DATAGRAM,
-            log=CollectedLog(),
+            log=CollectedLog().of(ListenerLog()),
             batches=Batches(fast=False),
             room=self.room,
             limit=None,
