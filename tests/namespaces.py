@@ -1,4 +1,4 @@
-"""Sockets in the network namespace of another process."""
+"""Sockets in the network namespace of another process, or in one of their own."""
 
 import ctypes
 import threading
@@ -12,15 +12,33 @@ _CLONE_NEWNET = 0x40000000
 
 def in_network_of(pid: int, function: Callable[[], T]) -> T:
     """What `function` returns or raises, run in a thread in the network of process `pid`: its sockets belong there."""
+
+    def enter() -> None:
+        with open(f"/proc/{pid}/ns/net") as namespace:
+            # Of this thread only, which ends with the function. os.setns is Python 3.12's.
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
+
+    return _in_thread(enter, function)
+
+
+def in_new_network(function: Callable[[], T]) -> T:
+    """What `function` returns or raises, run in a thread in a network that is new, and gone with its last socket."""
+
+    def enter() -> None:
+        if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+
+    return _in_thread(enter, function)
+
+
+def _in_thread(enter: Callable[[], None], function: Callable[[], T]) -> T:
     results: list[T] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            with open(f"/proc/{pid}/ns/net") as namespace:
-                # Of this thread only, which ends with the function. os.setns is Python 3.12's.
-                if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), _CLONE_NEWNET) != 0:
-                    raise OSError(ctypes.get_errno(), "setns")
+            enter()
             results.append(function())
         except BaseException as error:
             errors.append(error)

@@ -34,6 +34,9 @@ LINES_HELD_MAX = 8192
 #: Seconds before a sink that took nothing is asked again: a dead one costs 100 system calls a second and not one per
 #: loop turn, and journald with room for 512 entries may still take 50,000 a second.
 RETRY_INTERVAL_S = 0.01
+#: Lines that one `flush` writes: to journald, which is the slowest, 7 us each. What has waited for a sink for long goes
+#: to it over several turns, and delays none of them.
+LINES_PER_FLUSH = 256
 #: Of each kind of event: lines written in one interval, seconds, before the rest are only counted.
 BURST = 10
 BURST_INTERVAL_S = 10.0
@@ -55,6 +58,9 @@ class Logger:
         self.access_enabled = log.access
         #: Lines that nobody will ever see, since the start.
         self.lost = 0
+        #: Told where more lines wait than a `flush` writes, or than the sink took: in so many seconds is time for the
+        #: next one. Whoever turns often enough for that by itself need not listen.
+        self.on_rest: Callable[[float], None] | None = None
         self._lost_told = 0
         #: Of syslog: what is less grave is not written.
         self.priority_max = Level(log.level).priority
@@ -110,7 +116,7 @@ class Logger:
 
     def access(self, record: AccessRecord) -> None:
         """Keep the line of an ended connection for the next `flush`. Does not ask `access_enabled`: the caller has."""
-        if len(self._lines) < LINES_HELD_MAX:
+        if len(self._lines) < LINES_HELD_MAX or self._has_room():
             self._lines.append(self._format_access(record))
         else:
             self.lost += 1
@@ -122,7 +128,7 @@ class Logger:
         self._hold(self._format.living(event, record))
 
     def flush(self) -> None:
-        """Write what is held, as far as the sink takes it. Cheap when there is nothing."""
+        """Write some of what is held, as far as the sink takes it. Cheap when there is nothing."""
         if self._bursts_left_out:
             self._tell_left_out(self._monotonic())
         if not self._lines and not self._sink.pending:
@@ -130,32 +136,49 @@ class Logger:
         if self._retry_at is not None and self._monotonic() < self._retry_at:
             return
         self._write()
-        if self._retry_at is None and self.lost > self._lost_told:
+        if not self._lines and self._retry_at is None and self.lost > self._lost_told:
             self._tell_lost()
+
+    def drain(self) -> None:
+        """Write all that is held, as far as the sink takes it: at the end, when nobody waits for a turn any more."""
+        self._retry_at = None
+        self.flush()
+        while self._lines and self._retry_at is None:
+            self.flush()
 
     def close(self) -> None:
         """Say what was left out, write what the sink takes now, and close it. What is still held then is lost."""
-        self._retry_at = None
         self._tell_left_out(float("inf"))
-        self.flush()
+        self.drain()
         self.lost += len(self._lines)
         self._lines.clear()
         self._sink.close()
 
     def _hold(self, line: bytes) -> None:
-        if len(self._lines) < LINES_HELD_MAX:
+        if len(self._lines) < LINES_HELD_MAX or self._has_room():
             self._lines.append(line)
         else:
             self.lost += 1
 
+    def _has_room(self) -> bool:
+        """All are held that can be: so many have come in one turn, or the sink takes nothing."""
+        if self._retry_at is None:
+            self._write()
+        return len(self._lines) < LINES_HELD_MAX
+
     def _write(self) -> None:
-        taken = self._sink.write(self._lines)
-        if taken == len(self._lines):
-            self._lines.clear()
+        lines = self._lines
+        due = lines if len(lines) <= LINES_PER_FLUSH else lines[:LINES_PER_FLUSH]
+        most = len(due)
+        taken = self._sink.write(due)
+        if taken == len(lines):
+            lines.clear()
         else:
-            del self._lines[:taken]
-        blocked = self._lines or self._sink.pending
+            del lines[:taken]
+        blocked = taken < most or self._sink.pending
         self._retry_at = self._monotonic() + RETRY_INTERVAL_S if blocked else None
+        if lines and taken and self.on_rest is not None:
+            self.on_rest(RETRY_INTERVAL_S)
 
     def _tell_lost(self) -> None:
         count, self._lost_told = self.lost - self._lost_told, self.lost

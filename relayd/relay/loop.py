@@ -126,3 +126,20 @@ class Loop:
         """Close what has ended, and the selector."""
         self.close_ended()
         self.selector.close()
+
+
+class WakeUp:
+    """An Actor with nothing to do but to have the loop turn: for what happens as a turn ends."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def after(self, seconds: float) -> None:
+        """Have a turn then, or a step of the timers later."""
+        self._loop.call_at(self, self._loop.now + seconds)
+
+    def expire(self) -> None:
+        """That was it."""
+
+    def crashed(self, error: Exception) -> None:
+        """It does nothing that could."""

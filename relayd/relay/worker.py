@@ -61,7 +61,7 @@ from relayd.relay.failures import Failures
 from relayd.relay.handover import Arrivals, Packer
 from relayd.relay.limits import Admission
 from relayd.relay.live import Lives
-from relayd.relay.loop import Actor, Loop
+from relayd.relay.loop import Actor, Loop, WakeUp
 from relayd.relay.progress import Progress, Watched
 from relayd.relay.stream.services import StreamServices
 from relayd.relay.stream.view import ConnectionView
@@ -101,6 +101,7 @@ class Worker:
         self._number = configure.worker
         self._log: Logger = open_logger(spec.log, worker=configure.worker)
         self._loop = Loop(self._log.flush)
+        self._log.on_rest = WakeUp(self._loop).after
         limits = budget_of(spec, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._admission = Admission(limits.connections)
         self._pipes = PipePool(limits.pipes)
@@ -246,7 +247,7 @@ class Worker:
         loop.close_ended()
         self._report()
         self._send_rest()
-        self._log.flush()
+        self._log.drain()
 
     def _send_rest(self) -> None:
         """Have control hear the last words, if it listens."""
@@ -366,7 +367,7 @@ class Worker:
     def crashed(self, error: Exception) -> None:
         """A bug in the worker itself: there is no connection to end, so this process ends, and is replaced."""
         self._log.bug("ends this worker", error)
-        self._log.flush()
+        self._log.drain()
         os._exit(EXIT_BUG)
 
     @property

@@ -105,6 +105,55 @@ def test_the_access_line_is_a_journal_entry_with_fields(box: Box, service: Servi
     assert service.journal(f"MESSAGE_ID={entry['MESSAGE_ID']}", output="cat").startswith("web 127.0.0.1:")
 
 
+@pytest.mark.soak
+def test_a_stopped_journald_delays_nothing_and_gets_the_lines_later(box: Box, service: Service) -> None:
+    # F5: ten seconds of it, under load
+    service.configure(
+        config().replace("[listeners", '[log]\nformat = "journal"\n[listeners'), {"LogRateLimitBurst": "0"}
+    )
+    service.start()
+    journald = int(box.run("systemctl", "show", "--value", "--property=MainPID", "systemd-journald"))
+    with box.connect(80) as staying:
+        exchange(staying)
+        before, count, slowest_s = late_timers(box), 0, 0.0
+        service.signal("STOP", journald)
+        try:
+            until = time.monotonic() + 10.0
+            while time.monotonic() < until:
+                relay_once(box)
+                began = time.monotonic()
+                exchange(staying)
+                slowest_s = max(slowest_s, time.monotonic() - began)
+                count += 1
+            timers, late = (now - was for now, was in zip(late_timers(box), before, strict=True))
+        finally:
+            service.signal("CONT", journald)
+        assert timers >= 5
+        assert late <= max(1, 0.05 * timers), f"{late} of {timers} later than 10 ms; slowest exchange {slowest_s:.3f} s"
+        # None is lost where so many can be held; and it is the connections' lines that come, not only new ones.
+        wanted = min(count, 8000)
+        eventually(
+            lambda: len(service.journal("EVENT=connection", output="cat").splitlines()) >= wanted, f"{wanted} lines"
+        )
+
+
+def late_timers(box: Box) -> tuple[int, int]:
+    """Of the loops of all workers: timers so far, and those of them that were later than 10 ms."""
+    script = (
+        "import socket, sys\n"
+        "with socket.socket(socket.AF_UNIX) as client:\n"
+        "    client.connect('/run/relayd/admin.sock')\n"
+        "    client.sendall(b'GET /metrics HTTP/1.1\\r\\nHost: relayd\\r\\n\\r\\n')\n"
+        "    while part := client.recv(65536):\n"
+        "        sys.stdout.write(part.decode())\n"
+    )
+    buckets = dict(
+        re.findall(r'relayd_event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)', box.run("python3", "-c", script))
+    )
+    timers, in_time = int(float(buckets["+Inf"])), int(float(buckets["0.01"]))
+    return timers, timers - in_time
+
+
 def test_the_watchdog_ends_a_control_process_that_hangs_and_the_service_is_back(box: Box, service: Service) -> None:
     service.configure(config(), {"WatchdogSec": "1s", "TimeoutAbortSec": "1s"})
     service.start()

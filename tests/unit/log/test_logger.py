@@ -7,7 +7,16 @@ import pytest
 
 from relayd.log import logger as logger_module
 from relayd.log.formats import JsonFormat
-from relayd.log.logger import BURST, BURST_INTERVAL_S, RETRY_INTERVAL_S, AccessRecord, Event, Level, Logger
+from relayd.log.logger import (
+    BURST,
+    BURST_INTERVAL_S,
+    LINES_PER_FLUSH,
+    RETRY_INTERVAL_S,
+    AccessRecord,
+    Event,
+    Level,
+    Logger,
+)
 from relayd.spec import ListenerLog, Log
 
 
@@ -204,6 +213,47 @@ def test_what_cannot_be_held_is_lost_counted_and_said_once(
     bench.logger.access(access_record)
     bench.logger.flush()
     assert bench.sink.events[-1] == "connection"
+
+
+def test_what_has_waited_goes_in_slices_with_turns_between(access_record: AccessRecord) -> None:
+    bench, rests = Bench(), list[float]()
+    bench.logger.on_rest = rests.append
+    bench.sink.room = 0
+    for _ in range(2 * LINES_PER_FLUSH + 10):
+        bench.logger.access(access_record)
+    bench.logger.flush()
+    assert rests == [], "a sink that takes nothing is not worth a turn"
+    bench.now += RETRY_INTERVAL_S
+    bench.sink.room = 10**9
+    written = []
+    while len(bench.sink.lines) < 2 * LINES_PER_FLUSH + 10:
+        before = len(bench.sink.lines)
+        bench.logger.flush()
+        written.append(len(bench.sink.lines) - before)
+    assert written == [LINES_PER_FLUSH, LINES_PER_FLUSH, 10]
+    assert rests == [RETRY_INTERVAL_S] * 2
+
+
+def test_a_sink_that_takes_some_is_asked_again_soon(access_record: AccessRecord) -> None:
+    bench, rests = Bench(), list[float]()
+    bench.logger.on_rest = rests.append
+    bench.sink.room = 3
+    for _ in range(5):
+        bench.logger.access(access_record)
+    bench.logger.flush()
+    assert rests == [RETRY_INTERVAL_S]
+
+
+def test_more_lines_in_one_turn_than_can_be_held_are_not_lost_where_the_sink_takes_them(
+    monkeypatch: pytest.MonkeyPatch, access_record: AccessRecord
+) -> None:
+    monkeypatch.setattr(logger_module, "LINES_HELD_MAX", 300)
+    bench = Bench()
+    for _ in range(1000):
+        bench.logger.access(access_record)
+    bench.logger.drain()
+    assert bench.sink.events == ["connection"] * 1000
+    assert bench.logger.lost == 0
 
 
 def test_close_says_what_was_left_out_and_asks_the_sink_a_last_time(access_record: AccessRecord) -> None:

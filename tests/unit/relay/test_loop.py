@@ -6,7 +6,7 @@ import pytest
 from relayd import clock
 from relayd.counters import LAG_BOUNDS_S
 from relayd.net.poller import IN, STREAM
-from relayd.relay.loop import Loop
+from relayd.relay.loop import Loop, WakeUp
 
 
 class Recorder:
@@ -193,3 +193,12 @@ def test_it_runs_until_told(loop: Loop, calls: list[str], readable: socket.socke
     loop.selector.register(readable, STREAM, Last(loop, calls).on_event)
     loop.run()
     assert calls == ["flush"]
+
+
+def test_a_turn_that_is_asked_for_comes_and_flushes(loop: Loop, calls: list[str]) -> None:
+    begun = loop.now
+    WakeUp(loop).after(0.01)
+    loop.turn()  # which waits for the timer, and would for ever without one
+    assert loop.now - begun >= 0.01
+    assert calls == ["flush"]
+    assert loop.timers.wait(loop.now) is None
