@@ -16,7 +16,7 @@ from bench.cases import CASES
 from bench.machine import describe
 from bench.machine import versions as describe_versions
 from bench.plot import plot
-from bench.relays import RELAYS, Relay
+from bench.relays import OBSERVED, RELAYS, Relay
 from bench.rounds import MODES, Plan, Sample, run
 
 _RESULTS = Path(__file__).parent / "results"
@@ -38,7 +38,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """`argv` None: of this process. Ends it where they are wrong."""
     parser = argparse.ArgumentParser(prog="bench/run", description="Run relayd beside other relays and compare.")
     relays, cases = [relay.name for relay in RELAYS], [case.name for case in CASES]
-    parser.add_argument("--relays", type=_names(relays), default=relays, help=f"of {','.join(relays)}")
+    known = [*relays, *(relay.name for relay in OBSERVED)]
+    parser.add_argument("--relays", type=_names(known), default=relays, help=f"of {','.join(known)}")
     parser.add_argument("--cases", type=_names(cases), default=cases, help=f"of {','.join(cases)}")
     parser.add_argument("--modes", type=_names(MODES), default=list(MODES), help=f"of {','.join(MODES)}")
     parser.add_argument("--rounds", type=int, help=f"interleaved rounds (default {_ROUNDS})")
@@ -51,7 +52,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _installed(names: Sequence[str]) -> list[tuple[Relay, str]]:
     found: list[tuple[Relay, str]] = []
-    for relay in RELAYS:
+    for relay in (*RELAYS, *OBSERVED):
         if relay.name not in names:
             continue
         path = relay.path()

@@ -12,7 +12,8 @@ _SUBJECT = "relayd"
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A bound on one figure of relayd, at most or at least: `bound` itself, or `bound` times the figure of `peer`.
+    """A bound on one figure of relayd, or of another `subject`, at most or at least: `bound` itself, or `bound` times
+    the figure of `peer`.
 
     `peer_case` is the case of the peer's figure where that is another one. With `where_peer`, `bound` itself holds in
     every round in which the peer was within it.
@@ -25,6 +26,7 @@ class Budget:
     at_least: bool = False
     peer_case: str | None = None
     where_peer: bool = False
+    subject: str = _SUBJECT
 
     @property
     def is_ratio(self) -> bool:
@@ -37,7 +39,8 @@ class Budget:
 
     def __str__(self) -> str:
         sign = ">=" if self.at_least else "<="
-        said = f"{self.case} {self.key} {sign} {self.bound:g}"
+        whose = "" if self.subject == _SUBJECT else f"{self.subject} "
+        said = f"{whose}{self.case} {self.key} {sign} {self.bound:g}"
         if self.peer is None:
             return said
         whose = f"{self.peer} {self.peer_case}" if self.peer_case else self.peer
@@ -62,6 +65,8 @@ BUDGETS = (
     *(Budget(case, "cpu_us", 0.85, "nginx") for case in _UDP_TRIPS),
     *(Budget(case, "lost_percent", 0.0, "nginx", where_peer=True) for case in (*_UDP_TRIPS, *_UDP_BULK)),
     Budget("udp-bulk-gso", "gbit_s", 3.0, _SUBJECT, at_least=True, peer_case="udp-bulk"),
+    Budget("request", "cpu_us", 1.03, "relayd-unseen", subject="relayd-seen"),
+    Budget("connect", "cpu_us", 1.08, "relayd-unseen", subject="relayd-seen"),
 )
 
 
@@ -96,7 +101,7 @@ def _by_round(samples: Sequence[Sample], mode: str, case: str, key: str, relay: 
 
 def _judge_one(samples: Sequence[Sample], mode: str, budget: Budget) -> Verdict | None:
     """None where the peer was not within the bound in any round: then there is nothing to hold."""
-    found = _by_round(samples, mode, budget.case, budget.key, _SUBJECT)
+    found = _by_round(samples, mode, budget.case, budget.key, budget.subject)
     if budget.peer is None:
         return Verdict(budget, mode, median(found.values()) if found else None)
     peers = _by_round(samples, mode, budget.peer_case or budget.case, budget.key, budget.peer)
@@ -126,6 +131,8 @@ def judge(
             if not {budget.case, budget.peer_case or budget.case} <= set(cases):
                 continue
             if budget.peer is not None and budget.peer not in relays:
+                continue
+            if budget.subject != _SUBJECT and budget.subject not in relays:
                 continue
             verdict = _judge_one(samples, mode, budget)
             if verdict is not None:

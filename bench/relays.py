@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 CONNECTIONS = 4096
@@ -74,7 +74,7 @@ class Relay:
 
     def path(self) -> str | None:
         """Where the program is; None when it is not installed."""
-        if self.name == "relayd":  # this checkout's, whatever is in PATH
+        if self.program == "relayd":  # this checkout's, whatever is in PATH
             return sys.executable
         places = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/lib/systemd", "/lib/systemd"])
         return shutil.which(self.program, path=places)
@@ -92,6 +92,29 @@ access = {"true" if setup.logs else "false"}
 bind = "127.0.0.1:{setup.port}"
 targets = ["127.0.0.1:{setup.target_port}"]
 {'type = "dgram"' if setup.datagrams else ""}
+"""
+    return [path, "-m", "relayd", "run", "-c", setup.write("relay.toml", text)]
+
+
+def _relayd_seen(path: str, setup: Setup) -> list[str]:
+    return _relayd_observed(path, setup, "", f'listen = "unix:{setup.directory}/admin.sock"')
+
+
+def _relayd_unseen(path: str, setup: Setup) -> list[str]:
+    return _relayd_observed(path, setup, "access = false", "listen = []")
+
+
+def _relayd_observed(path: str, setup: Setup, log: str, admin: str) -> list[str]:
+    text = f"""
+[daemon]
+workers = 1
+[log]
+{log}
+[admin]
+{admin}
+[listeners.bench]
+bind = "127.0.0.1:{setup.port}"
+targets = ["127.0.0.1:{setup.target_port}"]
 """
     return [path, "-m", "relayd", "run", "-c", setup.write("relay.toml", text)]
 
@@ -199,4 +222,21 @@ RELAYS: tuple[Relay, ...] = (
         leaves_out=("udp500-64", "udp500-1200"),
     ),
     Relay("socket-proxyd", "systemd-socket-proxyd", "systemd", ("--version",), _socket_proxyd),
+)
+_RELAYD_SEEN = Relay(
+    "relayd-seen",
+    "relayd",
+    "",
+    ("-m", "relayd", "version"),
+    _relayd_seen,
+    log="stdout",
+    processes=2,
+    ready_by_notify=True,
+    only=("request", "connect"),
+)
+#: relayd with log and admin API as they are by default, and without access lines and admin API: what both together
+#: cost. To be asked for by name, in the mode `logs`.
+OBSERVED: tuple[Relay, ...] = (
+    _RELAYD_SEEN,
+    replace(_RELAYD_SEEN, name="relayd-unseen", command=_relayd_unseen),
 )

@@ -10,7 +10,7 @@ import tomli
 from bench.budget import BUDGETS, Budget, Verdict, judge
 from bench.cases import CASES
 from bench.plot import plot
-from bench.relays import RELAYS, Relay, Setup
+from bench.relays import OBSERVED, RELAYS, Relay, Setup
 from bench.report import table, tables
 from bench.rounds import Plan, Sample
 
@@ -183,12 +183,36 @@ def test_a_ratio_may_be_to_another_case_of_the_same_round() -> None:
 
 
 def test_every_budget_is_of_a_figure_and_a_relay_that_exist() -> None:
-    relays = {relay.name: relay for relay in RELAYS}
+    relays = {relay.name: relay for relay in (*RELAYS, *OBSERVED)}
     for budget in BUDGETS:
+        assert relays[budget.subject].runs(budget.case, datagrams=_BY_NAME[budget.case].datagrams)
         for name in (budget.case, budget.peer_case or budget.case):
             assert budget.key in {column.key for column in _BY_NAME[name].columns}
         if budget.peer is not None:
             assert relays[budget.peer].runs(budget.case, datagrams=_BY_NAME[budget.case].datagrams)
+
+
+def test_what_is_seen_is_held_against_what_is_not_and_only_where_both_were_asked_for() -> None:
+    figures = {"relayd-seen": (10.2, 102.0), "relayd-unseen": (10.0, 100.0)}
+    samples = [
+        _sample(0, relay, case, "logs", cpu_us=cpu_us)
+        for relay, values in figures.items()
+        for case, cpu_us in zip(("request", "connect"), values, strict=True)
+    ]
+    verdicts = judge(samples, ["logs"], ["request", "connect"], list(figures))
+    assert [str(verdict) for verdict in verdicts] == [
+        "PASS  logs   relayd-seen request cpu_us <= 1.03 x relayd-unseen: 1.02 x",
+        "PASS  logs   relayd-seen connect cpu_us <= 1.08 x relayd-unseen: 1.02 x",
+    ]
+    assert judge(samples, ["logs"], ["request", "connect"], ["relayd-seen"]) == []
+
+
+@pytest.mark.parametrize(("relay", "told"), [(OBSERVED[0], True), (OBSERVED[1], False)], ids=["seen", "unseen"])
+def test_relayd_with_and_without_what_is_seen_of_it(relay: Relay, told: bool, tmp_path: Path) -> None:
+    relay.command("relayd", Setup(1111, 2222, True, tmp_path))
+    written = tomli.loads((tmp_path / "relay.toml").read_text())
+    assert written["log"] == ({} if told else {"access": False})
+    assert bool(written["admin"]["listen"]) is told
 
 
 def test_without_matplotlib_there_is_no_plot_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

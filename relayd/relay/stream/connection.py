@@ -502,11 +502,6 @@ class Connection:
         return (pump_in.moved, pump_out.moved) if pump_in is not None and pump_out is not None else (0, 0)
 
     @property
-    def started_at(self) -> float:
-        """When it was accepted (monotonic)."""
-        return self._started_at
-
-    @property
     def target(self) -> Target | None:
         """Where it goes, or tries to; None before the first dial."""
         return self.choice.target if self.choice is not None else None

@@ -37,7 +37,7 @@ class Bench:
     @property
     def priority(self) -> int:
         """From which on lines are written."""
-        return self.logger._priority_max
+        return self.logger.priority_max
 
 
 def said(level: str, file: str) -> dict[str, Any]:
