@@ -15,7 +15,7 @@ def wall() -> float:
 
 
 def pause(seconds: float) -> None:
-    """Do nothing for a while. For a loop whose own waiting failed, and for nothing else."""
+    """Do nothing for a while. For a loop whose own waiting failed, and for a command that asks again and again."""
     sleep(seconds)
 
 

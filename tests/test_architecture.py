@@ -159,6 +159,8 @@ def test_no_timeout_by_the_wall_clock(path: Path) -> None:
     # `start_time` of the access line is the one place where the wall clock meets a connection, or a session. And
     # `relayd status` and metrics show times of day, and what checks have found is kept over a restart.
     showing = (
+        "relayd.cli.top.shell",
+        "relayd.cli.verbs_looking",
         "relayd.relay.stream.record",
         "relayd.relay.datagram.record",
         "relayd.control.observing",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.documents import PAGES, command_lines, name_of, spans
 
+LOOK = "docs/how-to/look-and-kill.md"
 MIGRATE = "docs/how-to/migrate.md"
 PIP = "docs/how-to/pip.md"
 TUTORIAL = "docs/tutorial.md"
@@ -35,6 +36,7 @@ _ACTIVATION = "tests/systemd/test_activation.py"
 _CLONE = "tests/soak/test_clone.py"
 _OPERATORS = "tests/systemd/test_documents.py"
 _PACKAGE = "tests/systemd/package.py"
+_TERMINALS = "tests/integration/test_terminals.py"
 _PIP = "tests/soak/test_pip.py"
 _CONTAINER = "a container runtime; tests/e2e/test_container.py runs what is in the container without one"
 _ELSEWHERE = "a distribution that no test has"
@@ -47,8 +49,13 @@ NOT_TYPED = {
     "pacman": _ELSEWHERE,
     "sysctl": "net.core.rmem_max is the whole machine's; in a network namespace it is read-only",
 }
+#: It does not end by itself.
+_RATES = "relayd status --json --watch=10 | jq -c '{time: now, listeners: [.listeners[] | {name, rate}]}' >> rates.log"
 #: What types a line, or the lines of a program, on a page, else on all pages.
 _TYPED = {
+    (LOOK, "relayd top"): _TERMINALS,
+    (LOOK, "relayd kill 8f76d9-0-1"): _TERMINALS,
+    (LOOK, _RATES): _TERMINALS,
     (MIGRATE, "relayd"): "tests/unit/test_documents.py",
     (TUTORIAL, ""): "tests/e2e/test_tutorial.py",
     **{(TUTORIAL, words): _OPERATORS for words in ("journalctl", "relayd check", "relayd plan", "systemctl")},

@@ -82,6 +82,8 @@ SIGNALS = (
 ENVIRONMENT = (
     ("RELAYD_ADMIN", "where commands find the daemon, unless `--admin` says so"),
     ("RELAYD_ADMIN_TOKEN_FILE", "where the token is that the daemon wants by TCP, unless `--token-file` says so"),
+    ("NO_COLOR", "`top` uses no colours"),
+    ("TERM", "`dumb`: nothing is redrawn, and there is no `top`"),
     (
         "NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS, LISTEN_FDNAMES, JOURNAL_STREAM",
         "set by systemd, and used as sd_notify(3), sd_listen_fds(3) and systemd.exec(5) say",

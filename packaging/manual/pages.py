@@ -23,11 +23,11 @@ _DESCRIPTION_5 = (
     "`relayd show-config` prints what is in force, defaults included.",
 )
 _COMMANDS = (
-    "`reload`, `confirm`, `plan`, `status`, `target`, `explain`, `log-level` and `show-config --running` ask a running "
-    "daemon by its admin API. They find it by `--admin`, else by `RELAYD_ADMIN` in the environment, else by `[admin] "
-    "listen` of the file given with `-c`, else at its default address. A token, which it may want by TCP, is in the "
-    "file of `--token-file`, else of `RELAYD_ADMIN_TOKEN_FILE`, else of `[admin] token_file` of the file given with "
-    "`-c`."
+    "`reload`, `confirm`, `plan`, `target`, `explain`, `log-level`, `status`, `connections`, `kill`, `top` and "
+    "`show-config --running` ask a running daemon by its admin API. They find it by `--admin`, else by `RELAYD_ADMIN` "
+    "in the environment, else by `[admin] listen` of the file given with `-c`, else at its default address. A token, "
+    "which it may want by TCP, is in the file of `--token-file`, else of `RELAYD_ADMIN_TOKEN_FILE`, else of `[admin] "
+    "token_file` of the file given with `-c`."
 )
 _LISTENER_KEYS = "Each says first for what it is. A listener that says a key where it can do nothing has an error."
 

@@ -6,14 +6,14 @@ import os
 import sys
 
 
-def emit(text: str) -> None:
-    """Writes `text` to standard output, now.
+def emit(text: str) -> bool:
+    """Writes `text` to standard output, now. False where nobody is there to read it, or any more.
 
     A reader that has gone (`relayd show-config | head -1`) has seen enough: that is no error, and the command goes on
     to its own exit code. OSError for anything else, such as a full disk.
     """
     if sys.stdout is None:  # started with its standard output closed
-        return
+        return False
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -24,6 +24,8 @@ def emit(text: str) -> None:
         os.close(null)
         if not isinstance(error, BrokenPipeError):
             raise
+        return False
+    return True
 
 
 def complain(text: str) -> None:

@@ -64,21 +64,28 @@ def text(targets: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def summary(targets: list[dict[str, Any]]) -> list[str]:
-    """For `relayd status`: how many there are in each state, and a line for each that is not as it should be. Nothing
-    where nobody asks them and nothing is to be said.
+def pools(targets: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Each pool, and how many of its targets are in each state: `("web", "2 up, 1 down")`. Nothing where nobody asks
+    any of them and nothing is to be said.
     """
-    counts: dict[str, int] = {}
+    counts: dict[str, dict[str, int]] = {}
     for one in targets:
-        counts[one["state"]] = counts.get(one["state"], 0) + 1
-    if not counts.keys() - {"unchecked"}:
+        states = counts.setdefault(one["pool"], {})
+        states[one["state"]] = states.get(one["state"], 0) + 1
+    if all(states.keys() <= {"unchecked"} for states in counts.values()):
         return []
-    lines = ["targets: " + ", ".join(f"{count} {state}" for state, count in counts.items())]
+    return [
+        (pool, ", ".join(f"{number} {state}" for state, number in states.items())) for pool, states in counts.items()
+    ]
+
+
+def troubles(targets: list[dict[str, Any]]) -> list[str]:
+    """A line for each that is not as it should be; of many, the first."""
     others = [one for one in targets if one["state"] not in FINE]
     shown = others if len(others) <= _LINES_MAX else others[: _LINES_MAX - 1]
-    lines += [f"    {one['pool']}: {one['target']} is {_state(one)}" for one in shown]
+    lines = [f"{one['pool']}: {one['target']} is {_state(one)}" for one in shown]
     more = len(others) - len(shown)
-    return [*lines, f"    and {more} more that are not up: relayd target list"] if more else lines
+    return [*lines, f"and {more} more that are not up: relayd target list"] if more else lines
 
 
 def _state(one: dict[str, Any]) -> str:

@@ -217,7 +217,7 @@ def test_a_service_and_a_failing_name_server_as_status_shows_them(place: Place, 
             shown = subprocess.run(
                 installed.relayd("status", "--admin", str(daemon.admin)), capture_output=True, check=True, cwd="/"
             ).stdout.decode()
-            [line] = [line for line in shown.splitlines() if line.startswith("name ")]
+            [line] = [line.strip() for line in shown.splitlines() if line.startswith("    name ")]
             assert line.startswith("name srv:_app._tcp.test has 3 addresses, ")
             assert line.endswith(" s old: 127.0.0.1: SERVFAIL")
             assert came_to(tmp_path / "app.sock").startswith("127.0.0.1 900")

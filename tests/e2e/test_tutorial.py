@@ -28,6 +28,11 @@ _END = "-- the end of a command --"
 _SERVED = ("8080", "9001", "9002")
 #: What differs from run to run, and from machine to machine.
 _VARIES = (
+    (r"(?m)(?<=  running) +\d+$", " PID"),
+    (r"(?m)^worker  phase +pid$", "WORKERS"),
+    (r", up \w+,", ", up A WHILE,"),
+    # Of what is being fetched, and of rates: how much it is when it is looked at.
+    (r"(?m)^((?:listener +type|web6? +stream) +\w+ +\w+) .*$", r"\1 RATES"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
     (r"\(pid \d+\)|pid \d+", "PID"),
     (r"sha256 [0-9a-f]+", "SHA256"),
