@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 
 from relayd.channel.messages import Selection, Sort
 from relayd.choosing.group import client_key
+from relayd.control import page
 from relayd.control.admin import Operator
 from relayd.control.admin_access import Refusal
 from relayd.control.living import LIMIT_MAX, selection_of
@@ -188,6 +189,13 @@ def _string(value: object) -> str:
     return value
 
 
+def _search(value: object) -> str:
+    text = _string(value)
+    if len(text) > page.SEARCH_MAX:
+        raise ValueError
+    return text
+
+
 def _integer(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError
@@ -330,6 +338,18 @@ async def _metrics(asked: Asked) -> Answer:
     return Answer(200, text, content_type)
 
 
+async def _page(asked: Asked) -> Answer:
+    q, sort = (asked.values["q"] or "").strip(), asked.values["sort"] or Sort.AGE
+    status = asked.operator.status(history=True)
+    try:
+        selection = selection_of(**page.question(q, status))
+    except ValueError:
+        found = None  # which the page says
+    else:
+        found = json.loads(await asked.operator.connections(selection, sort, page.CONNECTIONS_SHOWN, tcp_info=False))
+    return Answer(200, page.document(status, found, q, sort.value), page.CONTENT_TYPE, page.HEADERS)
+
+
 async def _healthy(_: Asked) -> Answer:
     return _json({})
 
@@ -343,12 +363,22 @@ async def _ready(asked: Asked) -> Answer:
 
 _A_STRING = "a string"
 _A_CLIENT = "an IP address, perhaps with a port, a network, or what the log calls a client of a Unix socket"
+_A_SORT = f"one of {', '.join(each.value for each in Sort)}"
 _A_SWITCH = "yes or no"
 _LEVELS = tuple(each.value for each in Level)
 
 #: In the order of docs/admin.md. The file that `plan` may name: what is wrong with it is shown with its lines, and
 #: anybody on the machine can come by TCP.
 ROUTES = (
+    Route(
+        "GET",
+        "/",
+        _page,
+        (
+            Parameter("q", f"a text of at most {page.SEARCH_MAX} characters", _search),
+            Parameter("sort", _A_SORT, Sort),
+        ),
+    ),
     Route(
         "POST",
         "/v1/reload",
@@ -380,7 +410,7 @@ ROUTES = (
             Parameter("listener", _A_STRING, _string),
             Parameter("client", _A_CLIENT, _string),
             Parameter("target", _A_STRING, _string),
-            Parameter("sort", f"one of {', '.join(each.value for each in Sort)}", Sort),
+            Parameter("sort", _A_SORT, Sort),
             Parameter("limit", f"a number from 1 to {LIMIT_MAX}", count_in_query(1, LIMIT_MAX)),
             Parameter("tcp_info", _A_SWITCH, switch_in_query),
         ),

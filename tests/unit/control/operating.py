@@ -75,6 +75,7 @@ STATUS: dict[str, Any] = {
         "confirm_until": None,
     },
     "workers": [{"number": 1, "pid": 8, "phase": "running"}],
+    "names": [],
     "listeners": [
         {"name": "web", "type": "stream", "active": 12, "accepted": 3400, "bytes_in": 512, "bytes_out": 1_572_864}
     ],

@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relayd.address import Family, InetAddress, SocketAddress, UnixAddress
-from relayd.control import admin, admin_http
+from relayd.channel.messages import Selection, Sort
+from relayd.control import admin, admin_http, page
 from relayd.control.admin import AdminServer
 from relayd.control.admin_routes import ROUTES
 from relayd.control.listeners import BindFailed
@@ -216,8 +217,39 @@ def test_status_and_the_form_of_an_answer(address: UnixAddress) -> None:
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ("", (Selection(None, None, None, None, None), Sort.AGE)),
+        ("?q=&sort=rate", (Selection(None, None, None, None, None), Sort.RATE)),
+        ("?q=+web+", (Selection(None, "web", None, None, None), Sort.AGE)),
+        ("?q=10.0.0.0/8", (Selection(None, None, "10.0.0.0/8", None, None), Sort.AGE)),
+        ("?q=%3Cb%3E", None),
+    ],
+)
+def test_the_page(address: UnixAddress, query: str, asked: tuple[Selection, Sort] | None) -> None:
+    async def scenario() -> None:
+        operator = FakeOperator()
+        async with serving(operator, address):
+            head, _, body = (await send(address, request("GET", f"/{query}"))).decode().partition("\r\n\r\n")
+            lines = head.splitlines()
+            assert lines[0] == "HTTP/1.1 200 OK"
+            assert {f"{name}: {value}" for name, value in page.HEADERS} <= set(lines)
+            assert {"Cache-Control: no-store", "X-Content-Type-Options: nosniff"} <= set(lines)
+            assert f"Content-Type: {page.CONTENT_TYPE}" in lines
+            assert body.startswith("<!DOCTYPE html>")
+            assert ("is no listener, client, target or id" in body) is (asked is None)
+            listed = [] if asked is None else [("connections", *asked, page.CONNECTIONS_SHOWN, False)]
+            assert operator.asked == [("status", "history"), *listed]
+
+    run(scenario())
+
+
 BAD = [
-    ("GET", "/", b"", 404, "there is no /"),
+    ("POST", "/", b"", 405, "takes GET"),
+    ("GET", "/?q=" + "x" * 121, b"", 400, "q is a text of at most 120 characters"),
+    ("GET", "/?sort=name", b"", 400, "sort is one of age"),
+    ("GET", "/index.html", b"", 404, "there is no /index.html"),
     ("GET", "/v1/status/", b"", 404, "there is no /v1/status/"),
     ("POST", "/v1/" + "a" * 200, b"", 404, "there is no /v1/aaa"),
     ("GET", "/v1/reload", b"", 405, "takes POST"),

@@ -1,0 +1,80 @@
+// Keeps the page up to date. It asks for the page again, and takes over what has changed: how things look is said in one
+// place, by relayd, whether scripts run or not. What comes is parsed, not run, and the policy of the page allows no
+// script but this one.
+"use strict";
+(() => {
+  const EVERY_MS = 2000;
+  const PATIENCE_MS = 5000;
+  const TYPING_MS = 300;
+  const search = document.getElementById("q");
+  const contact = document.getElementById("contact");
+  let timer = 0;
+  let asking = null;
+  let silentSince = null;
+
+  function address() {
+    const query = new URLSearchParams(location.search);
+    if (search.value.trim()) query.set("q", search.value.trim());
+    else query.delete("q");
+    const text = query.toString();
+    return text ? "/?" + text : "/";
+  }
+
+  // Only what differs is touched: what somebody has selected, or has the focus on, stays.
+  function update(old, now) {
+    const there = Array.from(old.childNodes);
+    const come = Array.from(now.childNodes);
+    come.forEach((node, index) => {
+      if (index >= there.length) old.append(document.importNode(node, true));
+      else if (!there[index].isEqualNode(node)) there[index].replaceWith(document.importNode(node, true));
+    });
+    there.slice(come.length).forEach((node) => node.remove());
+  }
+
+  function say(text) {
+    if (contact.textContent !== text) contact.textContent = text; // said once, not every two seconds
+    document.body.classList.toggle("stale", text !== "");
+  }
+
+  async function ask(signal) {
+    // In full: relative to an address with a password in it, it would have one too, and that is refused.
+    const answer = await fetch(location.origin + address(), { signal, cache: "no-store" });
+    const text = await answer.text();
+    if (!answer.ok) throw new Error("status " + answer.status);
+    const page = new DOMParser().parseFromString(text, "text/html");
+    for (const old of document.querySelectorAll("[data-live]")) {
+      const now = page.getElementById(old.id);
+      if (now) update(old, now);
+    }
+  }
+
+  async function turn() {
+    clearTimeout(timer);
+    if (asking) asking.abort();
+    if (document.hidden) return; // `visibilitychange` goes on
+    const mine = (asking = new AbortController());
+    const late = setTimeout(() => mine.abort(), PATIENCE_MS);
+    try {
+      await ask(mine.signal);
+      silentSince = null;
+      say("");
+    } catch (error) {
+      if (asking !== mine) return; // another turn has begun, and this is its doing
+      silentSince = silentSince || new Date();
+      say("No answer since " + silentSince.toLocaleTimeString() + ". What you see is from before; the page keeps trying.");
+    } finally {
+      clearTimeout(late);
+    }
+    if (asking === mine) timer = setTimeout(turn, EVERY_MS);
+  }
+
+  search.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      history.replaceState(null, "", address());
+      turn();
+    }, TYPING_MS);
+  });
+  document.addEventListener("visibilitychange", turn);
+  timer = setTimeout(turn, EVERY_MS);
+})();
