@@ -157,10 +157,12 @@ def test_no_timeout_by_the_wall_clock(path: Path) -> None:
         if isinstance(node, ast.Attribute) and node.attr == "wall"
     ]
     # `start_time` of the access line is the one place where the wall clock meets a connection, or a session. And
-    # `relayd status` and metrics show times of day, and what checks have found is kept over a restart.
+    # `relayd status` and metrics show times of day, what checks have found is kept over a restart, and the archive of
+    # a diagnosis is named after when it was made.
     showing = (
         "relayd.cli.top.shell",
         "relayd.cli.verbs_looking",
+        "relayd.cli.verbs_diagnosing",
         "relayd.relay.stream.record",
         "relayd.relay.datagram.record",
         "relayd.control.observing",

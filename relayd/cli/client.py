@@ -15,7 +15,7 @@ from relayd.address import Address, NameAddress, UnixAddress
 from relayd.control.verdict import Verdict
 from relayd.errors import RelaydError
 
-__all__ = ["NoDaemon", "Place", "Refused", "Unreachable", "ask", "ask_for_verdict", "place_of"]
+__all__ = ["NoDaemon", "Place", "Refused", "Unreachable", "ask", "ask_for_verdict", "fetch", "place_of"]
 
 #: To reach the daemon.
 _CONNECT_S = 5.0
@@ -46,9 +46,10 @@ class Refused(RelaydError):
 class _Connection(http.client.HTTPConnection):
     """HTTP over any kind of socket."""
 
-    def __init__(self, address: Address) -> None:
-        super().__init__("localhost", timeout=_ANSWER_S)
+    def __init__(self, address: Address, answer_s: float) -> None:
+        super().__init__("localhost", timeout=answer_s)
         self._address = address
+        self._answer_s = answer_s
 
     def connect(self) -> None:
         """OSError when that fails."""
@@ -59,7 +60,7 @@ class _Connection(http.client.HTTPConnection):
             self.sock = socket.socket(address.family.af, socket.SOCK_STREAM)
             self.sock.settimeout(_CONNECT_S)
             self.sock.connect(address.sockaddr)
-        self.sock.settimeout(_ANSWER_S)
+        self.sock.settimeout(self._answer_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +87,48 @@ def ask(place: Place, method: str, path: str, members: Mapping[str, object] | No
     Raises NoDaemon when nobody does, Unreachable when there is no answer or we may not ask, Refused when it is an
     error.
     """
+    connection, address = _connect(place, _ANSWER_S)
+    try:
+        return _exchange(connection, address, _token(place, address), method, path, members)
+    finally:
+        connection.close()
+
+
+def fetch(place: Place, path: str, answer_s: float, bytes_max: int) -> tuple[int, bytes]:
+    """Status and body of a GET as they come, whatever they are; of the body at most `bytes_max`. No wait is longer
+    than `answer_s`. Raises as `ask`, but Refused.
+    """
+    connection, address = _connect(place, answer_s)
+    try:
+        token = _token(place, address)
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
+        response = connection.getresponse()
+        return response.status, response.read(bytes_max)
+    except OSError as error:
+        raise Unreachable(f"relayd: {address}: {error.strerror or error}") from None
+    except http.client.HTTPException:
+        raise Unreachable(f"relayd: {address}: what answers there is not the admin API of relayd") from None
+    finally:
+        connection.close()
+
+
+def _connect(place: Place, answer_s: float) -> tuple[_Connection, Address]:
+    """A connection to the first address of `place` where somebody listens, and which one that is; the caller closes it.
+    Raises Unreachable.
+    """
     nobody: list[str] = []
     for address in place.addresses:
-        connection = _Connection(address)
+        connection = _Connection(address, answer_s)
         try:
-            try:
-                connection.connect()
-            except (FileNotFoundError, ConnectionRefusedError) as error:
-                nobody.append(f"{address}: {error.strerror}")
-                continue
-            except OSError as error:
-                raise Unreachable(f"relayd: {address}: {error.strerror or error}") from None
-            return _exchange(connection, address, _token(place, address), method, path, members)
-        finally:
+            connection.connect()
+        except (FileNotFoundError, ConnectionRefusedError) as error:
             connection.close()
+            nobody.append(f"{address}: {error.strerror}")
+        except OSError as error:
+            connection.close()
+            raise Unreachable(f"relayd: {address}: {error.strerror or error}") from None
+        else:
+            return connection, address
     raise NoDaemon(f"relayd: no daemon listens at {'; '.join(nobody)}")
 
 

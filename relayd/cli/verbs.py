@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import relayd
-from relayd.cli import verbs_looking, verbs_operating
+from relayd.cli import verbs_diagnosing, verbs_looking, verbs_operating
 from relayd.cli.asking import asking, find, of_another_version
 from relayd.cli.descriptors import nofile_max
 from relayd.cli.exits import EXIT_NO
@@ -116,6 +116,7 @@ def check(
 
 # As add_typer does it without a name, from typer 0.15 on.
 app.registered_commands += [*verbs_operating.verbs.registered_commands, *verbs_looking.verbs.registered_commands]
+app.registered_commands += verbs_diagnosing.verbs.registered_commands
 
 
 @app.command("show-config", short_help="Print everything in force as TOML.")

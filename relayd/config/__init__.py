@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from relayd.config.problems import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from relayd.config.loading import Loaded, load, load_admin
+    from relayd.config.loading import Loaded, files_of, load, load_admin
 
-__all__ = ["ConfigError", "Loaded", "Problem", "load", "load_admin"]
+__all__ = ["ConfigError", "Loaded", "Problem", "files_of", "load", "load_admin"]
 
 
 def __getattr__(name: str) -> Any:

@@ -139,6 +139,14 @@ def _unread(path: Path) -> _Part:
     return _Part(path, Document(str(path), "", {}), Configuration(), frozenset({("pools",)}))
 
 
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files of a configuration, whatever is wrong in them; `path` alone where that one cannot be understood."""
+    try:
+        return tuple(part.path for part in _read_all(path, []))
+    except ConfigError:
+        return (path,)
+
+
 def load_admin(path: Path) -> spec.Admin:
     """Where a daemon that runs on `path` has its admin API. What is wrong elsewhere in the file does not matter, and
     nothing is resolved. Raises ConfigError when the file cannot be read, or its `[admin]` is wrong.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from relayd.address import Family, InetAddress, NameAddress, ServiceAddress, UnixAddress
-from relayd.config import ConfigError, Loaded, Problem, load, machine
+from relayd.config import ConfigError, Loaded, Problem, files_of, load, machine
 from relayd.spec import (
     Admin,
     Bind,
@@ -614,3 +614,14 @@ def test_the_form_of_an_error(write: Write) -> None:
         "    \t    \t  ^\n"
         '    did you mean "日本:80"?'
     )
+
+
+def test_the_files_of_a_configuration_are_known_whatever_is_wrong_in_them(tmp_path: Path) -> None:
+    main, other, broken = tmp_path / "relay.toml", tmp_path / "a.toml", tmp_path / "b.toml"
+    main.write_text('include = "[ab].toml"\nnonsense = 1\n')
+    other.write_text("[listeners.x]\nbind = 5\n")
+    broken.write_text("[")
+    assert files_of(main) == (main, other, broken)
+    main.write_text("[")
+    assert files_of(main) == (main,)
+    assert files_of(tmp_path / "nowhere") == (tmp_path / "nowhere",)

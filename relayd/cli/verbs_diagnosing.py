@@ -1,0 +1,142 @@
+"""The command that collects what a bug report needs. `verbs` has them all."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import relayd
+from relayd import clock
+from relayd.cli.asking import find
+from relayd.cli.exits import EXIT_NO, EXIT_USAGE
+from relayd.cli.options import DEFAULT_FILE, AdminAddress, TokenFile
+from relayd.cli.output import complain, emit
+from relayd.errors import RelaydError
+
+if TYPE_CHECKING:
+    from relayd.cli.diagnosis.packing import Found
+
+verbs = typer.Typer()
+
+_STDOUT = "-"
+
+
+@verbs.command(short_help="Write an archive for a bug report.")
+def diagnose(
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The archive; - is standard output. Default: relayd-diagnose-HOST-TIME.tar.gz, here.",
+        ),
+    ] = None,
+    with_clients: Annotated[bool, typer.Option("--with-clients", help="Leave clients' addresses as they are.")] = False,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="The configuration file. Default: the daemon's own.", readable=False
+        ),
+    ] = None,
+    admin: AdminAddress = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Write an archive with what a bug report needs, and print what is in it.
+
+    The configuration and the unit, masked; what the daemon says of itself; the end of its log; versions, limits, and
+    settings and counters of the kernel. Only root sees all of that: what cannot be had has the reason in its place,
+    and so has all that a daemon would say that does not answer. Nothing is sent anywhere.
+
+    Secrets are masked as far as relayd can tell. Look through the archive before you give it to anybody.
+    """
+    from relayd.cli.diagnosis import packing
+
+    if output == _STDOUT and sys.stdout is not None and sys.stdout.isatty():
+        complain("relayd diagnose: an archive is nothing for a terminal: use --output FILE")
+        raise typer.Exit(EXIT_USAGE)
+    second = int(clock.wall())
+    when, host = clock.utc(second), platform.node() or "localhost"
+    folder = f"relayd-diagnose-{_file_name(host)}-{when.replace(':', '').replace('-', '')}Z"
+    found = _gather(admin, config_file, token_file, with_clients=with_clients)
+    about = packing.readme(found, host=host, when=f"{when}Z", version=relayd.__version__, with_clients=with_clients)
+    archive = packing.pack(folder, about, found, second)
+    lines = f"README.txt: what is in it, and what is masked\n{packing.listing(found)}"
+    if output == _STDOUT:
+        complain(lines.rstrip("\n"))
+        sys.stdout.buffer.write(archive)
+        sys.stdout.buffer.flush()
+        return
+    name = output or f"{folder}.tar.gz"
+    _write(name, archive)
+    emit(f"{lines}{name}: look through it before you give it to anybody\n")
+
+
+def _gather(admin: str | None, file: Path | None, token_file: str | None, *, with_clients: bool) -> "list[Found]":
+    """All parts, masked."""
+    from relayd import config
+    from relayd.cli import client
+    from relayd.cli.diagnosis import packing
+    from relayd.cli.diagnosis.parts import all_parts, config_parts
+
+    place: client.Place | None = None
+    problem = ""
+    try:
+        place = find(admin, file, token_file)
+    except RelaydError as error:  # the file cannot tell where the daemon is, or has none
+        problem = str(error).partition("\n")[0]  # without the line of the file that may follow
+    found = packing.gather(all_parts(place, problem))
+    files = config.files_of(file or _file_of(found) or DEFAULT_FILE)
+    return _masked(packing.gather(config_parts(files)), found, with_clients=with_clients)
+
+
+def _masked(files: "list[Found]", others: "list[Found]", *, with_clients: bool) -> "list[Found]":
+    """The configuration, and all else without what is not for others."""
+    from dataclasses import replace
+
+    from relayd.cli.diagnosis import masking
+
+    secrets: set[str] = set()
+    known: set[str] = set()
+    found = []
+    for one in files:
+        known.update(masking.addresses_in(one.text))
+        text, there = masking.of_config(one.text)
+        secrets |= there
+        found.append(replace(one, text=text))
+    for one in others:
+        if not one.part.clients:
+            known.update(masking.addresses_in(one.text))
+    addresses = masking.Addresses(known)
+    for one in others:
+        text = masking.of_text(one.text, secrets) if one.part.secrets else one.text
+        if one.part.clients and not with_clients:
+            text = addresses.of_text(text)
+        found.append(replace(one, text=text))
+    return found
+
+
+def _file_of(found: "list[Found]") -> Path | None:
+    """The file that the daemon runs on, where it has said so."""
+    import json
+
+    status = next((one.text for one in found if one.part.name == "daemon/status.json"), "")
+    return Path(json.loads(status)["config"]["file"]) if status else None
+
+
+def _file_name(host: str) -> str:
+    return "".join(each if each.isascii() and each.isalnum() else "-" for each in host)[:64]
+
+
+def _write(name: str, archive: bytes) -> None:
+    """For its owner alone, and nothing that is there already."""
+    try:
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "wb") as opened:
+            opened.write(archive)
+    except OSError as error:
+        complain(f"relayd diagnose: {name}: {error.strerror or error}; --output FILE writes to another place")
+        raise typer.Exit(EXIT_NO) from None
