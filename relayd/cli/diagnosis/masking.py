@@ -22,10 +22,10 @@ SHOWN_KEYS = frozenset((
     "access", "address", "allow_remote", "backlog", "backup", "balance", "bind", "congestion", "connect_timeout",
     "defer_accept", "dial_attempts", "drain_timeout", "expect", "fail_open", "fall", "family", "fast_open",
     "format", "freebind", "group", "half_close_timeout", "health_check", "host", "hosts", "idle", "idle_timeout",
-    "include", "interface", "interval", "ipv6_only", "keepalive", "level", "listen", "max_connections",
+    "include", "interface", "interval", "ipv6_only", "keepalive", "level", "listen", "log", "max_connections",
     "max_ejected", "max_lifetime", "max_responses", "max_sessions", "max_ttl", "method", "min_ttl", "mode",
-    "nodelay", "on_change", "on_target_error", "pool", "port", "preserve_connections", "probes", "read_only",
-    "resolve", "rise", "session", "session_timeout", "slow_start", "source", "status", "targets",
+    "nodelay", "on_change", "on_target_error", "pool", "port", "preserve_connections", "probes", "progress",
+    "read_only", "resolve", "rise", "session", "session_timeout", "slow_start", "source", "start", "status", "targets",
     "tcp_user_timeout", "timeout", "token_file", "type", "unhealthy_interval", "user", "weight", "workers",
 ))
 # fmt: on
