@@ -1,7 +1,9 @@
 """What has happened on each listener lately, for rates: counts by time, of the last two minutes. Pure; times are
 monotonic seconds, and never go back.
 
-What workers report is added to the step that it comes in. A listener on which nothing happens costs nothing.
+What a worker reports has happened since its report before, and is shared out by time over the steps that this has
+touched: else a step would have two reports or three, by chance, and a steady rate would look like a saw. A listener on
+which nothing happens costs nothing.
 """
 
 import math
@@ -31,12 +33,17 @@ class Recent:
         self._now: dict[Key, Counts] = {}
         self._over: deque[dict[Key, Counts]] = deque(maxlen=HISTORY_STEPS)
 
-    def add(self, key: Key, counts: Counts, now: float) -> None:
-        """So much more of each."""
-        if any(counts):
-            self._go_on(now)
-            before = self._now.get(key, _NOTHING)
-            self._now[key] = (before[0] + counts[0], before[1] + counts[1], before[2] + counts[2])
+    def add(self, key: Key, counts: Counts, since: float, now: float) -> None:
+        """So much more of each, from `since` to `now`; what is older than the step before this one counts as of it."""
+        if not any(counts):
+            return
+        self._go_on(now)
+        began = self._step * STEP_S
+        before = max(0.0, began - since) / (now - since) if self._over and since < now else 0.0
+        for step, part in ((self._now, 1 - before), (self._over[-1] if self._over else {}, before)):
+            if part:
+                was = step.get(key, _NOTHING)
+                step[key] = (was[0] + part * counts[0], was[1] + part * counts[1], was[2] + part * counts[2])
 
     def rate(self, key: Key, now: float) -> Counts:
         """A second, over the last steps that are over; before there is one, over what there is."""

@@ -28,6 +28,8 @@ class Totals:
         self._streams: _Sums[ListenerTotals] = _Sums()
         self._datagrams: _Sums[DatagramTotals] = _Sums()
         self._workers: dict[int, WorkerTotals] = {}
+        #: When each has reported last.
+        self._reported_at: dict[int, float] = {}
         self._workers_ended: dict[int, WorkerTotals] = {}
         #: For the control process to add to.
         self.control = ControlTotals()
@@ -41,17 +43,21 @@ class Totals:
     ) -> None:
         """Worker `worker` has counted this since it began. A listener that is not among them keeps its last counts."""
         self._workers[worker] = of_itself
+        since = self._reported_at.get(worker, now)
+        self._reported_at[worker] = now
         for totals in listeners:
             if isinstance(totals, ListenerTotals):
                 more = self._streams.report(worker, totals)
             else:
                 more = self._datagrams.report(worker, totals)
-            self.recent.add(("stream" if isinstance(totals, ListenerTotals) else "dgram", totals.listener), more, now)
+            kind = "stream" if isinstance(totals, ListenerTotals) else "dgram"
+            self.recent.add((kind, totals.listener), more, since, now)
 
     def ended(self, worker: int) -> None:
         """Worker `worker` is gone: what it counted stays, what was active is no more. Its number may come again."""
         self._streams.ended(worker)
         self._datagrams.ended(worker)
+        self._reported_at.pop(worker, None)
         self._end(worker, self._workers.pop(worker, _NOTHING))
 
     def _end(self, worker: int, counted: WorkerTotals) -> None:
