@@ -165,7 +165,7 @@ def top(
 
     Keys sort, filter, and end a connection; ? lists them. q goes back. A restart of the daemon is waited for.
     """
-    from relayd.cli.watching import screen
+    from relayd.cli.watching import give_way, screen
 
     seen = screen()
     if seen is None or not seen.moves or sys.stdin is None or not sys.stdin.isatty():
@@ -173,6 +173,7 @@ def top(
         raise typer.Exit(EXIT_USAGE)
     from relayd.cli.top.shell import run
 
+    give_way()
     with asking():
         run(find(admin, config_file, token_file), interval, sort)
 
@@ -186,6 +187,8 @@ def _print(
 ) -> None:
     """Once, or every `again` seconds. Raises RelaydError."""
     from relayd.cli import watching
+
+    watching.give_way()
 
     def lines(found: Json, screen: "Screen | None") -> Sequence[str]:
         return _read(lambda: show(found, screen))

@@ -4,6 +4,7 @@ In a terminal the screen is redrawn; elsewhere one answer follows the other, JSO
 question has to be answered: a daemon that goes away later is told of once, and waited for.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -19,7 +20,10 @@ from relayd.cli.cells import cut_end, printable
 from relayd.cli.output import complain, emit
 from relayd.errors import RelaydError
 
-__all__ = ["Screen", "Watch", "WatchCommand", "screen", "watch"]
+__all__ = ["Screen", "Watch", "WatchCommand", "give_way", "screen", "watch"]
+
+#: A tenth of the processor time of those who relay, where there is not enough for all (sched(7)).
+_NICE = 10
 
 _INTERVAL_S = 2.0
 _INTERVAL_MIN_S = 0.1
@@ -44,6 +48,12 @@ class WatchCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As it does."""
         return super().parse_args(ctx, [f"{_WATCH}={_INTERVAL_S:g}" if each == _WATCH else each for each in args])
+
+
+def give_way() -> None:
+    """What is shown can wait, and what is relayed on this machine cannot: from now on, others go before."""
+    with contextlib.suppress(OSError):
+        os.nice(_NICE)
 
 
 @dataclass(frozen=True, slots=True)

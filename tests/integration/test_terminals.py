@@ -236,6 +236,11 @@ def test_five_thousand_connections_cost_little(admin: FakeAdmin, address: UnixAd
         top.wait_for(lambda lines: len(admin.asked) >= asked + 2 * polls)  # for the status, and for connections
         used = cpu_s(top.process.pid) - before
         assert used / polls < CPU_MAX, f"{used} s for {polls} answers"
+        assert niceness(top.process.pid) == min(niceness(0) + 10, 19)
+
+
+def niceness(pid: int) -> int:
+    return os.getpriority(os.PRIO_PROCESS, pid)
 
 
 def cpu_s(pid: int) -> float:
@@ -252,6 +257,7 @@ def test_watch_redraws(admin: FakeAdmin, address: UnixAddress) -> None:
         assert all(len(line) <= 70 for line in lines)
         admin.connections = admin.connections[:2]
         terminal.wait_for(lambda lines: ids(lines) == ["1", "0"] and not any(lines[3:]))
+        assert niceness(terminal.process.pid) == min(niceness(0) + 10, 19)
         terminal.type("\x03")
         assert terminal.wait() == 0
 
