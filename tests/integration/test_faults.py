@@ -14,7 +14,7 @@ import pytest
 from relayd.log.events import Event
 from relayd.log.formats import JournalFormat, JsonFormat, TextFormat
 from relayd.net.poller import IN
-from relayd.outcomes import Outcome
+from relayd.outcomes import Outcome, Side
 from relayd.relay.stream import connection as connection_module
 from relayd.relay.stream.connection import Connection
 from relayd.relay.stream.listener import AcceptingSocket
@@ -327,6 +327,17 @@ def test_shutdown_resets_whoever_is_left(tmp_path: Path) -> None:
         assert was_reset(client)
         assert was_reset(far)
         assert relay.ended().outcome is Outcome.SHUTDOWN
+
+
+def test_an_operator_resets_both_sides(tmp_path: Path) -> None:
+    # O3
+    with Target("inet", tmp_path) as target, Relay([target.address]) as relay:
+        client, far = relay.pair(target)
+        relay.call(lambda: relay.service.end_all(Outcome.KILLED))
+        assert was_reset(client)
+        assert was_reset(far)
+        record = relay.ended()
+        assert (record.outcome, record.outcome.code, record.side) == (Outcome.KILLED, "KD", Side.RELAY)
 
 
 def test_every_outcome_is_in_some_test() -> None:

@@ -121,11 +121,11 @@ def test_looking_is_quick_and_nobody_notices(tmp_path: Path, capsys: pytest.Capt
                     time.sleep(WINDOW_S)
                     pinger.say("between")
             answers = [asked(daemon) for _ in range(5)]
-            result = pinger.result()
             command = time.monotonic()
             words = installed.relayd("connections", "--limit", "10000", "--admin", str(daemon.admin))
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             command = time.monotonic() - command
+            result = pinger.result()
     by_kind = {
         kind: statistics.median(p99(took) for name, took in result.items() if name.startswith(f"{kind} "))
         for kind in ("without", "with")
