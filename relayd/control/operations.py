@@ -1,5 +1,7 @@
 """All that an operator can have the control process do and say: what the admin API passes on (`admin.Operator`)."""
 
+import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from relayd.control.observing import Observer
 from relayd.control.reload import Reloader
 from relayd.control.supervisor import Supervisor
 from relayd.control.targets import Targets
+from relayd.control.threads import aside
 from relayd.control.verdict import Verdict
 from relayd.spec import Ordered
 
@@ -17,6 +20,8 @@ __all__ = ["Operations"]
 
 #: So long workers have to count: one that is busy answers in its next turn, one that hangs never.
 _COUNT_WAIT_S = 1.0
+#: More connections than this is many.
+LIMIT_OF_MANY = 1000
 #: And so long to look at all that they have: a quarter of a second for the rates, and slices of turns that are busy.
 _LOOK_WAIT_S = 3.0
 #: Ending 10,000 takes a second of processor time, in slices.
@@ -38,6 +43,7 @@ class Operations:
         self._targets = targets
         self._observer = observer
         self._supervisor = supervisor
+        self._one_of_many = asyncio.Lock()
         self._log_level = log_level
 
     async def reload(self, confirm_s: float | None) -> Verdict:
@@ -57,9 +63,11 @@ class Operations:
         return {**self._reloader.status(history=history), "targets": self._targets.status()}
 
     async def connections(self, selection: Selection, sort: Sort, limit: int, *, tcp_info: bool) -> bytes:
-        """What lives."""
-        seen, complete = await self._supervisor.look(selection, sort, limit, _LOOK_WAIT_S, tcp_info=tcp_info)
-        return listing(seen, limit, complete=complete)
+        """What lives. Those who ask for many take turns: each worker tells up to `limit`."""
+        many = limit > LIMIT_OF_MANY
+        async with self._one_of_many if many else contextlib.nullcontext():
+            seen, complete = await self._supervisor.look(selection, sort, limit, _LOOK_WAIT_S, tcp_info=tcp_info)
+            return await aside(lambda: listing(seen, limit, complete=complete), "list what lives")
 
     async def kill(self, selection: Selection) -> tuple[int, bool]:
         """End what lives."""

@@ -10,7 +10,7 @@ is nothing, a look waits for itself (RATE_LEAST_S).
 import abc
 import heapq
 import ipaddress
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from relayd import clock
@@ -32,6 +32,8 @@ RATE_LEAST_S = 0.25
 RATE_MOST_S = 10.0
 #: A look as old as this gives way to the next one: a rate is of the last second or two.
 _RENEW_S = 0.9
+#: Nobody waits for a look that has taken so long (`Operations`).
+LOOK_MOST_S = 4.0
 
 LiveT = TypeVar("LiveT")
 _Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
@@ -41,8 +43,10 @@ class View(abc.ABC, Generic[LiveT]):
     """How one kind of what lives is looked at."""
 
     @abc.abstractmethod
-    def all(self) -> Iterator[tuple[str, Collection[LiveT]]]:
-        """By the name of the listener."""
+    def all(self) -> Iterator[tuple[str, Iterable[LiveT]]]:
+        """By the name of the listener, those that were there when this began. They come and go meanwhile: to be copied
+        by whoever does not go through them at once.
+        """
 
     @abc.abstractmethod
     def over(self, live: LiveT) -> bool:
@@ -130,9 +134,11 @@ class Lives:
         self.loop = loop
         self.log = log
         self.send = send
-        #: What a look has found: bytes in and out by id; when that was.
+        #: What a look has found of all: bytes in and out by id; and when that was.
         self.seen: dict[str, tuple[int, int]] = {}
         self.seen_at = -RATE_MOST_S
+        #: When the last one has begun that is to be the next of these.
+        self.sweeping_since = -RATE_MOST_S
 
     def look(self, asked: Look) -> None:
         """Answer, in this turn and in others."""
@@ -148,6 +154,7 @@ class Lives:
             self.seen = {}
 
 
+ALL = Selection()
 #: Whatever it is, and how it is looked at.
 _Found: TypeAlias = "tuple[View[Any], Any]"
 
@@ -164,7 +171,7 @@ class _Walk:
         """One after the other; None where a turn may end."""
         wanted = _Filter(selection)
         for view in self._lives.views:
-            for name, every in list(view.all()):
+            for name, every in view.all():
                 if wanted.listener not in (None, name):
                     continue
                 for number, live in enumerate(tuple(every)):
@@ -197,6 +204,7 @@ class _Looking(_Walk):
     def __init__(self, lives: Lives, asked: Look) -> None:
         super().__init__(lives)
         self._asked = asked
+        self._until = lives.loop.now + LOOK_MOST_S
         #: A heap by place, the last one in front; a number, for places may be the same.
         self._kept: list[tuple[float, int, _Found, Rates]] = []
         self._matched = 0
@@ -210,39 +218,52 @@ class _Looking(_Walk):
         """What was looked at first is old enough."""
         self._walk(self._look())
 
+    def _go_on(self) -> None:
+        """As others do, but not for ever: where workers are so busy, those who look are not to pile up."""
+        if self._loop.now < self._until:
+            super()._go_on()
+
     def _look_first(self) -> Iterator[None]:
-        if self._loop.now - self._lives.seen_at >= RATE_LEAST_S:  # else somebody else has, just now
+        if self._loop.now - self._lives.sweeping_since >= RATE_LEAST_S:  # else somebody else has begun, just now
             yield from self._sweep()
         self._loop.call_at(self, self._loop.now + RATE_LEAST_S)
 
     def _sweep(self) -> Iterator[None]:
         """What all have moved so far: the next one who looks may ask for others."""
         lives = self._lives
-        lives.seen_at, seen = self._loop.now, dict[str, tuple[int, int]]()
-        for found in self._each(Selection()):
+        began = lives.sweeping_since = self._loop.now
+        seen: dict[str, tuple[int, int]] = {}
+        for found in self._each(ALL):
             if found is None:
                 yield
             else:
                 view, live = found
                 seen[view.conn_id(live)] = view.moved(live)
-        lives.seen = seen
+        lives.seen, lives.seen_at = seen, began
 
     def _look(self) -> Iterator[None]:
         lives, now = self._lives, self._loop.now
         before, passed_s = lives.seen, now - lives.seen_at
+        known = 0 < passed_s < RATE_MOST_S
+        everything, seen = self._asked.selection == ALL, dict[str, tuple[int, int]]()
         for found in self._each(self._asked.selection):
             if found is None:
                 yield
                 continue
             view, live = found
-            moved, was = view.moved(live), before.get(view.conn_id(live))
+            conn_id, moved = view.conn_id(live), view.moved(live)
+            was = before.get(conn_id) if known else None
             rates: Rates = (None, None)
             if was is not None:
                 rates = (max(0, moved[0] - was[0]) / passed_s, max(0, moved[1] - was[1]) / passed_s)
+            if everything:
+                seen[conn_id] = moved
             self._matched += 1
             self._keep((self._place(found, moved, rates), self._matched, found, rates))
         yield from self._tell()
-        if passed_s >= _RENEW_S:
+        if everything and now - lives.seen_at >= _RENEW_S:
+            lives.seen, lives.seen_at = seen, now
+        elif now - max(lives.seen_at, lives.sweeping_since) >= _RENEW_S:
             yield from self._sweep()
 
     def _place(self, found: _Found, moved: tuple[int, int], rates: Rates) -> float:

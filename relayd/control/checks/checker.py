@@ -322,9 +322,8 @@ class Checker:
             self._unimpede(entry)
             self._stand(entry, entry.standing.found(found, check, entry.began, clock.monotonic()))
         schedule = self._schedule(entry)
-        full = schedule.under_way >= schedule.limit
         due = schedule.done(entry.subject.key, _interval(entry.standing, check), failing=found.up is False)
-        if full or self._wake is None or due < self._wake:
+        if schedule.held_up or self._wake is None or due < self._wake:
             self._sooner = True
 
     def _stand(self, entry: _Entry, standing: Standing) -> None:

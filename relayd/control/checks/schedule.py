@@ -96,6 +96,8 @@ class Schedule:
         self._begun_in_slot = 0
         #: How late the latest of those was that the last `begin` has returned.
         self.behind_s = 0.0
+        #: The last `begin` has left some that are due, for want of room: the next `done` may make some.
+        self.held_up = False
 
     def add(self, key: Key, due: float, *, failing: bool = False) -> None:
         """A new one, asked first at `due`. One that is there stays as it is."""
@@ -129,9 +131,11 @@ class Schedule:
         self._look(now)
         self.behind_s = 0.0
         begun: list[Key] = []
+        self.held_up = False
         while self._begun_in_slot < self._slot_max:
             group = self._next(now)
             if group is None:
+                self.held_up = any(self._ready)
                 break
             self._ready[group.failing].popleft()
             group.ready, self._failing_next = False, not group.failing

@@ -87,6 +87,11 @@ class DatagramServices:
         self._moving = Moving(loop, log)
 
     @property
+    def every(self) -> tuple[DatagramService, ...]:
+        """Those whose listener is gone, and those that serve one."""
+        return (*self._removed, *self.services.values())
+
+    @property
     def active(self) -> int:
         """Sessions that are there now."""
         return self._room.active
@@ -229,7 +234,7 @@ class DatagramServices:
 
     def of_target(self, pool: str, target: str) -> Iterator[tuple[Listener, list[LiveSession]]]:
         """By listener, the sessions to `target`, by its origin, of `pool`."""
-        for service in (*self._removed, *self.services.values()):
+        for service in self.every:
             if service.spec.pool_name == pool:
                 yield service.spec, [one for one in service.table if one.choice.origin == target]
 
@@ -300,7 +305,7 @@ class DatagramServices:
             self.batches.trim()
         for receiver in self._receivers.values():
             receiver.count_lost()
-        for service in (*self._removed, *self.services.values()):
+        for service in self.every:
             service.tell_drops()
         for key, retired in list(self._retired.items()):
             self._look_at_retired(key, retired)
@@ -326,13 +331,13 @@ class DatagramServices:
         """How many sessions there are of each listener, in its pool, to each target, and to which origin of it."""
         return Counter(
             (service.spec.name, service.spec.pool_name, session.target, session.choice.origin)
-            for service in (*self._removed, *self.services.values())
+            for service in self.every
             for session in service.table
         )
 
     def watched(self) -> Iterator[Watched]:
         """The sessions of every listener, for lines about their progress."""
-        for service in (*self._removed, *self.services.values()):
+        for service in self.every:
             yield Watched(service.log, Event.SESSION_PROGRESS, service.table, _living_record)
 
     # the end ----------------------------------------------------------------------------------------------------
@@ -340,7 +345,7 @@ class DatagramServices:
     def drain(self) -> None:
         """Begin no more sessions (R6). Those that are there go on until they are silent; what has no sessions passes on
         what has arrived, and ends."""
-        for service in (*self._removed, *self.services.values()):
+        for service in self.every:
             service.drain()
         for receiver in self._receivers.values():
             if isinstance(receiver, SpreadingReceiver):
@@ -348,7 +353,7 @@ class DatagramServices:
 
     def end_all(self, outcome: Outcome) -> None:
         """End every session, and close every socket."""
-        for service in (*self._removed, *self.services.values()):
+        for service in self.every:
             service.end_all(outcome)
         for receiver in self._every_receiver():
             receiver.close()

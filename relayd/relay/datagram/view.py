@@ -1,6 +1,7 @@
 """How the sessions of a worker are looked at."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 from relayd.channel.live import Rates, Row
 from relayd.outcomes import Outcome
@@ -19,9 +20,10 @@ class SessionView(View[Session]):
         self._services = services
         self._worker = worker
 
-    def all(self) -> Iterator[tuple[str, Collection[Session]]]:
-        """By listener and socket."""
-        return ((listener.name, sessions) for listener, _, sessions in self._services.live())
+    def all(self) -> Iterator[tuple[str, Iterable[Session]]]:
+        """By listener."""
+        for service in self._services.every:
+            yield service.spec.name, cast("Iterable[Session]", service.table)  # there are no other ones
 
     def over(self, live: Session) -> bool:
         """It has ended."""

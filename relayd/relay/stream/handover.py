@@ -97,6 +97,8 @@ class StreamRecord(NamedTuple):
         relaying = phase in (Phase.RELAYING, Phase.RESETTING)
         if phase is Phase.CLOSED or relaying is not bool(self.pumps) or (relaying and not self.dialled):
             raise ValueError(f"no pumps, or no target, while {phase}")
+        if any(type(pump.moved) is not int or pump.moved < 0 for pump in self.pumps):
+            raise ValueError("bytes are counted")
         if (self.dialled and self.choice < 0) or (phase is Phase.RESETTING and self.outcome is None):
             raise ValueError(f"no choice, or no end, while {phase}")
 
@@ -271,12 +273,13 @@ def _resume(
     client, pool, loop = connection._client, connection._service.pipes, connection.loop
     both = (Pump(connection, client, target, pool, record.af), Pump(connection, target, client, pool, af))
     connection._pump_in, connection._pump_out = both
-    # What has been moved elsewhere has been counted there.
-    counters = connection._service.counters
-    counters.bytes_in -= record.pumps[0].moved
-    counters.bytes_out -= record.pumps[1].moved
-    for pump, other, was in zip(both, reversed(both), record.pumps, strict=True):
+    for pump, was in zip(both, record.pumps, strict=True):
         pump.moved, pump.first_byte_at, pump._splicing = was.moved, was.first_byte_at, was.splicing
+    # That has been counted where it was moved: whatever becomes of this connection, it is not to be counted again.
+    counters, (moved_in, moved_out) = connection._service.counters, connection.moved
+    counters.bytes_in -= moved_in
+    counters.bytes_out -= moved_out
+    for pump, other, was in zip(both, reversed(both), record.pumps, strict=True):
         pump._pending, tail = tail[: was.pending], tail[was.pending :]
         if was.piped and pool is not None:
             pump._pipe = Pipe.of(fds[0], fds[1], was.piped)

@@ -50,6 +50,11 @@ class StreamServices:
         self._accepting = True
 
     @property
+    def every(self) -> tuple[StreamService, ...]:
+        """Those whose listener is gone, and those that serve one."""
+        return (*self._removed, *self.services.values())
+
+    @property
     def active(self) -> int:
         """Connections that are open now."""
         return self._admission.active
@@ -136,7 +141,7 @@ class StreamServices:
 
     def of_target(self, pool: str, target: str) -> Iterator[tuple[Listener, list[Live]]]:
         """By listener, the connections to `target`, by its origin, of `pool`."""
-        for service in (*self._removed, *self.services.values()):
+        for service in self.every:
             if service.spec.pool_name == pool:
                 yield service.spec, [one for one in service.connections if one.choice and one.choice.origin == target]
 
@@ -150,7 +155,7 @@ class StreamServices:
 
     def live(self) -> Iterator[tuple[Listener, list[Connection]]]:
         """Every connection, by listener, those that are gone included."""
-        for service in (*self._removed, *self.services.values()):
+        for service in self.every:
             yield service.spec, [one for one in service.connections if isinstance(one, Connection)]
 
     def place(self, listener: Listener, bind_port: int, bind_index: int) -> tuple[StreamService, Group]:
@@ -187,7 +192,7 @@ class StreamServices:
     def totals(self) -> Iterator[ListenerTotals]:
         """The counts of every listener, those that are gone included. A connection takes a fifth of a microsecond."""
         live: dict[str, tuple[int, int]] = {}
-        for service in (*self._removed, *self.services.values()):
+        for service in self.every:
             if service.connections:
                 moved_in, moved_out = live.get(service.spec.name, (0, 0))
                 for connection in service.connections:
@@ -209,13 +214,13 @@ class StreamServices:
                 connection.target,
                 connection.choice.origin if connection.choice is not None else "",
             )
-            for service in (*self._removed, *self.services.values())
+            for service in self.every
             for connection in service.connections
         )
 
     def watched(self) -> Iterator[Watched]:
         """The connections of every listener, for lines about their progress."""
-        for service in (*self._removed, *self.services.values()):
+        for service in self.every:
             yield Watched(service.log, Event.CONNECTION_PROGRESS, service.connections, _living_record)
 
     # the end ----------------------------------------------------------------------------------------------------
@@ -228,7 +233,7 @@ class StreamServices:
 
     def end_all(self, outcome: Outcome) -> None:
         """End every connection."""
-        for service in (*self._removed, *self.services.values()):
+        for service in self.every:
             service.end_all(outcome)
 
 

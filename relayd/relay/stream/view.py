@@ -1,6 +1,7 @@
 """How the connections of a worker are looked at."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 from relayd.channel.live import Rates, Row
 from relayd.outcomes import Outcome
@@ -19,9 +20,10 @@ class ConnectionView(View[Connection]):
         self._services = services
         self._worker = worker
 
-    def all(self) -> Iterator[tuple[str, Collection[Connection]]]:
+    def all(self) -> Iterator[tuple[str, Iterable[Connection]]]:
         """By listener."""
-        return ((listener.name, connections) for listener, connections in self._services.live())
+        for service in self._services.every:
+            yield service.spec.name, cast("Iterable[Connection]", service.connections)  # there are no other ones
 
     def over(self, live: Connection) -> bool:
         """It has ended."""

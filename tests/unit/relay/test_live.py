@@ -159,6 +159,34 @@ def test_who_looks_again_soon_does_not_wait(bench: Bench) -> None:
     assert bench.life.loop.turns - turns < 5
 
 
+def test_several_look_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one has seen is never of another time than it says, whatever the others are at."""
+    monkeypatch.setattr(live_module, "SLICE_S", 0.0)
+    connections = [exchange(bench)[0] for _ in range(5)]
+    for _ in range(3):
+        bench.life.loop.now += live_module._RENEW_S  # the look before has become old
+        bench.lives.seen_at -= live_module._RENEW_S
+        for number in range(4):
+            selection = ALL if number % 2 else Selection(listener="web")
+            bench.lives.look(Look(number, selection, Sort.AGE, 100, tcp_info=False))
+        bench.life.turn_until(lambda: sum(isinstance(each, Seen) and each.last for each in bench.sent) == 4, "answers")
+        rows = [json.loads(line) for each in bench.sent if isinstance(each, Seen) for line in each.lines.splitlines()]
+        bench.sent.clear()
+        assert len(rows) == 4 * len(connections)
+        assert {row["rate_in"] for row in rows} <= {0.0, None}
+
+
+def test_whoever_takes_too_long_is_not_answered(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "LOOK_MOST_S", 0.0)
+    exchange(bench)
+    bench.lives.look(Look(1, ALL, Sort.AGE, 100, tcp_info=False))
+    for _ in range(5):
+        bench.life.loop.turn()
+    assert not bench.sent
+    monkeypatch.undo()
+    assert len(bench.look()) == 1
+
+
 def test_what_was_seen_long_ago_is_forgotten(bench: Bench) -> None:
     exchange(bench)
     bench.look()

@@ -212,6 +212,22 @@ def test_a_thousand_that_began_together_come_apart() -> None:
     assert max(late) < 250
 
 
+def test_room_that_others_have_left_is_told_of() -> None:
+    """Two groups have all but what is kept for a third: what is due waits, and each that ends makes room for one."""
+    times = Schedule(18, random.Random(1))
+    for pool in ("a", "b"):
+        for number in range(20):
+            times.add((pool, str(number)), 0.0)
+    begun = times.begin(1.0)
+    assert len(begun) < 18
+    assert times.held_up
+    times.done(begun[0], 30.0)
+    assert len(times.begin(1.0)) == 1
+    for key in begun[1:]:
+        times.done(key, 30.0)
+    assert times.begin(1.0)
+
+
 class Machine:
     """Runs a schedule: `silent` targets take a second, and fail; others answer at once. When each was begun."""
 
