@@ -25,8 +25,8 @@ __all__ = ["Lives", "View"]
 SLICE_S = 0.00005
 #: Between two looks at the clock: as many as are gathered in a fifth of that.
 _STEP = 4
-#: Rows of one Seen: some 50 KiB, which a socket takes at once.
-_ROWS_MAX = 100
+#: Rows of one Seen, which is encoded at once: twice a slice.
+_ROWS_MAX = 20
 #: A rate is what has moved since a look that was at least so long ago; and one of so long ago tells nothing.
 RATE_LEAST_S = 0.25
 RATE_MOST_S = 10.0

@@ -65,7 +65,7 @@ class Pinger:
             while due <= now:
                 sock = order[number % len(order)]
                 if sock.fileno() not in self._sent:
-                    self._send(sock, due)  # since when it should have been: a late one is not let off
+                    self._send(sock, time.monotonic())
                 number, due = number + 1, due + self._interval_s
             if not self._turn(max(0.0, due - time.monotonic())):
                 return
