@@ -94,7 +94,9 @@ def connections(
     from relayd.cli import connections as report
     from relayd.cli.watching import screen
 
-    asked = {"listener": listener, "client": client, "target": target, "sort": sort.value, "tcp_info": tcp_info}
+    members = _members(listener, client, target)
+    _refuse("connections", _empty(members))
+    asked = {**members, "sort": sort.value, "tcp_info": tcp_info}
 
     def ask() -> Json:
         seen = screen() if again is not None and not as_json else None
@@ -129,15 +131,12 @@ def kill(
 
     Both sides are reset, and the outcome is killed. By options, it says how many that would be, and asks if they are
     more than one; where there is no terminal to ask on, --yes is needed. Prints how many were ended. The exit code is 1
-    where there is nothing to end.
+    where none was.
     """
     from relayd.cli import client as api
 
-    members = {key: value for key, value in (("listener", listener), ("client", client), ("target", target)) if value}
-    wrong = _no_kill(name, members, yes=yes)
-    if wrong:
-        complain(f"relayd kill: {wrong}")
-        raise typer.Exit(EXIT_USAGE)
+    members = _members(listener, client, target)
+    _refuse("kill", _no_kill(name, members, yes=yes))
     with asking():
         where = find(admin, config_file, token_file)
         if name is None and not yes and not _is_meant(_ask(where, _path_of({**members, "limit": 1}))):
@@ -149,6 +148,8 @@ def kill(
     emit(json_text(found) if as_json else f"{_counted(killed)} ended\n")
     if not complete:
         complain("a worker has not answered in time: what it has may go on")
+    if not killed:
+        raise typer.Exit(EXIT_NO)
 
 
 @verbs.command(short_help="Watch connections and rates live, full screen.")
@@ -226,8 +227,31 @@ def _read(what: Callable[[], T]) -> T:
         raise client.Unreachable(of_another_version(error)) from None
 
 
+def _members(listener: str | None, client: str | None, target: str | None) -> dict[str, str]:
+    """What is given, if only as an empty text: a script whose variable is empty does not mean all that there are."""
+    given = (("listener", listener), ("client", client), ("target", target))
+    return {key: value for key, value in given if value is not None}
+
+
+def _refuse(verb: str, wrong: str) -> None:
+    """Exit where something is wrong with the command."""
+    if wrong:
+        complain(f"relayd {verb}: {wrong}")
+        raise typer.Exit(EXIT_USAGE)
+
+
+def _empty(members: Mapping[str, str]) -> str:
+    """Which option says nothing; "": none."""
+    key = next((key for key, value in members.items() if not value), "")
+    return f"--{key} is empty: say which {key}, or leave it out" if key else ""
+
+
 def _no_kill(name: str | None, members: Mapping[str, str], *, yes: bool) -> str:
     """Why this is no command; "" where it is."""
+    if _empty(members):
+        return _empty(members)
+    if name is not None and not name:
+        return "ID is empty: say which connection"
     if name is not None and members:
         return f"{name!r} is one connection: --{next(iter(members))} is too much"
     if name is not None:
@@ -247,13 +271,15 @@ def _is_meant(found: Json) -> bool:
     """Asks whoever sits there, if there is anything to ask about. Raises RelaydError."""
     from relayd.cli import client
 
-    total = _read(lambda: int(found["total"]))
-    if not total:
+    total, complete = _read(lambda: (int(found["total"]), bool(found["complete"])))
+    if complete and not total:
         raise client.Refused("relayd: there is no such connection or session")
-    if total == 1:
+    if complete and total == 1:
         return True
+    # A worker that has not answered in time may have more, and may well answer when it is to end them.
+    many = _counted(total) if complete else f"at least {_counted(total)} (a worker has not answered in time)"
     if sys.stderr is not None:  # not typer.confirm, which puts a blank into what --json prints
-        print(f"end {_counted(total)}? [y/N] ", end="", file=sys.stderr, flush=True)
+        print(f"end {many}? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

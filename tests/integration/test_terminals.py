@@ -114,6 +114,12 @@ def test_a_connection_is_ended_after_a_yes(admin: FakeAdmin, top: Terminal) -> N
     top.wait_for_text("there is no such connection")
 
 
+def test_a_connection_that_was_not_ended(admin: FakeAdmin, top: Terminal) -> None:
+    admin.complete = admin.has_time = False
+    top.type("ky")
+    top.wait_for_text("8f76d9-0-2 may go on: a worker has not answered in time")
+
+
 def test_a_pause(admin: FakeAdmin, top: Terminal) -> None:
     top.type("p")
     top.wait_for_text("paused, 1 s ago")

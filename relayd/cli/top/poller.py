@@ -9,6 +9,7 @@ from typing import Any
 
 from relayd import clock
 from relayd.cli import client
+from relayd.cli.asking import of_another_version
 from relayd.cli.client import Place
 from relayd.errors import RelaydError
 
@@ -17,12 +18,15 @@ __all__ = ["Answer", "Poller", "look"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`error`, or what was found. `killed`: the id of the connection that was to be ended; "": it was a look."""
+    """`error`, or what was found. `asked_for`: the id of the connection that was to be ended, which `killed` says
+    whether it was; "": it was a look.
+    """
 
     found: tuple[Mapping[str, Any], Mapping[str, Any]] | None
     error: str
     at: float
-    killed: str = ""
+    asked_for: str = ""
+    killed: bool = False
 
 
 def look(where: Place, status: str, connections: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -38,17 +42,18 @@ class Poller:
     def __init__(self, where: Place, wake: Callable[[], None]) -> None:
         self._where = where
         self._wake = wake
-        self._asked: queue.SimpleQueue[Callable[[], Answer]] = queue.SimpleQueue()
+        #: The id of a connection that is to be ended, "" for a look; and what asks for that.
+        self._asked: queue.SimpleQueue[tuple[str, Callable[[], Answer]]] = queue.SimpleQueue()
         self._answers: deque[Answer] = deque()
         threading.Thread(target=self._run, name="poller", daemon=True).start()
 
     def look(self, status: str, connections: str) -> None:
         """Ask for both."""
-        self._asked.put(lambda: self._look(status, connections))
+        self._asked.put(("", lambda: self._look(status, connections)))
 
     def kill(self, name: str) -> None:
         """End this connection."""
-        self._asked.put(lambda: self._kill(name))
+        self._asked.put((name, lambda: self._kill(name)))
 
     def answers(self) -> list[Answer]:
         """Those that have come since the last call."""
@@ -59,25 +64,32 @@ class Poller:
 
     def _run(self) -> None:
         while True:
-            self._answers.append(self._asked.get()())
+            name, ask = self._asked.get()
+            try:
+                answer = ask()
+            except Exception as error:  # were the thread to end, the screen would wait for ever, and say nothing
+                answer = Answer(None, _said(error), clock.monotonic(), name)
+            self._answers.append(answer)
             self._wake()
 
     def _look(self, status: str, connections: str) -> Answer:
-        try:
-            return Answer(look(self._where, status, connections), "", clock.monotonic())
-        except RelaydError as error:
-            return Answer(None, _said(error), clock.monotonic())
+        return Answer(look(self._where, status, connections), "", clock.monotonic())
 
     def _kill(self, name: str) -> Answer:
+        found = client.ask(self._where, "POST", "/v1/kill", {"id": name})
+        if "error" in found:
+            raise client.Refused(f"relayd: {found['error']}")
         try:
-            found = client.ask(self._where, "POST", "/v1/kill", {"id": name})
-            return Answer(None, str(found.get("error", "")), clock.monotonic(), name)
-        except RelaydError as error:
-            return Answer(None, _said(error), clock.monotonic(), name)
+            killed = int(found["killed"]) > 0
+        except (KeyError, TypeError, ValueError) as error:
+            raise client.Unreachable(of_another_version(error)) from None
+        return Answer(None, "", clock.monotonic(), name, killed)
 
 
-def _said(error: RelaydError) -> str:
-    """On one line, and without the name of the program: it fills the screen."""
+def _said(error: Exception) -> str:
+    """On one line, and without the name of the program: it fills the screen. What is no RelaydError says what it is."""
+    if not isinstance(error, RelaydError):
+        return repr(error)
     return str(error).removeprefix("relayd: ").partition("\n")[0]
 
 

@@ -136,8 +136,8 @@ class Top:
         self._hurry()
 
     def _take(self, answer: Answer) -> None:
-        if answer.killed:
-            self._view = replace(self._view, note=answer.error or f"{answer.killed} is ended")
+        if answer.asked_for:
+            self._view = replace(self._view, note=_note(answer))
             self._hurry()
             return
         self._asking = False
@@ -174,6 +174,15 @@ class Top:
     def _hurry(self) -> None:
         """Ask before it is time."""
         self._due = min(self._due, self._asked_at + _KEYS_S)
+
+
+def _note(answer: Answer) -> str:
+    """What has become of a connection that was to be ended."""
+    if answer.error:
+        return answer.error
+    if answer.killed:
+        return f"{answer.asked_for} is ended"
+    return f"{answer.asked_for} may go on: a worker has not answered in time"
 
 
 def _seen(status: state.One, connections: state.One, at: float | None = None) -> Seen:

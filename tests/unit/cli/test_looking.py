@@ -129,9 +129,28 @@ def test_kill_many(admin: FakeAdmin) -> None:
     assert not any("GET" in each for each in admin.asked)
 
 
+def test_kill_where_no_worker_answers_in_time(admin: FakeAdmin) -> None:
+    admin.complete = admin.has_time = False
+    late = "a worker has not answered in time: what it has may go on\n"
+    assert said(relayd("kill", "8f76d9-0-1")) == (1, "0 connections ended\n", late)
+    code, out, err = said(relayd("kill", "8f76d9-0-1", "--json"))
+    assert (code, json.loads(out), err) == (1, {"killed": 0, "complete": False}, late)
+
+
+@pytest.mark.parametrize("option", ["--listener", "--client", "--target"])
+@pytest.mark.parametrize("verb", [["kill", "--yes"], ["connections"]])
+def test_an_option_that_is_empty_does_not_mean_everything(admin: FakeAdmin, verb: list[str], option: str) -> None:
+    others = [word for each in ("--listener", "--client", "--target") if each != option for word in (each, "web")]
+    error = f"relayd {verb[0]}: {option} is empty: say which {option[2:]}, or leave it out\n"
+    assert said(relayd(*verb, *others, option, "")) == (2, "", error)
+    assert said(relayd(*verb, option, "")) == (2, "", error)
+    assert admin.asked == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
+        ([""], "ID is empty: say which connection"),
         ([], "says what to end: ID, --client, --target or --listener"),
         (["x", "--target", "t"], "'x' is one connection: --target is too much"),
         (["--client", "10.0.0.0/8"], "there is no terminal to ask on whether that is meant: add --yes"),
@@ -158,6 +177,17 @@ def test_kill_does_not_ask_about_one_or_none(admin: FakeAdmin, monkeypatch: pyte
     monkeypatch.setattr("relayd.cli.verbs_looking._is_terminal", lambda stream: True)
     assert said(relayd("kill", "--client", "10.0.0.1")) == (0, "1 connection ended\n", "")
     assert said(relayd("kill", "--client", "10.0.0.1")) == (1, "", "relayd: there is no such connection or session\n")
+
+
+@pytest.mark.parametrize(("connections", "many"), [(0, "0 connections"), (1, "1 connection"), (3, "3 connections")])
+def test_kill_asks_where_a_worker_has_not_told_all(
+    admin: FakeAdmin, monkeypatch: pytest.MonkeyPatch, connections: int, many: str
+) -> None:
+    monkeypatch.setattr("relayd.cli.verbs_looking._is_terminal", lambda stream: True)
+    admin.connections, admin.complete = admin.connections[:connections], False
+    result = CliRunner().invoke(verbs.app, ["kill", "--listener", "web"], input="y\n")
+    assert result.stderr.startswith(f"end at least {many} (a worker has not answered in time)? [y/N] ")
+    assert admin.killed == [{"listener": "web"}]
 
 
 def test_top_without_a_terminal(admin: FakeAdmin) -> None:
