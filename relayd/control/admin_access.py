@@ -71,11 +71,15 @@ class Access:
 
     def permit(self, asking: Asking, *, changes: bool, private: bool = False) -> None:
         """Raises Refusal where who may ask may not ask for that. `private`: it is not for everybody on the machine."""
-        if private and not self.admin.token_file and not asking.by_unix_socket:
+        if private and not self.tells_private(asking):
             error = "by TCP, this is told only where a token is asked for ([admin] token_file): ask by a Unix socket"
             raise Refusal(403, error)
         if changes and self.admin.read_only and not asking.by_unix_socket:
             raise Refusal(403, "by TCP, nothing may be changed ([admin] read_only): ask by a Unix socket")
+
+    def tells_private(self, asking: Asking) -> bool:
+        """Whether who was admitted may know what not everybody on the machine may: what stands in the file."""
+        return asking.by_unix_socket or bool(self.admin.token_file)
 
     def _check_host(self, hosts: Sequence[str]) -> None:
         if len(hosts) != 1:

@@ -154,7 +154,8 @@ class AdminHttp:
             given = members_of(await _body(request))
         values = route.read(given, by_unix_socket=asking.by_unix_socket)
         accept = ",".join(request.headers.getall("Accept", ()))
-        return await self._run(route.handler(Asked(self._operator, values, accept, _who(request))))
+        asked = Asked(self._operator, values, accept, _who(request), private_told=access.tells_private(asking))
+        return await self._run(route.handler(asked))
 
     async def _run(self, wanted: Awaitable[Answer]) -> Answer:
         """What `wanted` returns. A task of its own: only `close` cancels it."""

@@ -23,6 +23,7 @@ from relayd.control import page
 from relayd.control.admin import Operator
 from relayd.control.admin_access import Refusal
 from relayd.control.living import LIMIT_MAX, selection_of
+from relayd.control.telling import public_status, public_verdict
 from relayd.control.verdict import Verdict
 from relayd.log.events import Level
 from relayd.spec import Ordered
@@ -75,6 +76,8 @@ class Asked:
     accept: str = ""
     #: For the log: where the client is.
     who: str = ""
+    #: May know what stands in the file; else verdicts and the status are told without (`telling`).
+    private_told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,31 +259,37 @@ def _json(value: Mapping[str, Any], status: int = 200) -> Answer:
     return Answer(status, json.dumps(value).encode())
 
 
-def _verdict(verdict: Verdict) -> Answer:
-    return _json(verdict.as_json(), 200 if verdict.ok else 409)
+def _verdict(asked: Asked, verdict: Verdict) -> Answer:
+    told = verdict if asked.private_told else public_verdict(verdict)
+    return _json(told.as_json(), 200 if verdict.ok else 409)
 
 
 async def _reload(asked: Asked) -> Answer:
-    return _verdict(await asked.operator.reload(asked.values["confirm_s"]))
+    return _verdict(asked, await asked.operator.reload(asked.values["confirm_s"]))
 
 
 async def _confirm(asked: Asked) -> Answer:
-    return _verdict(await asked.operator.confirm())
+    return _verdict(asked, await asked.operator.confirm())
 
 
 async def _plan(asked: Asked) -> Answer:
-    return _verdict(await asked.operator.plan(asked.values["file"]))
+    return _verdict(asked, await asked.operator.plan(asked.values["file"]))
 
 
 async def _order(asked: Asked) -> Answer:
     pool, target, ordered, weight = (asked.values[name] for name in ("pool", "target", "ordered", "weight"))
     if (ordered is None) == (weight is None):
         raise Refusal(400, "either ordered or weight says what becomes of the target")
-    return _verdict(await asked.operator.order(pool, target, ordered, weight))
+    return _verdict(asked, await asked.operator.order(pool, target, ordered, weight))
 
 
 async def _status(asked: Asked) -> Answer:
-    return _json(asked.operator.status(history=bool(asked.values["history"])))
+    return _json(_status_of(asked, history=bool(asked.values["history"])))
+
+
+def _status_of(asked: Asked, *, history: bool) -> dict[str, Any]:
+    status = asked.operator.status(history=history)
+    return status if asked.private_told else public_status(status)
 
 
 def _selection(asked: Asked, conn_id: str | None) -> Selection:
@@ -340,7 +349,7 @@ async def _metrics(asked: Asked) -> Answer:
 
 async def _page(asked: Asked) -> Answer:
     q, sort = (asked.values["q"] or "").strip(), asked.values["sort"] or Sort.AGE
-    status = asked.operator.status(history=True)
+    status = _status_of(asked, history=True)
     try:
         selection = selection_of(**page.question(q, status))
     except ValueError:
@@ -367,8 +376,8 @@ _A_SORT = f"one of {', '.join(each.value for each in Sort)}"
 _A_SWITCH = "yes or no"
 _LEVELS = tuple(each.value for each in Level)
 
-#: In the order of docs/admin.md. The file that `plan` may name: what is wrong with it is shown with its lines, and
-#: anybody on the machine can come by TCP.
+#: In the order of docs/admin.md. The file that `plan` may name: what is wrong with it is shown, with a token with its
+#: lines, and not everybody who comes by TCP may read every file that the daemon may.
 ROUTES = (
     Route(
         "GET",

@@ -200,6 +200,13 @@ def test_read_only_is_for_tcp(unix: bool, changes: bool) -> None:
     OPEN.permit(who, changes=changes)
 
 
+def test_who_is_told_what_is_private() -> None:
+    assert not OPEN.tells_private(asking())
+    assert OPEN.tells_private(asking(unix=True))
+    assert GUARDED.tells_private(asking(authorizations=BEARER))
+    assert not Access(Admin(read_only=True)).tells_private(asking())
+
+
 def test_the_token_is_in_no_text() -> None:
     who = asking(authorizations=BEARER)
     assert TOKEN not in repr(who)
