@@ -50,6 +50,9 @@ JSON = "application/json; charset=utf-8"
 CONFIRM_S_MAX = 86_400.0
 #: Connections in an answer unless the request says how many.
 LIMIT_DEFAULT = 1000
+#: Listeners whose history a status has: those of thousands would take seconds, in which the control process does
+#: nothing else.
+_HISTORIES_MAX = 500
 #: No request has so many; more are not even parsed.
 _QUERY_PARAMETERS_MAX = 32
 #: A % that no two hexadecimal digits follow: `parse_qsl` would take it as it stands.
@@ -284,10 +287,10 @@ async def _order(asked: Asked) -> Answer:
 
 
 async def _status(asked: Asked) -> Answer:
-    return _json(_status_of(asked, history=bool(asked.values["history"])))
+    return _json(_status_of(asked, history=_HISTORIES_MAX if asked.values["history"] else 0))
 
 
-def _status_of(asked: Asked, *, history: bool) -> dict[str, Any]:
+def _status_of(asked: Asked, *, history: int) -> dict[str, Any]:
     status = asked.operator.status(history=history)
     return status if asked.private_told else public_status(status)
 
@@ -349,7 +352,7 @@ async def _metrics(asked: Asked) -> Answer:
 
 async def _page(asked: Asked) -> Answer:
     q, sort = (asked.values["q"] or "").strip(), asked.values["sort"] or Sort.AGE
-    status = _status_of(asked, history=True)
+    status = _status_of(asked, history=page.LISTENERS_SHOWN)
     try:
         selection = selection_of(**page.question(q, status))
     except ValueError:

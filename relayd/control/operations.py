@@ -58,7 +58,7 @@ class Operations:
         """What a reload of `file` would do."""
         return await self._reloader.plan(file)
 
-    def status(self, *, history: bool = False) -> dict[str, Any]:
+    def status(self, *, history: int = 0) -> dict[str, Any]:
         """Everything at a glance, and at once: nobody is asked for it."""
         return {**self._reloader.status(history=history), "targets": self._targets.status()}
 

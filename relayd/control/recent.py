@@ -48,11 +48,14 @@ class Recent:
     def rate(self, key: Key, now: float) -> Counts:
         """A second, over the last steps that are over; before there is one, over what there is."""
         self._go_on(now)
-        steps = list(self._over)[-_RATE_STEPS:]
+        steps = min(len(self._over), _RATE_STEPS)
         if not steps:
             return _per_s(self._now.get(key, _NOTHING), STEP_S)
-        sums = [sum(values) for values in zip(*(step.get(key, _NOTHING) for step in steps), strict=True)]
-        return _per_s((sums[0], sums[1], sums[2]), STEP_S * len(steps))
+        begun = bytes_in = bytes_out = 0.0
+        for back in range(1, steps + 1):  # by index: a slice would be a copy of two minutes, for each of thousands
+            step = self._over[-back].get(key, _NOTHING)
+            begun, bytes_in, bytes_out = begun + step[0], bytes_in + step[1], bytes_out + step[2]
+        return _per_s((begun, bytes_in, bytes_out), STEP_S * steps)
 
     def history(self, key: Key, now: float) -> list[Counts]:
         """A second, for each step that is over, the oldest first."""

@@ -167,8 +167,8 @@ class Reloader:
             return Verdict(False, (), (str(error),), ())
         return Verdict(True, changes, (), tuple(map(str, loaded.warnings)))
 
-    def status(self, *, history: bool) -> dict[str, Any]:
-        """What `relayd status` shows; docs/admin.md says what is in it."""
+    def status(self, *, history: int) -> dict[str, Any]:
+        """What `relayd status` shows; docs/admin.md says what is in it. `history`: as of `admin.Operator`."""
         in_force, totals, now = self.in_force, self._supervisor.totals, clock.monotonic()
         sums: dict[tuple[str, str], ListenerTotals | DatagramTotals] = {}
         sums |= {("stream", each.listener): each for each in totals.listeners()}
@@ -196,8 +196,8 @@ class Reloader:
             "listeners": [
                 {"name": name, "type": kind}
                 | _counts(sums.get((kind, name)))
-                | _recently(totals.recent, (kind, name), now, history=history)
-                for kind, name in served
+                | _recently(totals.recent, (kind, name), now, history=at < history)
+                for at, (kind, name) in enumerate(served)
             ],
         }
 

@@ -22,7 +22,16 @@ from urllib.parse import urlencode
 
 from relayd.control.page.marks import UNKNOWN, Markup, cell, join, lasting, line, number, rate, row, size, state, text
 
-__all__ = ["CONNECTIONS_SHOWN", "CONTENT_TYPE", "HEADERS", "SEARCH_MAX", "SORTS", "document", "question"]
+__all__ = [
+    "CONNECTIONS_SHOWN",
+    "CONTENT_TYPE",
+    "HEADERS",
+    "LISTENERS_SHOWN",
+    "SEARCH_MAX",
+    "SORTS",
+    "document",
+    "question",
+]
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 #: Orders of connections, as the admin API calls them, and in words; the first one unless somebody says otherwise.
@@ -31,7 +40,7 @@ SORTS = {"age": "oldest", "new": "newest", "idle": "idle longest", "bytes": "mos
 SEARCH_MAX = 120
 #: Rows. More are not read, and a phone shall show them every two seconds; `relayd status` and the API have all.
 CONNECTIONS_SHOWN = 100
-_LISTENERS_SHOWN = 100
+LISTENERS_SHOWN = 100
 _TARGETS_SHOWN = 100
 #: Reasons of a refused reload.
 _ERRORS_SHOWN = 5
@@ -82,8 +91,8 @@ def question(q: str, status: Mapping[str, Any]) -> dict[str, str]:
 
 
 def document(status: Mapping[str, Any], connections: Mapping[str, Any] | None, q: str = "", sort: str = "age") -> bytes:
-    """The page, from the status with its history and the answer about connections, both as docs/admin.md has them.
-    `connections` None: `q` is nothing that can be searched for.
+    """The page, from the status with the history of LISTENERS_SHOWN and the answer about connections, both as
+    docs/admin.md has them. `connections` None: `q` is nothing that can be searched for.
     """
     listeners, targets = status["listeners"], _worst_first(status["targets"])
     found = [] if connections is None else connections["connections"]
@@ -96,8 +105,8 @@ def document(status: Mapping[str, Any], connections: Mapping[str, Any] | None, q
         life=text(f"{status['version']}, pid {status['pid']}, since {_moment(status['started_at'])}"),
         news=join(Markup(f"<p>{text(each)}</p>") for each in _news(status)),
         sums=_sums(status),
-        listeners_note=text(_more(len(listeners), _LISTENERS_SHOWN)),
-        listeners=_rows(map(_listener, listeners[:_LISTENERS_SHOWN]), 6, "no listener"),
+        listeners_note=text(_more(len(listeners), LISTENERS_SHOWN)),
+        listeners=_rows(map(_listener, listeners[:LISTENERS_SHOWN]), 6, "no listener"),
         targets_note=text(_more(len(targets), _TARGETS_SHOWN)),
         targets=_rows(map(_target, targets[:_TARGETS_SHOWN]), 4, "no target"),
         connections_note=text(_found(connections, q)),

@@ -114,8 +114,8 @@ class FakeOperator:
     async def plan(self, file: Path | None) -> Verdict:
         return await self._say("plan", file)
 
-    def status(self, *, history: bool = False) -> dict[str, Any]:
-        self.asked.append(("status", "history") if history else "status")
+    def status(self, *, history: int = 0) -> dict[str, Any]:
+        self.asked.append(("status", history) if history else "status")
         return STATUS
 
     async def connections(self, selection: Selection, sort: Sort, limit: int, *, tcp_info: bool) -> bytes:

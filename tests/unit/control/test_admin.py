@@ -240,7 +240,20 @@ def test_the_page(address: UnixAddress, query: str, asked: tuple[Selection, Sort
             assert body.startswith("<!DOCTYPE html>")
             assert ("is no listener, client, target or id" in body) is (asked is None)
             listed = [] if asked is None else [("connections", *asked, page.CONNECTIONS_SHOWN, False)]
-            assert operator.asked == [("status", "history"), *listed]
+            assert operator.asked == [("status", page.LISTENERS_SHOWN), *listed]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"), [("", "status"), ("?history=no", "status"), ("?history=yes", ("status", 500))]
+)
+def test_the_history_is_of_so_many_listeners(address: UnixAddress, query: str, asked: object) -> None:
+    async def scenario() -> None:
+        operator = FakeOperator()
+        async with serving(operator, address):
+            assert await ask(address, "GET", f"/v1/status{query}") == (200, STATUS)
+            assert operator.asked == [asked]
 
     run(scenario())
 
