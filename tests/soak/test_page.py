@@ -17,6 +17,7 @@ from relayd.address import SocketAddress
 from tests import ports
 from tests.e2e.conftest import echo
 from tests.e2e.daemon import Daemon
+from tests.e2e.test_reload import reload
 from tests.soak.browser import Browser, Page, executable
 
 __all__ = ["echo"]  # a fixture
@@ -258,3 +259,23 @@ targets = ["127.0.0.1:9"]
         page.wait_for("document.querySelectorAll('#listeners svg').length === 1")  # which takes two turns
         assert page.value("document.getElementById('contact').innerText") == ""
         assert not [each for each in page.complaints() if "401" not in each]  # it is asked for the token first
+
+
+def test_a_token_that_is_asked_for_from_now_on(browser: Browser, tmp_path: Path) -> None:
+    token, port = tmp_path / "token", ports.free_range(1)
+    token.touch(mode=0o600)
+    token.write_text("0123456789abcdef\n")
+    listener = f'{_HEAD}[listeners.web]\nbind = "127.0.0.1:0"\ntargets = ["127.0.0.1:9"]\n'
+    with Daemon(listener, tmp_path) as daemon:
+        config = f'{listener}[admin]\nlisten = ["{daemon.admin}", "127.0.0.1:{port}"]\n'
+        daemon.configure(config)
+        daemon.restart()
+        page = browser.page(width=DESK)
+        page.open(f"http://127.0.0.1:{port}/")
+        page.wait_for("document.querySelectorAll('#listeners svg').length === 1")  # it has asked, and was answered
+        contact = "document.getElementById('contact').innerText"
+        assert reload(daemon, f'{config}token_file = "{token}"\n')["event"] == "reloaded"
+        page.wait_for(f"{contact}.startsWith('A token is asked for now.')")
+        assert len(rows(page, "listeners")) == 1  # as it was
+        assert reload(daemon, config)["event"] == "reloaded"
+        page.wait_for(f"{contact} === ''")

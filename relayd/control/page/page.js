@@ -11,6 +11,9 @@
   let timer = 0;
   let asking = null;
   let silentSince = null;
+  // "omit" where this page came without a token, "same-origin" where with one; not to be seen before somebody asks.
+  // With what it has, the browser would open a window for a token each time that it has none.
+  let credentials = "";
 
   function address() {
     const query = new URLSearchParams(location.search);
@@ -36,16 +39,27 @@
     document.body.classList.toggle("stale", text !== "");
   }
 
+  // What keeps the page as it was, "" where nothing does.
   async function ask(signal) {
     // In full: relative to an address with a password in it, it would have one too, and that is refused.
-    const answer = await fetch(location.origin + address(), { signal, cache: "no-store" });
+    const request = (by) => fetch(location.origin + address(), { signal, cache: "no-store", credentials: by });
+    let answer = await request(credentials || "omit");
+    if (!credentials) {
+      credentials = answer.status === 401 ? "same-origin" : "omit";
+      if (answer.status === 401) answer = await request(credentials);
+    }
     const text = await answer.text();
+    if (answer.status === 401) return "A token is asked for now. What you see is from before: load the page again.";
+    if (answer.status >= 400 && answer.status < 500) {
+      return "This page may not ask any more (" + answer.status + "). What you see is from before: load the page again.";
+    }
     if (!answer.ok) throw new Error("status " + answer.status);
     const page = new DOMParser().parseFromString(text, "text/html");
     for (const old of document.querySelectorAll("[data-live]")) {
       const now = page.getElementById(old.id);
       if (now) update(old, now);
     }
+    return "";
   }
 
   async function turn() {
@@ -55,9 +69,9 @@
     const mine = (asking = new AbortController());
     const late = setTimeout(() => mine.abort(), PATIENCE_MS);
     try {
-      await ask(mine.signal);
+      const obstacle = await ask(mine.signal);
       silentSince = null;
-      say("");
+      say(obstacle);
     } catch (error) {
       if (asking !== mine) return; // another turn has begun, and this is its doing
       silentSince = silentSince || new Date();
