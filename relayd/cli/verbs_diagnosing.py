@@ -17,7 +17,7 @@ from relayd.cli.output import complain, emit
 from relayd.errors import RelaydError
 
 if TYPE_CHECKING:
-    from relayd.cli.diagnosis.packing import Found
+    from relayd.cli.diagnosis.collecting import Collected
 
 verbs = typer.Typer()
 
@@ -61,26 +61,29 @@ def diagnose(
     second = int(clock.wall())
     when, host = clock.utc(second), platform.node() or "localhost"
     folder = f"relayd-diagnose-{_file_name(host)}-{when.replace(':', '').replace('-', '')}Z"
-    found = _gather(admin, config_file, token_file, with_clients=with_clients)
-    about = packing.readme(found, host=host, when=f"{when}Z", version=relayd.__version__, with_clients=with_clients)
+    collected = _collect(admin, config_file, token_file, with_clients=with_clients)
+    found, notices = collected.found, collected.notices
+    about = packing.readme(
+        found, notices, host=host, when=f"{when}Z", version=relayd.__version__, with_clients=with_clients
+    )
     archive = packing.pack(folder, about, found, second)
     lines = f"README.txt: what is in it, and what is masked\n{packing.listing(found)}"
     if output == _STDOUT:
         complain(lines.rstrip("\n"))
         sys.stdout.buffer.write(archive)
         sys.stdout.buffer.flush()
-        return
-    name = output or f"{folder}.tar.gz"
-    _write(name, archive)
-    emit(f"{lines}{name}: look through it before you give it to anybody\n")
+    else:
+        name = output or f"{folder}.tar.gz"
+        _write(name, archive)
+        emit(f"{lines}{name}: look through it before you give it to anybody\n")
+    for notice in notices:
+        complain(f"relayd diagnose: {notice}")
 
 
-def _gather(admin: str | None, file: Path | None, token_file: str | None, *, with_clients: bool) -> "list[Found]":
+def _collect(admin: str | None, file: Path | None, token_file: str | None, *, with_clients: bool) -> "Collected":
     """All parts, masked."""
-    from relayd import config
     from relayd.cli import client
-    from relayd.cli.diagnosis import packing
-    from relayd.cli.diagnosis.parts import all_parts, config_parts
+    from relayd.cli.diagnosis.collecting import collect
 
     place: client.Place | None = None
     problem = ""
@@ -88,43 +91,7 @@ def _gather(admin: str | None, file: Path | None, token_file: str | None, *, wit
         place = find(admin, file, token_file)
     except RelaydError as error:  # the file cannot tell where the daemon is, or has none
         problem = str(error).partition("\n")[0]  # without the line of the file that may follow
-    found = packing.gather(all_parts(place, problem))
-    files = config.files_of(file or _file_of(found) or DEFAULT_FILE)
-    return _masked(packing.gather(config_parts(files)), found, with_clients=with_clients)
-
-
-def _masked(files: "list[Found]", others: "list[Found]", *, with_clients: bool) -> "list[Found]":
-    """The configuration, and all else without what is not for others."""
-    from dataclasses import replace
-
-    from relayd.cli.diagnosis import masking
-
-    secrets: set[str] = set()
-    known: set[str] = set()
-    found = []
-    for one in files:
-        known.update(masking.addresses_in(one.text))
-        text, there = masking.of_config(one.text)
-        secrets |= there
-        found.append(replace(one, text=text))
-    for one in others:
-        if not one.part.clients:
-            known.update(masking.addresses_in(one.text))
-    addresses = masking.Addresses(known)
-    for one in others:
-        text = masking.of_text(one.text, secrets) if one.part.secrets else one.text
-        if one.part.clients and not with_clients:
-            text = addresses.of_text(text)
-        found.append(replace(one, text=text))
-    return found
-
-
-def _file_of(found: "list[Found]") -> Path | None:
-    """The file that the daemon runs on, where it has said so."""
-    import json
-
-    status = next((one.text for one in found if one.part.name == "daemon/status.json"), "")
-    return Path(json.loads(status)["config"]["file"]) if status else None
+    return collect(place, problem, file, DEFAULT_FILE, with_clients=with_clients)
 
 
 def _file_name(host: str) -> str:

@@ -107,6 +107,16 @@ def read(path: FilePath) -> Document:
         raise UnreadableError(Problem(file, 0, 0, "", f"a value is out of range: {error}")) from None
 
 
+def meaning(text: str) -> dict[str, Any] | None:
+    """What some TOML means that need not be a configuration; None where it is none."""
+    if _DIGITS.search(text):
+        return None
+    try:
+        return tomli.loads(text)
+    except (ValueError, OverflowError, RecursionError):
+        return None
+
+
 def _bytes(path: FilePath, file: str) -> bytes:
     try:
         _require_regular(file, path.stat().st_mode)  # before open: opening a device may already do something

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tarfile
@@ -124,6 +125,66 @@ def test_of_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
         assert found[f"daemon/{name}"].startswith(f"missing: {address}: timed out")
     assert found["config/00-relay.toml"] == '[listeners.web\nsend = "***"\n'
     assert "missing: " in found["README.txt"]
+
+
+def test_where_it_is_not_known_what_runs_that_is_said_and_the_log_is_left_out(tmp_path: Path) -> None:
+    path = programs(tmp_path, ["up"])
+    done = diagnose(tmp_path, "--admin", "unix:/nowhere", "-o", "out.tar.gz", path=path)
+    assert done.returncode == 0
+    assert done.stderr.startswith(b"relayd diagnose: NOT KNOWN is which configuration the daemon runs on: no daemon")
+    found = parts((tmp_path / "out.tar.gz").read_bytes())
+    assert found["README.txt"].splitlines()[2].startswith("!!! NOT KNOWN is which configuration")
+    assert found["log.txt"].startswith("missing: left out: ")
+    (tmp_path / "relay.toml").write_text("[listeners.web]\n")
+    named = ("-c", "relay.toml", "--admin", "unix:/nowhere", "-o", "-")
+    done = diagnose(tmp_path, *named, path=path)
+    assert parts(done.stdout)["log.txt"] == "2026-11-28T17:42:00+0000 relay1 relayd[7]: up\n"
+
+
+CHECKED = """[listeners.web]
+bind = "127.0.0.1:0"
+targets = ["127.0.0.1:9"]
+{check}
+"""
+FAILING = """health_check = { type = "exec", interval = "1s", fall = 1, command = ["/bin/sh", "-c", "echo no $0; exit 1", "hunter2hunter2"] }"""  # noqa: E501  # a table of TOML
+WRONG = """health_check = { type = "exec", command = "/bin/x --password s3cret2s3cret2" }  # for nobody else"""
+
+
+def test_a_secret_is_nowhere_whoever_quotes_it_and_when(tmp_path: Path) -> None:
+    def seen() -> dict[str, str]:
+        path = programs(tmp_path, [json.dumps(line) for line in daemon.lines])
+        found = parts(diagnose(tmp_path, "--admin", str(daemon.admin), "-o", "-", path=path).stdout)
+        for secret in ("hunter2hunter2", "s3cret2s3cret2", "for nobody else"):
+            assert not [name for name, text in found.items() if secret in text], secret
+        return found
+
+    with Daemon(CHECKED.format(check=FAILING), tmp_path) as daemon:
+        daemon.wait_for_event("target_down")
+        daemon.configure(CHECKED.format(check=WRONG))
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_event("reload_failed")
+        # Of what is in force a check quotes a secret that is not in the file any more.
+        found = seen()
+        assert "exited with 1: no ***" in found["daemon/targets.json"]
+        assert "must be an array" in found["log.txt"]
+        daemon.configure(CHECKED.format(check=""))
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_event("reload_change")
+        daemon.wait_for_event("reloaded")
+        # Neither is it in force any more.
+        found = seen()
+    assert "~ listener web: health_check ***" in found["log.txt"]
+    assert "exited with 1: no ***" in found["log.txt"]
+
+
+def programs(folder: Path, log: list[str]) -> str:
+    """A PATH with a journal of these lines, and nothing else."""
+    (folder / "log").write_text("".join(f"2026-11-28T17:42:00+0000 relay1 relayd[7]: {line}\n" for line in log))
+    (folder / "bin").mkdir(exist_ok=True)
+    journalctl = folder / "bin" / "journalctl"
+    journalctl.write_text(f"#!/bin/sh\nexec /bin/cat '{folder}/log'\n")
+    journalctl.chmod(0o755)
+    return str(folder / "bin")
 
 
 def test_where_there_is_nothing_and_little_may_be_seen(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import textwrap
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ GATHER_S = 15.0
 
 _README = """relayd diagnose on {host}, {when}, by relayd {version}
 
-Look through this before you give it to anybody: you know what is nobody's business, relayd does not.
+{notices}Look through this before you give it to anybody: you know what is nobody's business, relayd does not.
 
 Masked, as ***: in the configuration the values of `send`, the arguments of `command`, the query of a `path`, comments,
-and values of keys that this relayd does not know; the same values in the status and the log, where they have six
-characters or more; in the unit, values of Environment= and SetCredential=.
+and values of keys that this relayd does not know; the same values in all other files, where they have six characters or
+more; in the log, lines of a configuration that was refused, and checks that a reload has changed; in the unit, values
+of Environment= and SetCredential=.
 {clients}
 Left as it is: the name of this machine, names and addresses of listeners and targets, names of files and users, and
 what log lines say besides.
@@ -79,10 +81,13 @@ def _about(one: Found) -> str:
     return f"{len(one.text.encode('utf-8', 'backslashreplace')):7d} B  {one.part.what}"
 
 
-def readme(found: Sequence[Found], *, host: str, when: str, version: str, with_clients: bool) -> str:
-    """What is in the archive, and what is not."""
+def readme(
+    found: Sequence[Found], notices: Sequence[str], *, host: str, when: str, version: str, with_clients: bool
+) -> str:
+    """What is in the archive, and what is not; `notices` first."""
     clients = _CLIENTS_LEFT if with_clients else _CLIENTS_MASKED
-    return _README.format(host=host, when=when, version=version, clients=clients) + listing(found)
+    loud = "".join(f"{textwrap.fill(f'!!! {notice}', 119)}\n\n" for notice in notices)
+    return _README.format(host=host, when=when, version=version, notices=loud, clients=clients) + listing(found)
 
 
 def pack(folder: str, text: str, found: Sequence[Found], mtime: int) -> bytes:

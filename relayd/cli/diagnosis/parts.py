@@ -13,15 +13,26 @@ import relayd
 from relayd.cli import client
 from relayd.cli.diagnosis import masking, sources
 from relayd.cli.diagnosis.sources import NotThere
+from relayd.config.document import FILE_BYTES_MAX
 
-__all__ = ["Part", "all_parts", "config_parts"]
+__all__ = ["IN_FORCE", "LOG", "STATUS", "Part", "all_parts", "config_parts"]
+
+#: Parts that others are masked by: which configuration the daemon runs on, what it has of it, and what that was before.
+STATUS, IN_FORCE, LOG = "daemon/status.json", "daemon/config.toml", "log.txt"
 
 #: For the daemon to answer; it waits three seconds for its workers.
 _DAEMON_S = 8.0
+_READY = "/readyz"
 _CONNECTIONS = 200
 _LOG_LINES = 500
-#: Files of one configuration that are taken along; it can have a thousand.
-_FILES_MAX = 100
+#: More than the status of 65,535 listeners. What is packed of it is less, and so it is asked for whole: it says which
+#: configuration the daemon runs on.
+_STATUS_BYTES_MAX = 64 * 1024 * 1024
+#: Of each list in the status: some 300 bytes each, and of so many listeners the last two minutes, a KiB each.
+_ENTRIES_MAX = 1000
+_HISTORIES_MAX = 100
+#: Beyond what is packed, so that a secret is found that stands across the end of that.
+_BEYOND_BYTES = 64 * 1024
 _UNIT = "relayd"
 _PACKAGES = ("aiohttp", "dnspython", "prometheus-client", "pydantic", "systemd-python", "tomli", "typer")
 #: Of a process, besides its limits: what it is, and what it takes.
@@ -64,35 +75,40 @@ _PROPERTIES = (
 class Part:
     """`name` is its file in the archive, `what` one line about it. `get` raises NotThere.
 
-    `clients`: it may have clients' addresses. `secrets`: it may have values of the configuration.
+    `clients`: it may have clients' addresses. `config`: it is a configuration. `quotes`: it may quote one, and is for
+    others only where that one is known.
     """
 
     name: str
     what: str
     get: Callable[[], str]
     clients: bool = False
-    secrets: bool = False
+    config: bool = False
+    quotes: bool = False
 
 
 def config_parts(files: Sequence[Path]) -> list[Part]:
-    """The configuration, as it stands in its files."""
-    return [
-        Part(f"config/{number:02d}-{file.name}", f"{file}, masked", lambda file=file: sources.text(sources.file(file)))  # type: ignore[misc]  # of each turn its own
-        for number, file in enumerate(files[:_FILES_MAX])
-    ]
+    """The configuration, as it stands in its files: all of it, for what is masked in it is masked elsewhere."""
+
+    def part(number: int, file: Path) -> Part:
+        name, what = f"config/{number:02d}-{file.name}", f"{file}, masked"
+        return Part(name, what, lambda: sources.text(sources.file(file, FILE_BYTES_MAX)), config=True)
+
+    return [part(number, file) for number, file in enumerate(files)]
 
 
 def all_parts(daemon: client.Place | None, problem: str) -> list[Part]:
     """Everything but the configuration. `daemon` is where it may be; None: `problem` says why that is not known."""
 
-    def ask(path: str) -> str:
+    def ask(path: str, bytes_max: int = sources.PART_BYTES_MAX + _BEYOND_BYTES) -> str:
         if daemon is None:
             raise NotThere(problem)
-        return _asked(daemon, path)
+        return _asked(daemon, path, bytes_max)
 
     return [
-        Part("daemon/status.json", "relayd status", lambda: _status(ask("/v1/status?history=yes")), secrets=True),
-        Part("daemon/targets.json", "relayd target list", lambda: ask("/v1/targets")),
+        Part(STATUS, "relayd status", lambda: _status(ask), quotes=True),
+        Part(IN_FORCE, "what is in force, masked", lambda: _in_force(ask), config=True),
+        Part("daemon/targets.json", "relayd target list", lambda: ask("/v1/targets"), quotes=True),
         Part(
             "daemon/connections.json",
             f"the {_CONNECTIONS} oldest connections and sessions",
@@ -100,7 +116,7 @@ def all_parts(daemon: client.Place | None, problem: str) -> list[Part]:
             clients=True,
         ),
         Part("daemon/metrics.txt", "metrics, as Prometheus gets them", lambda: ask("/metrics")),
-        Part("daemon/ready.txt", "whether every worker accepts", lambda: ask("/readyz")),
+        Part("daemon/ready.txt", "whether every worker accepts", lambda: ask(_READY)),
         Part("versions.txt", "relayd, what it runs on, kernel and distribution", _versions),
         Part("processes.txt", "processes of relayd: limits, memory, open files", _processes),
         Part("kernel/sysctl.txt", "settings of the kernel", _sysctls),
@@ -109,8 +125,8 @@ def all_parts(daemon: client.Place | None, problem: str) -> list[Part]:
         Part(
             "systemd/unit.txt", "unit and drop-ins, masked", lambda: masking.of_unit(_said("systemctl", "cat", _UNIT))
         ),
-        Part("systemd/state.txt", "what systemd says of it", _state),
-        Part("log.txt", f"the last {_LOG_LINES} lines of the journal", _log, clients=True, secrets=True),
+        Part("systemd/state.txt", "what systemd says of it", lambda: masking.of_state(_state())),
+        Part(LOG, f"the last {_LOG_LINES} lines of the journal", _log, clients=True, quotes=True),
     ]
 
 
@@ -128,27 +144,46 @@ def _log() -> str:
     )
 
 
-def _asked(daemon: client.Place, path: str) -> str:
+def _asked(daemon: client.Place, path: str, bytes_max: int) -> str:
     try:
-        status, body = client.fetch(daemon, path, _DAEMON_S, sources.PART_BYTES_MAX)
+        status, body = client.fetch(daemon, path, _DAEMON_S, bytes_max)
     except client.Unreachable as error:
         raise NotThere(str(error).partition("\n")[0].removeprefix("relayd: ")) from None
     found = sources.text(body)
-    if status not in (200, 503):  # 503: what it is not ready for is what was asked
+    if status != 200 and (status, path) != (503, _READY):  # 503: what it is not ready for is what was asked
         raise NotThere(f"the daemon answers {status}: {found[:500]}")
     return found
 
 
-def _status(found: str) -> str:
-    """The status without the lines of the file that errors of a reload show."""
+def _status(ask: Callable[[str, int], str]) -> str:
+    """The status without the lines of the file that errors of a reload show. Where it is long, the beginning of each
+    list, and how many there are.
+    """
     try:
-        status: Any = json.loads(found)
+        status: Any = json.loads(ask("/v1/status", _STATUS_BYTES_MAX))
+        if len(status["listeners"]) <= _HISTORIES_MAX:
+            status = json.loads(ask("/v1/status?history=yes", _STATUS_BYTES_MAX))
         last = status["config"]["last_reload"]
         if last is not None:
-            last["errors"] = [error.partition("\n")[0] for error in last["errors"]]
-    except (ValueError, KeyError, TypeError, AttributeError):
+            last["errors"] = [masking.of_error(error.partition("\n")[0]) for error in last["errors"]]
+        cut = {key: len(each) for key, each in status.items() if isinstance(each, list) and len(each) > _ENTRIES_MAX}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise NotThere("the daemon's answer is not one of this version of relayd") from None
+    for key, count in cut.items():
+        status[key] = [*status[key][:_ENTRIES_MAX], f"cut off here: {_ENTRIES_MAX} of {count}"]
     return json.dumps(status, indent=1, ensure_ascii=False) + "\n"
+
+
+def _in_force(ask: Callable[[str, int], str]) -> str:
+    """The configuration that the daemon has, whatever the file says by now. Where it is long, what may be secret."""
+    try:
+        toml = str(json.loads(ask("/v1/config", _STATUS_BYTES_MAX))["toml"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise NotThere("the daemon's answer is not one of this version of relayd") from None
+    if len(toml) <= sources.PART_BYTES_MAX:
+        return toml
+    checks = dict.fromkeys(line for line in toml.splitlines() if line.startswith("health_check = {"))
+    return "\n".join(("# cut off: of what is in force, the checks that there are", *checks)) + "\n"
 
 
 def _versions() -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relayd import clock
 
-__all__ = ["COMMAND_S", "PART_BYTES_MAX", "NotThere", "command", "file", "processes", "text"]
+__all__ = ["COMMAND_S", "CUT", "PART_BYTES_MAX", "NotThere", "command", "file", "processes", "text"]
 
 #: Of one part. What is beyond that nobody reads; all parts together stay below what a bug tracker takes.
 PART_BYTES_MAX = 2 * 1024 * 1024
@@ -18,6 +18,8 @@ COMMAND_S = 8.0
 #: Of relayd: a control process and its workers, of a few daemons at most.
 _PROCESSES_MAX = 64
 _CHUNK_BYTES = 64 * 1024
+#: Below a beginning of something.
+CUT = "\n(cut off here)\n"
 #: In the command line of a worker.
 _WORKER = "relayd.relay.worker"
 
@@ -46,7 +48,7 @@ def file(path: Path | str, bytes_max: int = PART_BYTES_MAX) -> bytes:
         raise NotThere(_why(path, error)) from None
     finally:
         os.close(fd)
-    return data if len(data) <= bytes_max else data[:bytes_max] + b"\n(cut off here)\n"
+    return data if len(data) <= bytes_max else data[:bytes_max] + CUT.encode()
 
 
 def command(*words: str, within_s: float = COMMAND_S, bytes_max: int = PART_BYTES_MAX) -> bytes:

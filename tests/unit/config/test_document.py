@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relayd.config.document import DIGITS_MAX, FILE_BYTES_MAX, UnreadableError, read
+from relayd.config.document import DIGITS_MAX, FILE_BYTES_MAX, UnreadableError, meaning, read
 
 
 def problem_of(path: Path) -> tuple[int, int, str]:
@@ -136,3 +136,9 @@ def test_line_ends_and_byte_order_mark(tmp_path: Path) -> None:
     assert document.data == {"a": 1, "b": 2}
     problem = document.problem(("b",), "wrong")
     assert (problem.line, problem.column, problem.source_line) == (2, 5, "b = 2")
+
+
+def test_what_some_toml_means() -> None:
+    assert meaning('x="a\\u0062"') == {"x": "ab"}
+    for text in ("x", f"x={'1' * 100_000}", f"x={'[' * 100_000}", "x=0000-01-01"):
+        assert meaning(text) is None

@@ -53,13 +53,21 @@ def test_the_list_says_how_much_there_is_or_why_not() -> None:
 
 
 def test_the_text_says_what_is_masked() -> None:
-    masked = readme(FOUND, host="h", when="2026-11-28T17:00:00Z", version="1.2.3", with_clients=False)
+    masked = readme(FOUND, (), host="h", when="2026-11-28T17:00:00Z", version="1.2.3", with_clients=False)
     assert masked.startswith("relayd diagnose on h, 2026-11-28T17:00:00Z, by relayd 1.2.3\n")
     assert "address-1" in masked
     assert masked.endswith(listing(FOUND))
-    left = readme(FOUND, host="h", when="", version="", with_clients=True)
+    left = readme(FOUND, (), host="h", when="", version="", with_clients=True)
     assert "address-1" not in left
     assert "Clients' addresses are in it" in left
+
+
+def test_what_is_not_as_expected_comes_first() -> None:
+    text = readme(FOUND, ("NOT KNOWN is " + 30 * "which ", "b"), host="h", when="", version="", with_clients=False)
+    lines = text.splitlines()
+    assert lines[2].startswith("!!! NOT KNOWN is which")
+    assert "!!! b" in lines[:7]
+    assert max(map(len, lines)) <= 120
 
 
 def test_the_archive() -> None:

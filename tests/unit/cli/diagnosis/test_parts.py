@@ -10,7 +10,7 @@ import pytest
 
 from relayd.address import UnixAddress
 from relayd.cli.client import Place
-from relayd.cli.diagnosis.parts import Part, all_parts, config_parts
+from relayd.cli.diagnosis.parts import IN_FORCE, STATUS, Part, all_parts, config_parts
 from relayd.cli.diagnosis.sources import NotThere
 
 
@@ -39,24 +39,31 @@ def test_why_it_is_not_known_where_the_daemon_is_stands_for_what_it_would_say() 
 
 @pytest.fixture
 def answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
-    """What is put in is answered, one for a connection, at ./admin.sock."""
+    """What is put in is answered at ./admin.sock, one for a connection, and the last one to all that follow."""
     monkeypatch.chdir(tmp_path)
     answers: list[bytes] = []
+    asked: list[bytes] = []
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("./admin.sock")
         listening.listen()
-        listening.settimeout(10)
 
         def serve() -> None:
-            client, _ = listening.accept()
-            with client:
-                client.recv(65536)
-                client.sendall(answers[0])
+            while True:
+                try:
+                    client, _ = listening.accept()
+                except OSError:
+                    return  # shut down
+                with client:
+                    asked.append(client.recv(65536).partition(b"\r\n")[0])
+                    client.sendall(answers[min(len(asked), len(answers)) - 1])
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield answers
-        thread.join()
+        try:
+            yield answers
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def answer(status: str, body: str) -> bytes:
@@ -66,17 +73,54 @@ def answer(status: str, body: str) -> bytes:
 HERE = Place((UnixAddress("./admin.sock"),))
 
 
+def status(listeners: int, errors: list[str] | None = None) -> dict[str, object]:
+    reload = None if errors is None else {"ok": False, "errors": errors}
+    return {"config": {"last_reload": reload}, "listeners": [{"name": f"l{number}"} for number in range(listeners)]}
+
+
 def test_the_status_is_without_lines_of_the_file(answering: list[bytes]) -> None:
-    reload = {"ok": False, "errors": ["f:7:1: bad\n    token = 'x'\n    ^"]}
-    answering.append(answer("200 OK", json.dumps({"config": {"last_reload": reload}})))
-    found = part(all_parts(HERE, ""), "daemon/status.json").get()
-    assert json.loads(found)["config"]["last_reload"]["errors"] == ["f:7:1: bad"]
+    errors = ["f:7:1: bad\n    token = 'x'\n    ^", 'f:8:1: pools.p.health_check.path: "a?b" is not a path']
+    answering.append(answer("200 OK", json.dumps(status(1, errors))))
+    found = part(all_parts(HERE, ""), STATUS).get()
+    seen = ["f:7:1: bad", 'f:8:1: pools.p.health_check.path: "***" is not a path']
+    assert json.loads(found)["config"]["last_reload"]["errors"] == seen
+
+
+def test_the_status_of_many_listeners_is_understood_and_then_cut(answering: list[bytes]) -> None:
+    many = status(2500)
+    many["padding"] = "x" * 3 * 1024 * 1024  # more than what is packed of a part
+    answering.append(answer("200 OK", json.dumps(many)))
+    found = json.loads(part(all_parts(HERE, ""), STATUS).get())
+    assert found["listeners"][999:] == [{"name": "l999"}, "cut off here: 1000 of 2500"]
+
+
+@pytest.mark.parametrize(("count", "history"), [(100, True), (101, False)])
+def test_of_a_few_listeners_the_last_minutes_are_asked_for(answering: list[bytes], count: int, history: bool) -> None:
+    with_history = status(count) | {"history": "yes"}
+    answering += [answer("200 OK", json.dumps(status(count))), answer("200 OK", json.dumps(with_history))]
+    found = json.loads(part(all_parts(HERE, ""), STATUS).get())
+    assert ("history" in found) == history
 
 
 def test_what_is_no_status_says_so(answering: list[bytes]) -> None:
     answering.append(answer("200 OK", "[]"))
-    with pytest.raises(NotThere, match="not one of this version"):
-        part(all_parts(HERE, ""), "daemon/status.json").get()
+    for name in (STATUS, IN_FORCE):
+        with pytest.raises(NotThere, match="not one of this version"):
+            part(all_parts(HERE, ""), name).get()
+
+
+def test_a_daemon_that_is_busy_is_quoted(answering: list[bytes]) -> None:
+    answering.append(answer("503 Service Unavailable", '{"error": "8 connections"}'))
+    with pytest.raises(NotThere, match=r"the daemon answers 503: .*8 connections"):
+        part(all_parts(HERE, ""), STATUS).get()
+
+
+def test_of_what_is_in_force_checks_are_left_where_it_is_long(answering: list[bytes]) -> None:
+    check = 'health_check = { type = "tcp", send = "x" }\n'
+    answering.append(answer("200 OK", json.dumps({"toml": check})))
+    assert part(all_parts(HERE, ""), IN_FORCE).get() == check
+    answering.append(answer("200 OK", json.dumps({"toml": f"{check}a = 1\n" * 50_000})))
+    assert part(all_parts(HERE, ""), IN_FORCE).get().splitlines()[1:] == [check.rstrip()]
 
 
 def test_why_a_daemon_is_not_ready_is_an_answer(answering: list[bytes]) -> None:
