@@ -53,13 +53,14 @@ class Inquiries:
         del self._open[inquiry.number]
 
     def heard(self, worker: int, answer: Answer) -> bool:
-        """Worker `worker` has said this. False: to a question that is over."""
+        """Worker `worker` has said this. True: and that is all that it has to say to a question that is open."""
         inquiry = self._open.get(answer.number)
         if inquiry is None or worker not in inquiry.missing:
             return False
         inquiry.answers.append((worker, answer))
-        if not isinstance(answer, Seen) or answer.last:
-            inquiry.missing.discard(worker)
+        if isinstance(answer, Seen) and not answer.last:
+            return False
+        inquiry.missing.discard(worker)
         return True
 
     def gone(self, worker: int) -> None:

@@ -3,6 +3,7 @@
     wait      for events, but no longer than until the next timer, and not at all while somebody has unfinished work
     dispatch  each event to the handler that registered for it
     again     those who stopped at their budget in the turn before, one step each (S5)
+    aside     what nobody waits for, one step in a millisecond, whatever else there is to do
     expire    timers that are due: after the I/O, so that a process that was stopped for a while does not time out
               connections whose data was waiting (research: SIGSTOP for 30 s)
     close     the sockets of what has ended in this turn: not before, for a new socket would get the number of a closed
@@ -25,6 +26,8 @@ from relayd.relay.timers import Timers
 
 #: Pause after a failing epoll_wait, which only a filter or a tracer causes: go on, and do not spin.
 _SELECT_FAILED_PAUSE_S = 0.1
+#: Between two steps of what nobody waits for: the shortest time that epoll_wait(2) is asked to wait.
+ASIDE_EVERY_S = 0.001
 
 
 class Actor(Protocol):
@@ -56,10 +59,18 @@ class Loop:
         #: Called as each turn ends.
         self.flush = flush
         self._again: deque[Callable[[], None]] = deque()
+        self._aside: deque[Callable[[], None]] = deque()
+        self._aside_at = 0.0
 
     def again(self, step: Callable[[], None]) -> None:
         """Call `step`, a bound method of an Actor, once in the next turn."""
         self._again.append(step)
+
+    def aside(self, step: Callable[[], None]) -> None:
+        """Call `step`, a bound method of an Actor, once, ASIDE_EVERY_S after the last one of these: between them the
+        processor is for others, of this process and of the machine.
+        """
+        self._aside.append(step)
 
     def call_at(self, actor: Actor, at: float) -> set[Actor]:
         """`actor.expire()` at `at` (monotonic seconds). `result.discard(actor)` cancels it."""
@@ -72,11 +83,11 @@ class Loop:
 
     def turn(self) -> None:
         """One turn."""
-        again, timers, selector = self._again, self.timers, self.selector
+        again, aside, timers, selector = self._again, self._aside, self.timers, self.selector
         self.turns += 1
         try:
             # `now` of the turn before: how long its handlers took is how late a timer may be, and that is little.
-            events = selector.ready(0.0 if again else timers.wait(self.now))
+            events = selector.ready(0.0 if again else self._wait_s() if aside else timers.wait(self.now))
         except OSError:
             clock.pause(_SELECT_FAILED_PAUSE_S)
             events = []
@@ -91,6 +102,8 @@ class Loop:
                     handler.__self__.crashed(error)  # type: ignore[attr-defined]  # handlers are bound methods
         if again:
             self._step_again()
+        if aside and now >= self._aside_at:
+            self._step_aside(now)
         if timers.soonest <= now:
             self._expire(now)
         if self.closing:
@@ -113,6 +126,19 @@ class Loop:
                 step()
             except Exception as error:
                 step.__self__.crashed(error)  # type: ignore[attr-defined]  # `again` takes bound methods
+
+    def _wait_s(self) -> float:
+        """Until the next timer, or the next step of those aside."""
+        wait_s, aside_s = self.timers.wait(self.now), max(0.0, self._aside_at - self.now)
+        return aside_s if wait_s is None else min(wait_s, aside_s)
+
+    def _step_aside(self, now: float) -> None:
+        self._aside_at = now + ASIDE_EVERY_S
+        step = self._aside.popleft()
+        try:
+            step()
+        except Exception as error:
+            step.__self__.crashed(error)  # type: ignore[attr-defined]  # as `again`
 
     def _expire(self, now: float) -> None:
         self.lag.add(now - self.timers.soonest)

@@ -6,7 +6,7 @@ import pytest
 from relayd import clock
 from relayd.counters import LAG_BOUNDS_S
 from relayd.net.poller import IN, STREAM
-from relayd.relay.loop import Loop, WakeUp
+from relayd.relay.loop import ASIDE_EVERY_S, Loop, WakeUp
 
 
 class Recorder:
@@ -202,3 +202,34 @@ def test_a_turn_that_is_asked_for_comes_and_flushes(loop: Loop, calls: list[str]
     assert loop.now - begun >= 0.01
     assert calls == ["flush"]
     assert loop.timers.wait(loop.now) is None
+
+
+# aside -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_nobody_waits_for_has_one_step_in_a_millisecond(loop: Loop, calls: list[str]) -> None:
+    buggy, good = Recorder(loop, calls, "buggy "), Recorder(loop, calls, "good ")
+    buggy.bugs.add("step")
+    loop.aside(buggy.step)
+    loop.aside(good.step)
+    loop.turn()
+    assert calls == ["buggy step", "buggy crashed step", "flush"]
+    calls.clear()
+    began = clock.monotonic()
+    while "good step" not in calls:
+        loop.turn()
+    assert clock.monotonic() - began >= ASIDE_EVERY_S / 2
+    assert len(calls) < 10, "it waits meanwhile, and does not turn"
+
+
+def test_what_is_aside_keeps_no_timer_waiting(loop: Loop, calls: list[str]) -> None:
+    class Endless(Recorder):
+        def step(self) -> None:
+            self._call("step")
+            self.loop.aside(self.step)
+
+    loop.aside(Endless(loop, calls).step)
+    loop.call_at(Recorder(loop, calls), loop.now + 0.03)
+    while "expire" not in calls:
+        loop.turn()
+    assert 2 < calls.count("step") < 100
