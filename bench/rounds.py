@@ -72,11 +72,15 @@ def _start(relay: Relay, path: str, target_port: int, directory: Path, *, logs: 
         setup = Setup(port, target_port, logs, home, datagrams)
         command = relay.command(path, setup)
         try:
-            return RunningRelay(command, home, port, ready_by_notify=relay.ready_by_notify, datagrams=datagrams)
+            running = RunningRelay(command, home, port, ready_by_notify=relay.ready_by_notify, datagrams=datagrams)
         except RelayError as error:
             if attempt == _STARTS - 1:
                 raise
             print(f"{relay.name} {error}: again on another port", file=sys.stderr)
+            continue
+        if relay.settle is not None:
+            relay.settle(home)
+        return running
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
