@@ -162,9 +162,11 @@ _Found: TypeAlias = "tuple[View[Any], Any]"
 class _Walk:
     """Through what a selection means, some in each turn."""
 
-    def __init__(self, lives: Lives) -> None:
+    def __init__(self, lives: Lives, later: Callable[[Callable[[], None]], None]) -> None:
+        """`later` has the loop call the next slice."""
         self._lives = lives
         self._loop = lives.loop
+        self._later = later
         self._steps: Iterator[None] = iter(())
 
     def _each(self, selection: Selection) -> "Iterator[_Found | None]":
@@ -181,16 +183,16 @@ class _Walk:
                         yield view, live
 
     def _walk(self, steps: Iterator[None]) -> None:
-        """Begin with the next step aside: whoever asks has no part in it."""
+        """Begin later: whoever asks has no part in it."""
         self._steps = steps
-        self._loop.aside(self._go_on)
+        self._later(self._go_on)
 
     def _go_on(self) -> None:
-        """A slice, and the next one a millisecond later."""
+        """A slice, and then the next one."""
         until = clock.monotonic() + SLICE_S
         for _ in self._steps:
             if clock.monotonic() >= until:
-                self._loop.aside(self._go_on)
+                self._later(self._go_on)
                 return
 
     def crashed(self, error: Exception) -> None:
@@ -199,10 +201,10 @@ class _Walk:
 
 
 class _Looking(_Walk):
-    """One Look. Keeps the `limit` first ones, and makes rows of them when all are known."""
+    """One Look, a slice in a millisecond. Keeps the `limit` first ones, and makes rows of them when all are known."""
 
     def __init__(self, lives: Lives, asked: Look) -> None:
-        super().__init__(lives)
+        super().__init__(lives, lives.loop.aside)
         self._asked = asked
         self._until = lives.loop.now + LOOK_MOST_S
         #: A heap by place, the last one in front; a number, for places may be the same.
@@ -302,10 +304,10 @@ class _Looking(_Walk):
 
 
 class _Killing(_Walk):
-    """One Kill."""
+    """One Kill, a slice in each turn: it is somebody's will that they go."""
 
     def __init__(self, lives: Lives, asked: Kill) -> None:
-        super().__init__(lives)
+        super().__init__(lives, lives.loop.again)
         self._asked = asked
 
     def start(self) -> None:
