@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 from relayd.cli import connections, tables
 from relayd.cli import status as words
-from relayd.cli.amounts import UNKNOWN, count, per_second, rate
+from relayd.cli.amounts import UNKNOWN, count, per_second, rate, size
 from relayd.cli.cells import cut_end, left, printable
 from relayd.cli.connections import client_of
 from relayd.cli.tables import Column
@@ -48,6 +48,8 @@ _LISTENERS = (
     Column("new/s", 1, numeric=True, least=7),
     Column("in/s", numeric=True, least=12),
     Column("out/s", numeric=True, least=12),
+    Column("accepted", 7, numeric=True, least=9),
+    Column("in / out so far", 6, numeric=True, least=21),
     Column("", 3, least=2),
     Column("bytes, the last minute", 4),
 )
@@ -187,6 +189,8 @@ def _listener(one: Mapping[str, Any]) -> tuple[str, ...]:
         per_second(rates.get("accepted")),
         rate(rates.get("bytes_in")),
         rate(rates.get("bytes_out")),
+        count(one["accepted"]),
+        f"{size(one['bytes_in'])} / {size(one['bytes_out'])}",
         "",
         _bars(dict(one).get("history") or ()),
     )

@@ -51,6 +51,15 @@ def test_all_of_it() -> None:
     assert room(View(), seen(*ONES), 110, 16, 100.0) == 6
 
 
+def test_totals_where_there_is_room() -> None:
+    head, web = shown(View(), seen(*ONES), columns=160)[4:6]
+    assert head.split("  ")[0] == "listener"
+    assert " accepted        in / out so far " in head
+    one = status()["listeners"][0]
+    assert f"{one['accepted']:,d}" in web
+    assert " / " in web
+
+
 def test_the_cursor_and_what_does_not_get_on() -> None:
     what = seen(ONES[0], ONES[1], connection(2, out="full"), connection(3, state="dialing", out=None))
     found = styles(View(cursor=1), what)
