@@ -22,7 +22,7 @@ from relayd.relay.loop import Loop
 __all__ = ["Lives", "View"]
 
 #: Of a millisecond, for whoever looks or ends: what a few short exchanges take, so that others hardly notice.
-SLICE_S = 0.0001
+SLICE_S = 0.0002
 #: Between two looks at the clock: as many as are gathered in a fifth of that.
 _STEP = 4
 #: Rows of one Seen, which is encoded at once: twice a slice.
