@@ -1,4 +1,4 @@
-"""Everything that lives in a worker, looked at and ended on demand (O3), in slices: whoever looks delays nobody.
+"""Everything that lives in a worker, looked at and ended on demand (O3), in slices, between what is relayed.
 
     Look ──▶ Looking ──gather, perhaps twice──▶ build rows ──▶ Seen, Seen, Seen(last)
     Kill ──▶ Killing ──gather and end─────────────────────────▶ Killed
