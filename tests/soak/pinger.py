@@ -100,9 +100,9 @@ def main() -> None:
     pinger = Pinger(rate)
     print(pinger.port, flush=True)  # noqa: T201  # it is how this talks
     pinger.open(int(os.read(0, 100)), count)
-    print("open", flush=True)  # noqa: T201
+    print("open", flush=True)  # noqa: T201  # as above
     pinger.run()
-    print(json.dumps({name: sorted(took) for name, took in pinger.took.items()}), flush=True)  # noqa: T201
+    print(json.dumps({name: sorted(took) for name, took in pinger.took.items()}), flush=True)  # noqa: T201  # as above
 
 
 if __name__ == "__main__":
