@@ -289,8 +289,13 @@ class Group:
 
     def failed(self, choice: Choice, reason: str, now: float, began: float | None = None) -> None:
         """A client who was sent there at `began`, None: just now, has met `choice` failing, for `reason`: it is passed
-        over for a while, unless it has worked meanwhile, and those are told who shall know.
+        over for a while, and those are told who shall know. Nothing, if it has been found well since then, by a check
+        or by a client: news of its bad time must not begin another one.
         """
+        if began is not None and began < max(
+            self._pool.up_since(choice.origin), self._suspects.worked_at(choice.label)
+        ):
+            return
         if self._suspects is _NOBODY_SUSPECT:
             self._suspects = self._rules.suspects
         trusted = choice.label not in self._suspects

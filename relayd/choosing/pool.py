@@ -3,6 +3,7 @@
 Groups look at `changes` before each pick, which is all that it costs them as long as nothing happens.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -22,7 +23,18 @@ class Hear(Protocol):
 class Pool:
     """One pool, by its name (`spec.Listener.pool_name`). Targets by their origin (`spec.Target.origin`)."""
 
-    __slots__ = ("_active", "_hear", "_limits", "_states", "_worker", "_workers", "changes", "name", "version")
+    __slots__ = (
+        "_active",
+        "_came_up",
+        "_hear",
+        "_limits",
+        "_states",
+        "_worker",
+        "_workers",
+        "changes",
+        "name",
+        "version",
+    )
 
     def __init__(self, name: str = "", worker: int = 1, workers: int = 1, hear: Hear | None = None) -> None:
         """In worker number `worker` of `workers`."""
@@ -34,12 +46,17 @@ class Pool:
         #: Counts new weights, which make other shares: all else is only who sits out.
         self.version = 0
         self._states: Mapping[str, TargetState] = {}
+        #: Of those that were down and are up, since when.
+        self._came_up: dict[str, float] = {}
         self._active: dict[str, int] = {}
         self._limits: dict[str, int] = {}
 
-    def says(self, states: Mapping[str, TargetState]) -> None:
+    def says(self, states: Mapping[str, TargetState], now: float = -math.inf) -> None:
         """From now on these, by target; the others are up, as the file has them."""
         if states != self._states:
+            down = {target for target, state in states.items() if not state.up}
+            back = {target: now for target, state in self._states.items() if not state.up}
+            self._came_up = {target: at for target, at in (self._came_up | back).items() if target not in down}
             self.version += _weights(states) != _weights(self._states)
             self._states = states
             self.changes += 1
@@ -48,6 +65,10 @@ class Pool:
         """It is, by its checks, or nobody has asked yet."""
         state = self._states.get(target)
         return state is None or state.up
+
+    def up_since(self, target: str) -> float:
+        """When it was said to be up again; -inf where it was never down."""
+        return self._came_up.get(target, -math.inf)
 
     def enabled(self, target: str) -> bool:
         """No operator is against its having another client."""
@@ -125,7 +146,7 @@ class Pools:
             pool.says(self._states.get(name, {}))
         return pool
 
-    def say(self, states: Iterable[TargetState]) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    def say(self, states: Iterable[TargetState], now: float) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
         """From now on these; all other targets of all pools are up, as the file has them. Which are disabled now, and
         which are down, and were not before, by pool and target.
         """
@@ -134,7 +155,7 @@ class Pools:
         for state in states:
             self._states.setdefault(state.pool, {})[state.target] = state
         for name, pool in self._pools.items():
-            pool.says(self._states.get(name, {}))
+            pool.says(self._states.get(name, {}), now)
         return self._those(_is_disabled) - disabled, self._those(_is_down) - down
 
     def disabled(self, pool: str, target: str) -> bool:

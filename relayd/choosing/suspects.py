@@ -59,14 +59,12 @@ class Suspects:
         return len(self._suspects)
 
     def failed(self, label: str, now: float, began: float | None = None) -> bool:
-        """A client who was sent there at `began`, None: just now, has met a failure. False where that changes nothing:
-        one more of those who were under way when it became a suspect, or worked again.
+        """A client who was sent there at `began`, None: just now, and not before it last `worked`, has met a failure.
+        False where that changes nothing: one more of those who were under way when it became a suspect.
         """
         began = now if began is None else began
         suspect = self._suspects.get(label)
         if suspect is None:
-            if began < self._worked_at.get(label, -math.inf):
-                return False
             self._suspects[label] = _Suspect(now, now + FIRST_S, FIRST_S, now + FIRST_S)
             self.soonest = min(self.soonest, now + FIRST_S)
             return True
@@ -85,6 +83,10 @@ class Suspects:
             return False
         self._worked_at[label] = now
         return True
+
+    def worked_at(self, label: str) -> float:
+        """When it was trusted again; -inf where it was no suspect yet."""
+        return self._worked_at.get(label, -math.inf)
 
     def on_trial(self, label: str, now: float) -> None:
         """A client is sent there whose time is over. Nobody else until that has failed, or should have."""

@@ -308,7 +308,7 @@ class Worker:
 
     def _say(self, message: TargetStates) -> None:
         """Targets have other states now."""
-        disabled, down = self._target_pools.say(message.states)
+        disabled, down = self._target_pools.say(message.states, self._loop.now)
         if self._datagrams is not None:
             self._datagrams.states_changed()
         leaving = Disabled(self._loop, self._log, self._target_pools.disabled, self._spec.drain_timeout_s)

@@ -58,7 +58,7 @@ class Chooser:
     def _hear(self, data: bytes) -> None:
         message = decode(data)
         assert isinstance(message, TargetStates)
-        self.pools.say(message.states)
+        self.pools.say(message.states, 0.0)
         self.pick(b"", 0.0)
 
     def clients_us(self, now: float) -> tuple[float, float]:

@@ -29,8 +29,23 @@ def state(
     return TargetState("", str(inet(number)), up, ordered, weight)
 
 
-def say(pool: Pool, *states: TargetState) -> None:
-    pool.says({each.target: each for each in states})
+def say(pool: Pool, *states: TargetState, now: float = 0.0) -> None:
+    pool.says({each.target: each for each in states}, now)
+
+
+class Ear:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[object, ...]] = []
+
+    def target_failed(self, pool: str, target: str, label: str, reason: str, *, first: bool, datagrams: bool) -> None:
+        """As of `Hear`."""
+        self.heard.append((pool, target, label, reason, first, datagrams))
+
+    def target_worked(self, pool: str, target: str, label: str) -> None:
+        """As of `Hear`."""
+        self.heard.append((pool, target, label))
 
 
 def picked(chooser: Group, count: int, now: float = 0.0) -> Counter[int]:
@@ -202,28 +217,53 @@ def test_what_is_down_by_checks_is_no_part_of_those_that_may_be_passed_over() ->
 
 
 def test_those_who_shall_know_are_told() -> None:
-    heard: list[tuple[object, ...]] = []
-
-    class Ear:
-        def target_failed(
-            self, pool: str, target: str, label: str, reason: str, *, first: bool, datagrams: bool
-        ) -> None:
-            heard.append((pool, target, label, reason, first, datagrams))
-
-        def target_worked(self, pool: str, target: str, label: str) -> None:
-            heard.append((pool, target, label))
-
-    chooser = group(Pools(hear=Ear())["app"], [Share()])
+    ear = Ear()
+    chooser = group(Pools(hear=ear)["app"], [Share()])
     one = choice(chooser, 1)
     for _ in range(2):
         chooser.failed(one, "connection refused", 0.0)
     for _ in range(2):
         chooser.worked(one, 0.0)
-    assert heard == [
+    assert ear.heard == [
         ("app", one.origin, one.label, "connection refused", True, False),
         ("app", one.origin, one.label, "connection refused", False, False),
         ("app", one.origin, one.label),
     ]
+
+
+# A silent target: clients of its bad time learn one after the other, up to connect_timeout later, that they have waited
+# in vain.
+
+
+def test_who_set_out_before_checks_found_a_target_well_says_nothing_of_it() -> None:
+    ear = Ear()
+    pool = Pool(hear=ear)
+    chooser = group(pool, [Share()] * 2)
+    say(pool, state(1, up=False), now=10.0)
+    say(pool, state(2, up=False), now=11.0)
+    chooser.failed(choice(chooser, 1), "connect timeout", 12.0, began=10.9)
+    assert not ear.heard
+    assert picked(chooser, 4, 12.0) == {1: 4}
+    chooser.failed(choice(chooser, 2), "connect timeout", 12.0, began=10.9)  # it is down, and nothing else is known
+    chooser.failed(choice(chooser, 1), "connect timeout", 12.5, began=11.0)
+    assert len(ear.heard) == 2
+    say(pool, state(1, up=False), now=13.0)
+    chooser.failed(choice(chooser, 1), "connect timeout", 13.5, began=10.9)
+    assert len(ear.heard) == 3
+
+
+def test_who_set_out_before_a_client_found_a_target_well_says_nothing_of_it() -> None:
+    ear = Ear()
+    chooser = group(Pool(hear=ear), [Share()] * 2)
+    chooser.failed(choice(chooser, 1), "connect timeout", 5.0, began=0.0)
+    chooser.worked(choice(chooser, 1), 6.1)
+    heard = len(ear.heard)
+    chooser.failed(choice(chooser, 1), "connect timeout", 6.2, began=1.2)
+    assert len(ear.heard) == heard
+    assert not chooser.suspicious
+    chooser.failed(choice(chooser, 1), "connect timeout", 6.3, began=6.2)
+    assert len(ear.heard) == heard + 1
+    assert chooser.suspicious
 
 
 def test_the_ports_of_a_range_have_one_state_and_each_its_own_suspects() -> None:
@@ -243,9 +283,9 @@ def test_the_ports_of_a_range_have_one_state_and_each_its_own_suspects() -> None
 
 def test_states_that_came_before_the_pool_are_known_to_it() -> None:
     pools = Pools()
-    pools.say([TargetState("app", str(inet(1)), up=False)])
+    pools.say([TargetState("app", str(inet(1)), up=False)], 0.0)
     assert picked(group(pools["app"], [Share()] * 2), 4) == {2: 4}
-    pools.say([])
+    pools.say([], 0.0)
     assert pools["app"].up(str(inet(1)))
 
 

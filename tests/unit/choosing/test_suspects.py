@@ -69,13 +69,12 @@ def test_a_trial_of_which_nothing_is_heard_is_made_again(suspects: Suspects) -> 
     assert suspects.out(7.0) == ["a"]
 
 
-def test_what_began_before_it_worked_again_makes_it_no_suspect(suspects: Suspects) -> None:
-    # A silent target: clients of the time before learn one after the other that they have waited in vain.
+def test_it_is_known_since_when_it_works_again(suspects: Suspects) -> None:
+    assert suspects.worked_at("a") == -math.inf
     suspects.failed("a", 5.0, began=0.0)
     suspects.on_trial("a", 6.0)
     assert suspects.worked("a", 6.1)
-    assert not suspects.failed("a", 6.2, began=1.2)
-    assert "a" not in suspects
+    assert suspects.worked_at("a") == 6.1
     assert suspects.failed("a", 6.3, began=6.2)
     assert suspects.out(6.3) == ["a"]
 
