@@ -7,6 +7,7 @@ checks every field against its annotation, so that whoever receives a message ca
 
 import dataclasses
 import enum
+import functools
 import json
 import types
 import typing
@@ -46,6 +47,7 @@ _CLASSES: dict[str, type] = {
         messages.LiveCount,
         messages.Look,
         messages.LogLevel,
+        messages.Parcels,
         messages.Ready,
         messages.Released,
         messages.Report,
@@ -147,12 +149,11 @@ def value_of(plain: Any) -> Any:
         return plain
     cls = _CLASSES[plain.pop("")]
     values = {name: value_of(item) for name, item in plain.items()}
-    checks = _CHECKS.get(cls)
-    if checks is None:
+    if cls not in _FIELDS:
         if set(values) != {"value"}:  # an enum class called with more than a value makes a new class
             raise TypeError(f"{cls.__name__} is made of its value alone")
         return cls(**values)
-    for name, check in checks:
+    for name, check in _checks(cls):
         if name not in values and name in _WITH_DEFAULT[cls]:
             continue
         if not check(values[name]):
@@ -178,5 +179,9 @@ def _check(kind: Any) -> Callable[[Any], bool]:
     return lambda value: type(value) is kind
 
 
-#: Per class, what each of its fields has to be. `typing` resolves the names in the annotations.
-_CHECKS = {cls: tuple((name, _check(kind)) for name, kind in typing.get_type_hints(cls).items()) for cls in _FIELDS}
+@functools.cache
+def _checks(cls: type) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
+    """What each field of `cls` has to be. `typing` resolves the names in the annotations; a process that starts, which
+    clients may wait for, needs that for a third of the classes.
+    """
+    return tuple((name, _check(kind)) for name, kind in typing.get_type_hints(cls).items())

@@ -1,7 +1,8 @@
 """What control and a worker say to each other. Values only; file descriptors travel beside a message, not in it.
 
 control → worker    Configure and Change (with listening sockets), Resolved, TargetStates, LogLevel, Count, Look, Kill,
-                    Drain, Stop, Adopt (with connections or sessions), AllAdopted, HandOver (with parcels)
+                    Drain, Stop, Adopt (with connections or sessions), Parcels (with those), AllAdopted, HandOver (with
+                    parcels)
 worker → control    Ready, Changed, Released, Counted, Seen, Killed, Report, TargetFailures, HandedOver
 """
 
@@ -22,7 +23,8 @@ _NOTHING_COUNTED = WorkerTotals()
 class Configure:
     """Relay this. Sent once, first. Beside it: the listening sockets of `spec.sockets.endpoints_of(spec, worker)`, in
     that order. The worker owns the descriptors that it received. `adopting`: Adopt follows, any number of times, and
-    AllAdopted, and not before that does the worker begin."""
+    AllAdopted, and not before that does the worker begin. So may Parcels, before them.
+    """
 
     spec: Spec
     worker: int
@@ -36,6 +38,13 @@ class Adopt:
     """
 
     label: Label
+
+
+@dataclass(frozen=True, slots=True)
+class Parcels:
+    """Go on with what another process has had, connections only: batches of the parcels beside this, which are the
+    worker's from now on. Other workers take of them as well, each what it has time for, until nothing is left.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +169,13 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker accepts on every listening socket of its Configure."""
+    """The worker accepts on every listening socket of its Configure. Out of Parcels it has taken so many connections,
+    and batches that it did not understand.
+    """
 
     pid: int
+    connections: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +279,7 @@ REPORT_INTERVAL_S = 1.0
 Message: TypeAlias = (
     Configure
     | Adopt
+    | Parcels
     | AllAdopted
     | Change
     | Resolved

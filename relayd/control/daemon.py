@@ -268,12 +268,14 @@ class Daemon:
         spec = self._start.spec
         dealer = Dealer(self._found, self._sockets, budget_of(spec, self._nofile), spec.workers)
         adopted = dealer.batches() if self._found.parcels else None
-        booted = asyncio.ensure_future(_both(self._supervisor.boot(adopted), self._resolver.first_answers()))
+        boot = self._supervisor.boot(adopted, dealer.shared())
+        booted = asyncio.ensure_future(_both(boot, self._resolver.first_answers()))
         stop = self._requests.first if adopted is None else self._requests.second
         await _first_of(booted, stop.wait())
         if not booted.done() or booted.cancelled():
             return False
         booted.result()
+        dealer.close()
         self._supervisor.totals.restore(self._found.totals)
         self._supervisor.totals.go_on(self._left("totals"))
         self._keep()
@@ -322,14 +324,13 @@ class Daemon:
         if self._found.problem:
             text = f"the listening sockets of the process before are not understood: {self._found.problem}"
             self._logger.event(Event.NOT_TAKEN_OVER, text, listener="", count=0)
-        if dealer.lost:
-            text = f"{dealer.lost} batches of connections or sessions were not taken over: they are not understood"
-            self._logger.event(Event.NOT_TAKEN_OVER, text, listener="", count=dealer.lost)
-        if dealer.connections or dealer.sessions:
-            counts = status.Active(dealer.connections, dealer.sessions)
-            self._logger.event(
-                Event.TAKEN_OVER, f"taken over: {counts}", connections=dealer.connections, sessions=dealer.sessions
-            )
+        if lost := dealer.lost + self._supervisor.lost:
+            text = f"{lost} batches of connections or sessions were not taken over: they are not understood"
+            self._logger.event(Event.NOT_TAKEN_OVER, text, listener="", count=lost)
+        connections, sessions = dealer.connections + self._supervisor.taken, dealer.sessions
+        if connections or sessions:
+            text = f"taken over: {status.Active(connections, sessions)}"
+            self._logger.event(Event.TAKEN_OVER, text, connections=connections, sessions=sessions)
 
     def _keep(self) -> None:
         """Have the store hold the sockets that there are now."""
@@ -397,8 +398,8 @@ class Daemon:
         parcels = {number: store.parcels(packets) for number, packets in needed.items()}
         store.put()
         self._tell_late(self._notifier.barrier(_BARRIER_S))
-        done = await self._supervisor.hand_over(parcels, _HAND_OVER_S)
-        store.finish(totals.sums(), done.sessions)
+        done, all_told = await self._supervisor.hand_over(parcels, _HAND_OVER_S)
+        store.finish(totals.sums(), done.sessions, done.connections if all_told else None)
         packed = store.take() if way is Way.UPGRADE else []
         store.release()
         self._sockets.let_go()

@@ -35,6 +35,7 @@ from relayd.channel.messages import (
     LogLevel,
     Look,
     Message,
+    Parcels,
     Ready,
     Released,
     Report,
@@ -154,6 +155,10 @@ class Supervisor:
         self._counts: dict[int, tuple[LiveCount, ...]] = {}
         self._inquiries = Inquiries()
         self._handed_over = HandedOver(0, 0, 0)
+        #: How many workers have said it.
+        self._have_said = 0
+        #: What workers have taken out of shared parcels: connections, and batches that nobody understands.
+        self.taken, self.lost = 0, 0
         self.totals = Totals(clock.monotonic())
 
     @property
@@ -172,11 +177,14 @@ class Supervisor:
             for slot in self._slots
         ]
 
-    async def boot(self, adopted: AsyncIterator[tuple[int, Adopt, list[int]]] | None = None) -> None:
+    async def boot(
+        self, adopted: AsyncIterator[tuple[int, Adopt, list[int]]] | None = None, shared: Sequence[int] = ()
+    ) -> None:
         """Start every worker and wait until all accept. Raises WorkersFailed at the first one that ends instead.
 
-        They go on first with what is `adopted`: worker number, batch, and its descriptors, which this owns. Of these
-        workers one may end, and takes along what it had: it is replaced as at any other time.
+        They go on first with what is `adopted`: worker number, batch, and its descriptors, which this owns. Where it
+        comes out of the parcels `shared`, which stay the caller's, workers take it out themselves. Of these workers one
+        may end, and takes along what it had: it is replaced as at any other time.
 
         After WorkersFailed no worker is started any more, and the caller gets rid of the others by `kill`.
         """
@@ -188,7 +196,7 @@ class Supervisor:
             if self._nursery is not None:
                 self._nursery.close()  # the file wants fewer than were started
             if adopted is not None:
-                await self._give_all(adopted)
+                await (self._share(shared, adopted) if shared else self._give_all(adopted))
                 self._all_given = True
                 for slot in self._slots:
                     await self._give(slot.number, AllAdopted(), [])
@@ -210,6 +218,19 @@ class Supervisor:
         finally:
             for given in waiting:
                 given.cancel()
+
+    async def _share(self, shared: Sequence[int], adopted: AsyncIterator[tuple[int, Adopt, list[int]]]) -> None:
+        """Have every worker take out of `shared`. What is `adopted` is in there, and is given where the kernel takes no
+        more descriptors: to take it out makes room.
+        """
+        giving = [
+            asyncio.ensure_future(self._give(slot.number, Parcels(), [os.dup(fd) for fd in shared]))
+            for slot in self._slots
+        ]
+        _, waiting = await asyncio.wait(giving, timeout=_ROOM_S)
+        if waiting:
+            await self._give_all(adopted)
+            await asyncio.wait(waiting)
 
     async def _give(self, number: int, message: Message, fds: list[int]) -> None:
         process = self._slots[number - 1].process
@@ -396,13 +417,16 @@ class Supervisor:
                 needed[slot.number] = active // CONNECTIONS_AT_LEAST + min(active, groups) + 1
         return needed
 
-    async def hand_over(self, parcels: Mapping[int, Sequence[socket.socket]], timeout_s: float) -> HandedOver:
+    async def hand_over(
+        self, parcels: Mapping[int, Sequence[socket.socket]], timeout_s: float
+    ) -> tuple[HandedOver, bool]:
         """Have workers put all that they have into `parcels`, by worker the ends to send into, which this owns, and
         end. What has not ended after `timeout_s` is killed, and what it has put into its parcel counts as nothing. None
-        is replaced.
+        is replaced. What they have said, all together, and whether all have said it.
         """
         self._ending = True
         self._handed_over = HandedOver(0, 0, 0)
+        self._have_said = 0
         given: list[asyncio.Future[None]] = []  # to all at once: when one has filled the room, others get no parcel
         for slot in self._slots:
             self._cancel(slot)
@@ -427,7 +451,7 @@ class Supervisor:
             for each in given:
                 each.cancel()
             await asyncio.gather(*given, return_exceptions=True)
-        return self._handed_over
+        return self._handed_over, self._have_said == len(given)
 
     def stop(self) -> None:
         """Have draining workers close their connections and end now."""
@@ -492,6 +516,7 @@ class Supervisor:
             if self._inquiries.heard(slot.number, message):
                 self._note_said()
         elif isinstance(message, HandedOver):
+            self._have_said += 1
             sums = self._handed_over
             self._handed_over = HandedOver(
                 sums.connections + message.connections, sums.sessions + message.sessions, sums.left + message.left
@@ -502,6 +527,8 @@ class Supervisor:
             self._on_failures(message)
         elif isinstance(message, Ready) and slot.phase is Phase.STARTING and not self._ending:
             slot.move(Phase.RUNNING)
+            self.taken += message.connections
+            self.lost += message.lost
             pid = slot.process.pid if slot.process is not None else 0
             self._say(Event.WORKER_STARTED, f"worker {slot.number} accepts (pid {pid})", worker=slot.number, pid=pid)
             if self._booted is not None and not self._booted.done() and self.restarting == 0:

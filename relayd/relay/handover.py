@@ -15,10 +15,11 @@ from typing import Any
 from relayd.channel import parcel
 from relayd.channel.codec import plain, value_of
 from relayd.channel.parcel import BATCH_FDS, BROKEN_RECORD, LABEL_VERSION, Content, Label, ParcelFull
-from relayd.choosing.group import Choice, choice_of
+from relayd.choosing.group import choice_of
 from relayd.log.events import Event
 from relayd.log.logger import Logger
 from relayd.outcomes import Outcome
+from relayd.relay.batch import Choices
 from relayd.relay.datagram import handover as datagram
 from relayd.relay.datagram.reception import Reception
 from relayd.relay.datagram.services import DatagramServices
@@ -45,7 +46,7 @@ class Packer:
         waiting = list(connections)
         while waiting and self._parcels:
             batch: list[Connection] = []
-            choices: list[Choice] = []
+            choices = Choices()
             records: list[stream.StreamRecord] = []
             fds: list[int] = []
             tail = b""
@@ -66,7 +67,7 @@ class Packer:
         inode = os.fstat(sock.fileno()).st_ino
         for at in range(0, len(sessions), BATCH_FDS):
             batch = sessions[at : at + BATCH_FDS]
-            choices: list[Choice] = []
+            choices = Choices()
             frozen = [datagram.freeze(session, choices) for session in batch]
             content = _content(
                 listener, choices, [record for record, _, _ in frozen], b"".join(tail for _, _, tail in frozen)
@@ -102,8 +103,8 @@ class Packer:
             os.close(memfd)
 
 
-def _content(listener: Listener, choices: Sequence[Choice], records: Sequence[Any], tail: bytes) -> Content:
-    dialled = [(plain(choice.target), plain(choice.address)) for choice in choices]
+def _content(listener: Listener, choices: Choices, records: Sequence[Any], tail: bytes) -> Content:
+    dialled = [(plain(choice.target), plain(choice.address)) for choice in choices.every]
     values = {"listener": plain(listener), "choices": dialled, "records": records}
     return Content(values, tail)
 

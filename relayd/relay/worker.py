@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from relayd.address import SocketAddress
-from relayd.channel import Channel, ChannelClosed
+from relayd.channel import Channel, ChannelClosed, parcel
 from relayd.channel.messages import (
     REPORT_INTERVAL_S,
     Adopt,
@@ -39,6 +39,7 @@ from relayd.channel.messages import (
     LogLevel,
     Look,
     Message,
+    Parcels,
     Ready,
     Released,
     Report,
@@ -227,13 +228,15 @@ class Worker:
             self._id_prefixes[name] = self._id_prefix if alone and not number else f"{self._id_prefix}{number}-"
         return self._id_prefixes[name]
 
-    def run(self, messages: list[tuple[Message, list[int]]]) -> None:
-        """Relay until told to stop, or until the last connection of a drain has ended. Obeys `messages` first."""
+    def run(self, ready: Ready, messages: list[tuple[Message, list[int]]]) -> None:
+        """Say `ready`, and relay until told to stop, or until the last connection of a drain has ended. Obeys
+        `messages` first.
+        """
         loop = self._loop
         loop.selector.register(self._channel, IN, self.on_channel)
         if self._active:  # others have had them
             self._report()
-        self._send(Ready(os.getpid()))
+        self._send(ready)
         self._timer = loop.call_at(self, self._report_at)
         for message, fds in messages:
             self.obey(message, fds)
@@ -244,7 +247,6 @@ class Worker:
         self._streams.end_all(self._last_outcome)
         if self._datagrams is not None:
             self._datagrams.end_all(self._last_outcome)
-        loop.close_ended()
         self._report()
         self._send_rest()
         self._log.drain()
@@ -464,6 +466,8 @@ class Briefing:
         self._channel = channel
         self._poll = select.poll()  # not select(): with a thousand listeners a descriptor may be above 1023
         self._poll.register(channel, select.POLLIN)
+        #: Out of Parcels: connections, and batches that nobody understands.
+        self._taken = self._lost = 0
         #: What has come and was not asked for yet: in the end, what is to be obeyed after the start.
         self.rest: list[tuple[Message, list[int]]] = []
         while not self.rest:
@@ -477,6 +481,11 @@ class Briefing:
         self._poll.poll()
         self.rest += self._channel.receive()
 
+    @property
+    def ready(self) -> Ready:
+        """What to say once all that was `adopted` is gone on with."""
+        return Ready(os.getpid(), self._taken, self._lost)
+
     def adopted(self) -> Iterator[tuple[Label, list[int]]]:
         """Batches of parcels, each as soon as it is here. To be asked once, where Configure says `adopting`. Raises
         ChannelClosed.
@@ -487,12 +496,27 @@ class Briefing:
             for message, fds in came:
                 if isinstance(message, Adopt):
                     yield message.label, fds
+                elif isinstance(message, Parcels):
+                    yield from self._shared(fds)
                 elif isinstance(message, AllAdopted):
                     waiting = False
                 else:
                     self.rest.append((message, fds))
             if waiting:
                 self._receive()
+
+    def _shared(self, parcels: list[int]) -> Iterator[tuple[Label, list[int]]]:
+        """Batches that nobody else has taken."""
+        for kept in parcels:
+            with socket.socket(fileno=kept) as sock:
+                for label, fds in parcel.read(sock):
+                    if label is not None:
+                        self._taken += label.count
+                        yield label, fds
+                    else:
+                        self._lost += 1
+                        for fd in fds:
+                            os.close(fd)
 
 
 def main() -> None:
@@ -510,11 +534,11 @@ def main() -> None:
     except ChannelClosed as error:
         print(f"no configuration from the control process: {error}", file=sys.stderr)  # noqa: T201  # it reads this
         sys.exit(1)
-    worker.run(briefing.rest)
+    worker.run(briefing.ready, briefing.rest)
     sys.stdout.flush()
-    os._exit(
-        0
-    )  # connections are closed and the log is written: skip the interpreter's own clearing up, which takes 20 ms
+    # The log is written, and every connection has had its line, or is somebody else's now. To close them is the
+    # kernel's: it takes half the time. And the interpreter's own end takes 20 ms.
+    os._exit(0)
 
 
 if __name__ == "__main__":

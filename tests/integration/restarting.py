@@ -10,7 +10,7 @@ from typing import Any
 
 from relayd.channel import parcel
 from relayd.channel.parcel import Content, Label
-from relayd.choosing.group import Choice
+from relayd.relay.batch import Choices
 from relayd.relay.datagram import handover as datagram
 from relayd.relay.stream import handover as stream
 from relayd.relay.stream.connection import Connection
@@ -25,7 +25,7 @@ def restart_streams(relay: Relay) -> None:
     """In place of `Relay._flush`, at the end of a turn."""
     relay.log.flush()
     if _due(relay):
-        choices: list[Choice] = []
+        choices = Choices()
         kept, sending = parcel.pair()
         with kept, sending:
             for connection in tuple(relay.service.connections):
@@ -39,7 +39,7 @@ def restart_streams(relay: Relay) -> None:
                 thawed = stream.StreamRecord.of_json(record)
                 assert thawed.fds == len(fds)
                 assert thawed.tail == len(tail)
-                stream.thaw(relay.service, relay.group, thawed, choices, fds, tail)
+                stream.thaw(relay.service, relay.group, thawed, choices.every, fds, tail)
 
 
 def restart_datagrams(relay: DatagramRelay) -> None:
@@ -47,7 +47,7 @@ def restart_datagrams(relay: DatagramRelay) -> None:
     relay.services.flush()
     relay.log.flush()
     if _due(relay):
-        choices: list[Choice] = []
+        choices = Choices()
         kept, sending = parcel.pair()
         with kept, sending:
             receivers = {}
@@ -64,7 +64,7 @@ def restart_datagrams(relay: DatagramRelay) -> None:
                 thawed = datagram.SessionRecord.of_json(record)
                 receiver = receivers[thawed.key]
                 assert receiver is not None
-                datagram.thaw(receiver, thawed, choices, fds[0], tail)
+                datagram.thaw(receiver, thawed, choices.every, fds[0], tail)
             relay.services.settle_sessions()
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from relayd.choosing.group import Choice
 from relayd.outcomes import Outcome
+from relayd.relay.batch import Choices
 from relayd.relay.datagram import handover as datagram
 from relayd.relay.datagram.session import Session
 from relayd.relay.stream import handover as stream
@@ -26,13 +26,13 @@ def test_a_connection_that_is_not_understood_ends_by_its_name(field: str, value:
         def restart() -> None:
             (connection,) = relay.service.connections
             assert isinstance(connection, Connection)
-            choices: list[Choice] = []
+            choices = Choices()
             record, fds, tail = stream.freeze(connection, choices)
             copies = [socket.dup(fd) for fd in fds]
             connection.leave()
             relay.loop.close_ended()
             broken = record._replace(**{field: value})  # type: ignore[arg-type]  # wrong on purpose
-            assert stream.thaw(relay.service, relay.group, broken, choices, copies, tail) is None
+            assert stream.thaw(relay.service, relay.group, broken, choices.every, copies, tail) is None
 
         relay.call(restart)
         assert was_reset(client)
@@ -50,13 +50,13 @@ def test_a_session_whose_record_is_not_understood_ends_by_its_name(tmp_path: Pat
         def restart() -> None:
             ((_, _, (session,)),) = relay.services.live()
             assert isinstance(session, Session)
-            choices: list[Choice] = []
+            choices = Choices()
             record, fd, tail = datagram.freeze(session, choices)
             copy = socket.dup(fd)
             session.leave()
             relay.loop.close_ended()
             broken = record._replace(waiting=["x"])  # type: ignore[list-item]  # wrong on purpose
-            assert datagram.thaw(session.receiver, broken, choices, copy, tail) is None
+            assert datagram.thaw(session.receiver, broken, choices.every, copy, tail) is None
             assert copy not in relay.loop.selector.handlers
 
         relay.call(restart)

@@ -15,6 +15,7 @@ from relayd.channel.parcel import BROKEN_RECORD
 from relayd.choosing.group import Choice
 from relayd.net.poller import IN
 from relayd.outcomes import Outcome
+from relayd.relay.batch import Choices
 from relayd.relay.datagram.reception import Reception
 from relayd.relay.datagram.session import Phase, Session
 from relayd.relay.datagram.waiting import LateAnswers, Waiting
@@ -60,19 +61,16 @@ class SessionRecord(NamedTuple):
         return (self.kept or 0) + sum(self.waiting) + sum(self.late)
 
 
-def freeze(session: Session, choices: list[Choice]) -> tuple[SessionRecord, int, bytes]:
-    """The record of a live session, its descriptor, which stays its own, and its part of the tail. Its choice is added
-    to `choices` unless it is there. Changes nothing; what the session does afterwards is not in the record.
+def freeze(session: Session, choices: Choices) -> tuple[SessionRecord, int, bytes]:
+    """The record of a live session, its descriptor, which stays its own, and its part of the tail. Its choice gets a
+    number among `choices`. Changes nothing; what the session does afterwards is not in the record.
     """
-    choice = session.choice
-    if choice not in choices:
-        choices.append(choice)
     waiting = session._waiting.all() if session._waiting is not None else []
     late = session._late.all() if session._late is not None else []
     record = SessionRecord(
         conn_id=session.conn_id,
         key=session.key.hex(),
-        choice=choices.index(choice),
+        choice=choices.number(session.choice),
         attempts=session.attempts,
         errno=session.errno,
         started_at=session.started_at,

@@ -18,8 +18,9 @@ from typing import NamedTuple
 from relayd.address import from_sockaddr
 from relayd.channel.parcel import BROKEN_RECORD
 from relayd.choosing.group import Choice, Group
-from relayd.net.pipes import Pipe
+from relayd.net.pipes import Pipe, PipePool
 from relayd.outcomes import Outcome, Side, outcome_named
+from relayd.relay.batch import Choices
 from relayd.relay.stream.connection import RESET_LOOK_S, Arrival, Connection, Phase
 from relayd.relay.stream.pump import Flow, Pump
 from relayd.relay.stream.service import StreamService
@@ -29,6 +30,9 @@ __all__ = ["FDS_MAX", "PumpRecord", "StreamRecord", "freeze", "thaw"]
 #: Descriptors of one connection: two sockets, two pipes with two ends each.
 FDS_MAX = 6
 
+# A global name is cheaper than an attribute of its enum, and thousands of connections wait for the last one.
+_FINISHED = Flow.FINISHED
+_DIALING, _RELAYING, _RESETTING = Phase.DIALING.value, Phase.RELAYING.value, Phase.RESETTING.value
 _STREAM = int(socket.SOCK_STREAM)
 _FAMILIES = frozenset({int(socket.AF_INET), int(socket.AF_INET6), int(socket.AF_UNIX)})
 
@@ -93,32 +97,40 @@ class StreamRecord(NamedTuple):
 
     def check(self) -> None:
         """Raises ValueError for what no connection is, and none can go on as."""
-        phase = Phase(self.phase)
-        relaying = phase in (Phase.RELAYING, Phase.RESETTING)
-        if phase is Phase.CLOSED or relaying is not bool(self.pumps) or (relaying and not self.dialled):
+        phase = self.phase
+        relaying = phase in (_RELAYING, _RESETTING)
+        if not (relaying or phase == _DIALING) or relaying is not bool(self.pumps) or (relaying and not self.dialled):
             raise ValueError(f"no pumps, or no target, while {phase}")
-        if any(type(pump.moved) is not int or pump.moved < 0 for pump in self.pumps):
-            raise ValueError("bytes are counted")
-        if (self.dialled and self.choice < 0) or (phase is Phase.RESETTING and self.outcome is None):
+        for pump in self.pumps:
+            if type(pump.moved) is not int or pump.moved < 0:
+                raise ValueError("bytes are counted")
+        if (self.dialled and self.choice < 0) or (phase == _RESETTING and self.outcome is None):
             raise ValueError(f"no choice, or no end, while {phase}")
 
     @property
     def fds(self) -> int:
         """How many descriptors it has."""
-        return 1 + self.dialled + 2 * sum(bool(pump.piped) for pump in self.pumps)
+        count = 1 + self.dialled
+        for pump in self.pumps:
+            if pump.piped:
+                count += 2
+        return count
 
     @property
     def tail(self) -> int:
         """How many bytes of the batch's tail it has."""
-        return sum(pump.pending for pump in self.pumps)
+        count = 0
+        for pump in self.pumps:
+            count += pump.pending
+        return count
 
 
 # away ---------------------------------------------------------------------------------------------------------------
 
 
-def freeze(connection: Connection, choices: list[Choice]) -> tuple[StreamRecord, list[int], bytes]:
-    """The record of a live connection, its descriptors, which stay its own, and its part of the tail. Its choice is
-    added to `choices` unless it is there.
+def freeze(connection: Connection, choices: Choices) -> tuple[StreamRecord, list[int], bytes]:
+    """The record of a live connection, its descriptors, which stay its own, and its part of the tail. Its choice gets a
+    number among `choices`.
 
     Changes nothing, but that a sudden end would be a reset. What the connection does afterwards is not in the record:
     it leaves (`Connection.leave`), or the record is for nothing.
@@ -132,21 +144,19 @@ def freeze(connection: Connection, choices: list[Choice]) -> tuple[StreamRecord,
         for pump in (connection._pump_in, connection._pump_out):
             if pump is None:
                 raise RuntimeError(f"no pumps while {connection.phase}")
-            pending, pipe = bytes(pump._pending), pump._pipe
-            piped = pipe.held if pipe is not None else 0
-            if pipe is not None and piped:
+            pending, piped, pipe = len(pump._pending), 0, pump._pipe
+            if pending:
+                tail += pump._pending
+            if pipe is not None and pipe.held:
+                piped = pipe.held
                 fds += (pipe.read_fd, pipe.write_fd)
-            finished = pump.flow is Flow.FINISHED
-            pumps.append(PumpRecord(finished, pump.moved, pump.first_byte_at, pump._splicing, len(pending), piped))
-            tail += pending
+            finished = pump.flow is _FINISHED
+            pumps.append(PumpRecord(finished, pump.moved, pump.first_byte_at, pump._splicing, pending, piped))
     return _record(connection, choices, pumps), fds, tail
 
 
-def _record(connection: Connection, choices: list[Choice], pumps: list[PumpRecord]) -> StreamRecord:
+def _record(connection: Connection, choices: Choices, pumps: list[PumpRecord]) -> StreamRecord:
     choice, arrival = connection.choice, connection._arrival
-    for each in (*connection._tried, *(() if choice is None else (choice,))):
-        if each not in choices:
-            choices.append(each)
     first_fin, outcome = connection._first_fin, connection._outcome
     return StreamRecord(
         conn_id=connection.conn_id,
@@ -156,8 +166,8 @@ def _record(connection: Connection, choices: list[Choice], pumps: list[PumpRecor
         local=arrival.local,
         bind_port=arrival.group.bind_port,
         bind_index=arrival.group.index,
-        choice=choices.index(choice) if choice is not None else -1,
-        tried=[choices.index(each) for each in connection._tried],
+        choice=choices.number(choice) if choice is not None else -1,
+        tried=[choices.number(each) for each in connection._tried],
         dialled=connection._target is not None,
         early=connection._early,
         attempts=connection._attempts,
@@ -270,29 +280,24 @@ def _resume(
     """Both pumps as they were; takes the ends of their pipes out of `fds`. What each can do next comes as an event:
     watching a socket tells what it is ready for.
     """
-    client, pool, loop = connection._client, connection._service.pipes, connection.loop
-    both = (Pump(connection, client, target, pool, record.af), Pump(connection, target, client, pool, af))
-    connection._pump_in, connection._pump_out = both
-    for pump, was in zip(both, record.pumps, strict=True):
-        pump.moved, pump.first_byte_at, pump._splicing = was.moved, was.first_byte_at, was.splicing
+    client, service, loop = connection._client, connection._service, connection.loop
+    pump_in = Pump(connection, client, target, service.pipes, record.af)
+    pump_out = Pump(connection, target, client, service.pipes, af)
+    connection._pump_in, connection._pump_out = pump_in, pump_out
+    was_in, was_out = record.pumps
+    pump_in.moved, pump_in.first_byte_at, pump_in._splicing = was_in.moved, was_in.first_byte_at, was_in.splicing
+    pump_out.moved, pump_out.first_byte_at, pump_out._splicing = was_out.moved, was_out.first_byte_at, was_out.splicing
     # That has been counted where it was moved: whatever becomes of this connection, it is not to be counted again.
-    counters, (moved_in, moved_out) = connection._service.counters, connection.moved
-    counters.bytes_in -= moved_in
-    counters.bytes_out -= moved_out
-    for pump, other, was in zip(both, reversed(both), record.pumps, strict=True):
-        pump._pending, tail = tail[: was.pending], tail[was.pending :]
-        if was.piped and pool is not None:
-            pump._pipe = Pipe.of(fds[0], fds[1], was.piped)
-            del fds[:2]
-            pool.lend_another()
-        if was.finished:
-            pump.flow = Flow.FINISHED
-        elif pump.holding:
-            pump.flow, other._held_up = Flow.BLOCKED, pump
+    service.counters.bytes_in -= was_in.moved
+    service.counters.bytes_out -= was_out.moved
+    if was_in.pending or was_in.piped or was_in.finished:
+        _refill(pump_in, pump_out, was_in, service.pipes, fds, tail[: was_in.pending])
+    if was_out.pending or was_out.piped or was_out.finished:
+        _refill(pump_out, pump_in, was_out, service.pipes, fds, tail[was_in.pending :])
     connection.phase = Phase.RELAYING
-    loop.selector.watch(connection._client_fd, both[0].source_event)
-    loop.selector.watch(connection._target_fd, both[1].source_event)
-    if record.phase == Phase.RESETTING.value:
+    loop.selector.watch(connection._client_fd, pump_in.source_event)
+    loop.selector.watch(connection._target_fd, pump_out.source_event)
+    if record.phase == _RESETTING:
         connection.phase = Phase.RESETTING
         survivor = connection._survivor
         if survivor is not None:
@@ -302,3 +307,16 @@ def _resume(
         connection._set_timer(record.timer_at)
     else:
         connection._timer_at = record.timer_at
+
+
+def _refill(pump: Pump, other: Pump, was: PumpRecord, pool: PipePool | None, fds: list[int], pending: bytes) -> None:
+    """Have `pump` hold what it held; `other` is of the opposite direction. Takes the ends of its pipe out of `fds`."""
+    pump._pending = pending
+    if was.piped and pool is not None:
+        pump._pipe = Pipe.of(fds[0], fds[1], was.piped)
+        del fds[:2]
+        pool.lend_another()
+    if was.finished:
+        pump.flow = _FINISHED
+    elif pump.holding:
+        pump.flow, other._held_up = Flow.BLOCKED, pump

@@ -20,6 +20,7 @@ from relayd.channel.messages import (
     LogLevel,
     Look,
     Message,
+    Parcels,
     Ready,
     Released,
     Report,
@@ -196,6 +197,7 @@ socket_keys = st.builds(
 selections = st.builds(Selection, optional(texts), optional(texts), optional(texts), optional(numbers), optional(texts))
 of_class: dict[type, st.SearchStrategy[Message]] = {
     Adopt: st.builds(Adopt, labels),
+    Parcels: st.just(Parcels()),
     AllAdopted: st.just(AllAdopted()),
     Change: st.builds(Change, specs, numbers),
     Changed: st.builds(Changed, numbers),
@@ -211,7 +213,7 @@ of_class: dict[type, st.SearchStrategy[Message]] = {
     Kill: st.builds(Kill, numbers, selections),
     Killed: st.builds(Killed, numbers, numbers),
     Look: st.builds(Look, numbers, selections, st.sampled_from(Sort), numbers, booleans),
-    Ready: st.builds(Ready, numbers),
+    Ready: st.builds(Ready, numbers, numbers, numbers),
     Released: st.builds(Released, socket_addresses),
     Report: st.builds(
         Report, tuples_of(totals | datagram_totals), st.builds(WorkerTotals, histograms, numbers, seconds)

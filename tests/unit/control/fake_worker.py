@@ -5,13 +5,15 @@ import select
 import socket
 import sys
 
-from relayd.channel import Channel, ChannelClosed
+from relayd.channel import Channel, ChannelClosed, parcel
 from relayd.channel.messages import (
+    AllAdopted,
     Configure,
     Count,
     Counted,
     Drain,
     LiveCount,
+    Parcels,
     Ready,
     Report,
     Resolved,
@@ -30,6 +32,7 @@ def main(fault: str, fd: int) -> int:
     channel = Channel(socket.socket(fileno=fd))
     resolved = 0
     ready = False
+    taken = lost = 0
     while True:
         readable, _, _ = select.select([channel], [], [], 0.05)
         if ready and not readable and fault != "silent":
@@ -46,7 +49,19 @@ def main(fault: str, fd: int) -> int:
                     if fault == "garbage":
                         os.write(fd, b".not json")
                         continue
-                    channel.send(Ready(os.getpid()))
+                    ready = not message.adopting
+                    if ready:
+                        channel.send(Ready(os.getpid()))
+                elif isinstance(message, Parcels):
+                    for kept in fds:
+                        with socket.socket(fileno=kept) as sock:
+                            for label, batch in parcel.read(sock):
+                                taken += label.count if label is not None else 0
+                                lost += label is None
+                                for each in batch:
+                                    os.close(each)
+                elif isinstance(message, AllAdopted):
+                    channel.send(Ready(os.getpid(), taken, lost))
                     ready = True
                 elif isinstance(message, Resolved):
                     resolved += 1

@@ -210,7 +210,7 @@ def test_what_is_packed_is_found(tmp_path: Path, lives: list[Life]) -> None:
         (sending,) = before.store.parcels(1)
         with sending:
             put(sending, Label(False, f"listener {number}", 1, 0))
-    before.store.finish(TOTALS, 12)
+    before.store.finish(TOTALS, 12, 34)
     inodes, taken = before.inodes(), before.store.take()
     before.die()
     lives.append(Life(nobody(), wanted, taken))
@@ -220,7 +220,7 @@ def test_what_is_packed_is_found(tmp_path: Path, lives: list[Life]) -> None:
     assert (found.spec, found.sha256, found.alone, found.known) == (wanted, "0123", True, KNOWN)
     assert found.counted == {"totals": 7}
     assert [label.listener if label else None for label in labels(found)] == ["listener 0", "listener 1"]
-    assert found.parcels == []
+    assert (found.parcels, found.connections) == ([], 34)
     for path in ("web.sock", "both"):
         assert (tmp_path / path).is_socket()
     lives[1].sockets.close()
@@ -616,9 +616,7 @@ def dealt(
             put(sending, label, *(os.memfd_create("one") for _ in range(label.size)))
     for _, sending in parcels:
         sending.close()
-    found = Found(parcels=[kept for kept, _ in parcels])
-    budget = Budget(1024, 1, True, True, 0, connections, sessions)
-    dealer = Dealer(found, FakeSockets({71: 1, 72: 2, 73: 3}), budget, workers)  # type: ignore[arg-type]  # all that is asked
+    dealer = dealer_of(Found(parcels=[kept for kept, _ in parcels]), workers, connections, sessions)
 
     async def deal() -> list[tuple[int, Label, int]]:
         got = []
@@ -629,6 +627,11 @@ def dealt(
         return got
 
     return asyncio.run(deal()), dealer
+
+
+def dealer_of(found: Found, workers: int = 2, connections: int = 100, sessions: int = 100) -> Dealer:
+    budget = Budget(1024, 1, True, True, 0, connections, sessions)
+    return Dealer(found, FakeSockets({71: 1, 72: 2, 73: 3}), budget, workers)  # type: ignore[arg-type]  # all that is asked
 
 
 def connections(count: int) -> Label:
@@ -672,3 +675,25 @@ def test_what_has_no_label_is_counted_and_closed() -> None:
     got, dealer = dealt(None, connections(1), None)
     assert [worker for worker, _, _ in got] == [1]
     assert (dealer.lost, dealer.connections) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("connections", "sessions", "shares"), [(100, 0, True), (101, 0, False), (1, 1, False), (None, 0, False)]
+)
+def test_workers_take_what_any_of_them_may_have_as_a_whole(
+    connections: int | None, sessions: int, shares: bool
+) -> None:
+    kept, sending = parcel.pair()
+    sending.close()
+    found = Found(parcels=[kept], connections=connections, sessions=sessions)
+    assert dealer_of(found, connections=100).shared() == ([kept.fileno()] if shares else [])
+    found.close()
+
+
+def test_what_workers_leave_is_counted_and_closed() -> None:
+    kept, sending = parcel.pair()
+    with sending:
+        put(sending, connections(1), os.memfd_create("one"), os.memfd_create("other"))
+    dealer = dealer_of(Found(parcels=[kept], connections=1))
+    dealer.close()
+    assert (dealer.lost, dealer.connections, kept.fileno()) == (1, 0, -1)

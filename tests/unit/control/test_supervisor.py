@@ -1,18 +1,22 @@
 """The supervisor with real processes: a stand-in for the worker that has one fault at a time."""
 
 import asyncio
+import contextlib
+import errno
 import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relayd.address import Family, InetAddress, NameAddress
-from relayd.channel.messages import Resolved, TargetFailures, TargetStates
+from relayd.channel import Channel, parcel
+from relayd.channel.messages import Adopt, Message, Resolved, TargetFailures, TargetStates
+from relayd.channel.parcel import Label
 from relayd.control.heartbeat import REPORT_TICKS, START_TICKS
 from relayd.control.supervisor import Supervisor, WorkersFailed
 from relayd.log.events import Event
@@ -95,6 +99,66 @@ def test_boot_waits_for_every_worker_and_drain_ends_them() -> None:
     assert len(set(bench.pids())) == 2
     assert bench.all(Event.WORKER_EXITED) == []
     assert bench.supervisor.totals.active == 0
+
+
+async def dealt(kept: socket.socket) -> AsyncIterator[tuple[int, Adopt, list[int]]]:
+    """All to the first worker."""
+    for label, fds in parcel.read(kept):
+        assert label is not None
+        yield 1, Adopt(label), fds
+
+
+def test_workers_take_what_they_share_and_say_how_much() -> None:
+    # R4
+    async def scenario(bench: Bench) -> None:
+        with a_parcel((3, 30), garbage=1) as one, a_parcel((4, 40), garbage=1) as other:
+            await bench.supervisor.boot(dealt(one), [one.fileno(), other.fileno()])
+        assert (bench.supervisor.taken, bench.supervisor.lost) == (77, 2)
+
+    supervised("none", scenario, workers=2)
+
+
+def test_where_the_kernel_passes_no_parcel_on_what_is_in_it_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    # R4: too many descriptors of this user are in flight (ETOOMANYREFS).
+    room: list[bool] = []
+    send = Channel.send
+
+    def held_back(self: Channel, message: Message, fds: Sequence[int] = ()) -> None:
+        if isinstance(message, Adopt):
+            room.append(True)
+        send(self, message, fds)
+
+    def no_room(sock: socket.socket, *arguments: Any) -> int:
+        if len(arguments) > 1 and arguments[1] and not room and b"Parcels" in b"".join(arguments[0]):
+            raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+        return sendmsg(sock, *arguments)
+
+    sendmsg = socket.socket.sendmsg
+    monkeypatch.setattr(Channel, "send", held_back)
+    monkeypatch.setattr(socket.socket, "sendmsg", no_room)
+
+    async def scenario(bench: Bench) -> None:
+        with a_parcel((3, 30)) as kept:
+            await bench.supervisor.boot(dealt(kept), [kept.fileno()])
+        assert room
+        assert bench.supervisor.taken <= 30
+
+    supervised("none", scenario, workers=2)
+
+
+@contextlib.contextmanager
+def a_parcel(counts: Sequence[int], garbage: int = 0) -> Iterator[socket.socket]:
+    """The end that is kept of one with a batch of each count, and packets that are none."""
+    kept, sending = parcel.pair()
+    memfd = os.memfd_create("records")
+    with kept:
+        with sending:
+            for count in counts:
+                parcel.put(sending, Label(False, "web", count, 0), [memfd])
+            for _ in range(garbage):
+                socket.send_fds(sending, [b"garbage"], [memfd])
+        os.close(memfd)
+        yield kept
 
 
 def test_a_worker_that_ends_at_boot_fails_the_boot_with_its_last_words() -> None:

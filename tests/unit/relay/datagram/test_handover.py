@@ -17,6 +17,7 @@ from relayd.channel.parcel import BROKEN_RECORD
 from relayd.choosing.group import Choice
 from relayd.net.datagrams import join_segments
 from relayd.outcomes import Outcome
+from relayd.relay.batch import Choices
 from relayd.relay.datagram.handover import SessionRecord, freeze
 from relayd.relay.datagram.session import Phase, Session
 from relayd.spec import Listener, Target
@@ -174,9 +175,9 @@ def in_state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
 
 
 def frozen(session: Session) -> tuple[SessionRecord, list[Choice], bytes]:
-    choices: list[Choice] = []
+    choices = Choices()
     record, _, tail = freeze(session, choices)
-    return record, choices, tail
+    return record, choices.every, tail
 
 
 @pytest.mark.parametrize("in_state", STATES, indirect=True)

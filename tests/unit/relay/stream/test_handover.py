@@ -17,6 +17,7 @@ from relayd.address import UnixAddress
 from relayd.channel.parcel import BROKEN_RECORD
 from relayd.choosing.group import Choice
 from relayd.outcomes import Outcome, Side
+from relayd.relay.batch import Choices
 from relayd.relay.stream.connection import Connection, Phase
 from relayd.relay.stream.handover import FDS_MAX, StreamRecord, freeze
 from relayd.relay.stream.pump import Flow
@@ -151,9 +152,9 @@ STATES: list[State] = [
 
 def frozen(connection: Connection) -> tuple[StreamRecord, list[Choice], int, bytes]:
     """Its record, the choices that it speaks of, how many descriptors it has, and its part of the tail."""
-    choices: list[Choice] = []
+    choices = Choices()
     record, fds, tail = freeze(connection, choices)
-    return record, choices, len(fds), tail
+    return record, choices.every, len(fds), tail
 
 
 @pytest.mark.parametrize("state", STATES)
