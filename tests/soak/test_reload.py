@@ -6,6 +6,7 @@ uv run pytest -m soak tests/soak/test_reload.py
 import asyncio
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,14 @@ pytestmark = pytest.mark.soak
 
 RELOADS, RELOADS_S = 500, 30.0
 _RSS_SLACK_KIB = 2 * 1024
+#: A dial that is refused goes on to the next target; a line says that it was (`target_suspect`).
+_NOBODY = "127.0.0.1:9"
 
 
 def config(targets: Targets, variant: int) -> str:
     """Of four variants: timeouts, other listeners, another target and another bind come and go."""
     idle = ("1h", "2h")[variant % 2]
-    # Nobody is there: a dial that is refused goes on to the next target.
-    more = ', "127.0.0.1:9"' if variant in (2, 3) else ""
+    more = f', "{_NOBODY}"' if variant in (2, 3) else ""
     other = f'[listeners.other]\nbind = "127.0.0.1:0"\ntargets = ["127.0.0.1:{targets.sink}"]\n' if variant % 2 else ""
     return f"""
         [daemon]
@@ -80,7 +82,8 @@ async def _storm(daemon: Daemon, targets: Targets) -> None:
     await storm.end()
     assert storm.new > RELOADS_S * NEW_PER_S * 0.5
     assert [event["message"] for event in daemon.events("reload_failed")] == []
-    assert [event for event in daemon.lines if event["level"] in ("error", "warning")] == []
+    bad = [event for event in daemon.lines if event["level"] in ("error", "warning") and not _is_expected(event)]
+    assert not bad, f"{len(bad)}, the first ones {bad[:3]}"
     # Signals that arrive while one is handled are one (signal(7)), and requests during a reload share the next one.
     assert len(daemon.events("reloaded")) > RELOADS // 2
     assert max(rss[2:]) - min(rss[2:]) <= _RSS_SLACK_KIB, rss
@@ -89,3 +92,8 @@ async def _storm(daemon: Daemon, targets: Targets) -> None:
         await asyncio.sleep(0.1)
     sessions = [worker.fds() - before for worker, before in zip(workers, fds, strict=True)]
     assert sum(sessions) <= SESSIONS + 4, sessions
+
+
+def _is_expected(line: dict[str, Any]) -> bool:
+    """It says that nobody was there, or that this was said too often."""
+    return line.get("target") == _NOBODY or line.get("kind") == "target_suspect"
