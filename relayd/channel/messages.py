@@ -43,8 +43,10 @@ class Adopt:
 @dataclass(frozen=True, slots=True)
 class Parcels:
     """Go on with what another process has had, connections only: batches of the parcels beside this, which are the
-    worker's from now on. Other workers take of them as well, each what it has time for, until nothing is left.
+    worker's from now on, until it has `share` connections or nothing is left. Other workers do the same meanwhile.
     """
+
+    share: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from relayd.channel import parcel
 from relayd.channel.codec import plain, value_of
 from relayd.channel.messages import Adopt, Resolved
 from relayd.channel.parcel import Content, Label, ParcelFull
+from relayd.control.adopting import Shared
 from relayd.control.answers import Known
 from relayd.control.listeners import BoundSocket, ListeningSockets
 from relayd.counters import DatagramTotals, ListenerTotals
@@ -223,12 +224,12 @@ class Dealer:
         #: Batches that nobody knows what to do with.
         self.lost = 0
 
-    def shared(self) -> list[int]:
-        """Parcels that workers are to have, which stay the caller's; none, where they are dealt."""
+    def shared(self) -> Shared | None:
+        """What workers are to have; None, where it is dealt."""
         found = self._found
         if found.sessions or found.connections is None or found.connections > self._budget.connections:
-            return []
-        return [kept.fileno() for kept in found.parcels]
+            return None
+        return Shared([kept.fileno() for kept in found.parcels], -(-found.connections // len(self._connections)))
 
     def close(self) -> None:
         """All is dealt, or taken: what is there still, nobody has taken."""

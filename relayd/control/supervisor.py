@@ -48,7 +48,8 @@ from relayd.channel.messages import (
     TargetStates,
 )
 from relayd.channel.parcel import CONNECTIONS_AT_LEAST
-from relayd.control import upgrade
+from relayd.control import adopting, upgrade
+from relayd.control.adopting import Shared
 from relayd.control.backoff import Backoff
 from relayd.control.heartbeat import START_TICKS, TICK_S, Heartbeat
 from relayd.control.inquiries import Inquiries, Inquiry
@@ -63,8 +64,6 @@ __all__ = ["Supervisor", "WorkersFailed"]
 
 #: A worker that has ended so often, while others wait with what they have adopted, will not come up.
 _FAILURES_MAX = 2
-#: So long workers have for a batch of what they adopt, twice as long as what has found no room waits to be sent again.
-_ROOM_S = 0.1
 
 
 class WorkersFailed(RelaydError):
@@ -146,6 +145,9 @@ class Supervisor:
         self._booted: asyncio.Future[None] | None = None
         #: While booting: whether workers go on with what is adopted, and whether they have been given all of it.
         self._adopts = self._all_given = False
+        #: While booting: what workers take themselves, and whether they have been told.
+        self._shared: Shared | None = None
+        self._sharing = False
         self._ending = False
         self._ended = asyncio.Event()
         #: Of the last change; and what waits for workers to say something.
@@ -178,59 +180,32 @@ class Supervisor:
         ]
 
     async def boot(
-        self, adopted: AsyncIterator[tuple[int, Adopt, list[int]]] | None = None, shared: Sequence[int] = ()
+        self, adopted: AsyncIterator[tuple[int, Adopt, list[int]]] | None = None, shared: Shared | None = None
     ) -> None:
         """Start every worker and wait until all accept. Raises WorkersFailed at the first one that ends instead.
 
         They go on first with what is `adopted`: worker number, batch, and its descriptors, which this owns. Where it
-        comes out of the parcels `shared`, which stay the caller's, workers take it out themselves. Of these workers one
-        may end, and takes along what it had: it is replaced as at any other time.
+        is `shared`, workers take it themselves. Of these workers one may end, and takes along what it had: it is
+        replaced as at any other time, and the next one takes the rest of its share.
 
         After WorkersFailed no worker is started any more, and the caller gets rid of the others by `kill`.
         """
         self._booted = asyncio.get_running_loop().create_future()
-        self._adopts = adopted is not None
+        self._adopts, self._shared = adopted is not None, shared
         try:
             for slot in self._slots:
                 self._start(slot)
             if self._nursery is not None:
                 self._nursery.close()  # the file wants fewer than were started
             if adopted is not None:
-                await (self._share(shared, adopted) if shared else self._give_all(adopted))
+                self._sharing = shared is not None
+                await adopting.give_all(adopted, shared, [slot.number for slot in self._slots], self._give)
                 self._all_given = True
                 for slot in self._slots:
                     await self._give(slot.number, AllAdopted(), [])
             await self._booted
         finally:
-            self._booted = None
-
-    async def _give_all(self, adopted: AsyncIterator[tuple[int, Adopt, list[int]]]) -> None:
-        """One after the other; but where the kernel takes none, for more are in flight than this user may have, the
-        next one is taken out of its parcel: that makes room.
-        """
-        waiting: set[asyncio.Future[None]] = set()
-        try:
-            async for number, batch, fds in adopted:
-                waiting.add(asyncio.ensure_future(self._give(number, batch, fds)))
-                _, waiting = await asyncio.wait(waiting, timeout=_ROOM_S)
-            if waiting:
-                await asyncio.wait(waiting)
-        finally:
-            for given in waiting:
-                given.cancel()
-
-    async def _share(self, shared: Sequence[int], adopted: AsyncIterator[tuple[int, Adopt, list[int]]]) -> None:
-        """Have every worker take out of `shared`. What is `adopted` is in there, and is given where the kernel takes no
-        more descriptors: to take it out makes room.
-        """
-        giving = [
-            asyncio.ensure_future(self._give(slot.number, Parcels(), [os.dup(fd) for fd in shared]))
-            for slot in self._slots
-        ]
-        _, waiting = await asyncio.wait(giving, timeout=_ROOM_S)
-        if waiting:
-            await self._give_all(adopted)
-            await asyncio.wait(waiting)
+            self._booted = self._shared = None
 
     async def _give(self, number: int, message: Message, fds: list[int]) -> None:
         process = self._slots[number - 1].process
@@ -496,8 +471,13 @@ class Supervisor:
         slot.move(Phase.STARTING)
         slot.heartbeat = Heartbeat()
         slot.does = self._change
-        adopting = self._adopts and not self._all_given
-        slot.process.send(Configure(self._spec, slot.number, adopting), self._sockets(slot.number))
+        shared = self._shared if self._sharing else None
+        adopts = self._adopts and (not self._all_given or shared is not None)
+        slot.process.send(Configure(self._spec, slot.number, adopts), self._sockets(slot.number))
+        if shared is not None:  # it takes what the one before has left
+            slot.process.send(Parcels(shared.each), shared.parcels)
+            if self._all_given:
+                slot.process.send(AllAdopted())
         if self._log_level is not None:
             slot.process.send(LogLevel(self._log_level))
         if self._states.states:

@@ -10,7 +10,9 @@ datagram.
 Imports the standard library and relayd, nothing else.
 """
 
+import contextlib
 import gc
+import itertools
 import os
 import resource
 import select
@@ -497,7 +499,7 @@ class Briefing:
                 if isinstance(message, Adopt):
                     yield message.label, fds
                 elif isinstance(message, Parcels):
-                    yield from self._shared(fds)
+                    yield from self._shared(message.share, fds)
                 elif isinstance(message, AllAdopted):
                     waiting = False
                 else:
@@ -505,18 +507,20 @@ class Briefing:
             if waiting:
                 self._receive()
 
-    def _shared(self, parcels: list[int]) -> Iterator[tuple[Label, list[int]]]:
-        """Batches that nobody else has taken."""
-        for kept in parcels:
-            with socket.socket(fileno=kept) as sock:
-                for label, fds in parcel.read(sock):
-                    if label is not None:
-                        self._taken += label.count
-                        yield label, fds
-                    else:
-                        self._lost += 1
-                        for fd in fds:
-                            os.close(fd)
+    def _shared(self, share: int, parcels: list[int]) -> Iterator[tuple[Label, list[int]]]:
+        """Batches that nobody else has taken, up to `share` connections."""
+        with contextlib.ExitStack() as stack:
+            socks = [stack.enter_context(socket.socket(fileno=kept)) for kept in parcels]
+            for label, fds in itertools.chain.from_iterable(map(parcel.read, socks)):
+                if label is not None:
+                    self._taken += label.count
+                    yield label, fds
+                else:
+                    self._lost += 1
+                    for fd in fds:
+                        os.close(fd)
+                if self._taken >= share:
+                    return
 
 
 def main() -> None:

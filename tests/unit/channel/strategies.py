@@ -197,7 +197,7 @@ socket_keys = st.builds(
 selections = st.builds(Selection, optional(texts), optional(texts), optional(texts), optional(numbers), optional(texts))
 of_class: dict[type, st.SearchStrategy[Message]] = {
     Adopt: st.builds(Adopt, labels),
-    Parcels: st.just(Parcels()),
+    Parcels: st.builds(Parcels, numbers),
     AllAdopted: st.just(AllAdopted()),
     Change: st.builds(Change, specs, numbers),
     Changed: st.builds(Changed, numbers),

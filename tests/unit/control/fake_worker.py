@@ -55,7 +55,7 @@ def main(fault: str, fd: int) -> int:
                 elif isinstance(message, Parcels):
                     for kept in fds:
                         with socket.socket(fileno=kept) as sock:
-                            for label, batch in parcel.read(sock):
+                            for label, batch in parcel.read(sock) if taken < message.share else ():
                                 taken += label.count if label is not None else 0
                                 lost += label is None
                                 for each in batch:

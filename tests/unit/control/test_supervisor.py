@@ -17,6 +17,7 @@ from relayd.address import Family, InetAddress, NameAddress
 from relayd.channel import Channel, parcel
 from relayd.channel.messages import Adopt, Message, Resolved, TargetFailures, TargetStates
 from relayd.channel.parcel import Label
+from relayd.control.adopting import Shared
 from relayd.control.heartbeat import REPORT_TICKS, START_TICKS
 from relayd.control.supervisor import Supervisor, WorkersFailed
 from relayd.log.events import Event
@@ -112,7 +113,7 @@ def test_workers_take_what_they_share_and_say_how_much() -> None:
     # R4
     async def scenario(bench: Bench) -> None:
         with a_parcel((3, 30), garbage=1) as one, a_parcel((4, 40), garbage=1) as other:
-            await bench.supervisor.boot(dealt(one), [one.fileno(), other.fileno()])
+            await bench.supervisor.boot(dealt(one), Shared([one.fileno(), other.fileno()], 40))
         assert (bench.supervisor.taken, bench.supervisor.lost) == (77, 2)
 
     supervised("none", scenario, workers=2)
@@ -139,7 +140,7 @@ def test_where_the_kernel_passes_no_parcel_on_what_is_in_it_makes_room(monkeypat
 
     async def scenario(bench: Bench) -> None:
         with a_parcel((3, 30)) as kept:
-            await bench.supervisor.boot(dealt(kept), [kept.fileno()])
+            await bench.supervisor.boot(dealt(kept), Shared([kept.fileno()], 17))
         assert room
         assert bench.supervisor.taken <= 30
 
