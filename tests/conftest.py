@@ -106,4 +106,6 @@ def access_record() -> AccessRecord:
         errno=0,
         rtt_ms=None,
         retrans=None,
+        reloads_survived=0,
+        restarts_survived=0,
     )

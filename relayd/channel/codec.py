@@ -91,8 +91,11 @@ _CLASSES: dict[str, type] = {
         sockets.SocketKey,
     )
 }
+#: Of a message that has bytes, which field they are. They travel behind its JSON, as they are, for whoever passes them
+#: on unread: to quote and to unquote them takes as long as to make them.
+_BYTES: dict[type, str] = {messages.Seen: "lines"}
 _FIELDS = {
-    cls: tuple(field.name for field in dataclasses.fields(cls))
+    cls: tuple(field.name for field in dataclasses.fields(cls) if field.name != _BYTES.get(cls))
     for cls in _CLASSES.values()
     if dataclasses.is_dataclass(cls)
 }
@@ -112,14 +115,21 @@ class CodecError(ValueError):
 
 
 def encode(message: messages.Message) -> bytes:
-    """`message` as UTF-8 JSON; `decode(encode(message)) == message`."""
-    return json.dumps(plain(message), separators=(",", ":")).encode()
+    """`message` as UTF-8 JSON, and behind a line feed, which JSON has not, its bytes; `decode(encode(message)) ==
+    message`.
+    """
+    text = json.dumps(plain(message), separators=(",", ":")).encode()
+    name = _BYTES.get(type(message))
+    return text if name is None else b"%b\n%b" % (text, getattr(message, name))
 
 
 def decode(data: bytes | bytearray) -> messages.Message:
     """The message in `data`. Raises CodecError when it holds anything else."""
+    text, behind, tail = data.partition(b"\n")
     try:
-        message = value_of(json.loads(data))
+        message = value_of(json.loads(text))
+        if behind:
+            message = dataclasses.replace(message, **{_BYTES[type(message)]: bytes(tail)})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CodecError(f"not a message: {error!r}") from error
     if type(message).__module__ != messages.__name__:

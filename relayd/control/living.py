@@ -43,11 +43,11 @@ def _client(text: str) -> tuple[str, int | None]:
 
 def listing(seen: Iterable[Seen], limit: int, *, complete: bool) -> bytes:
     """The answer, as JSON: the first `limit` of what workers have seen. Their lines go into it as they are."""
-    total, found = 0, list[tuple[float, str]]()
+    total, found = 0, list[tuple[float, bytes]]()
     for each in seen:
         total += each.matched if each.last else 0
         if each.places:
-            found += zip(each.places, each.lines.split("\n"), strict=True)
+            found += zip(each.places, each.lines.split(b"\n"), strict=True)
     found.sort(key=itemgetter(0), reverse=True)
     head = f'{{"total":{total},"complete":{json.dumps(complete)},"connections":['
-    return f"{head}{','.join(text for _, text in found[:limit])}]}}".encode()
+    return b"%b%b]}" % (head.encode(), b",".join([text for _, text in found[:limit]]))

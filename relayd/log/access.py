@@ -59,6 +59,10 @@ class AccessRecord:
     rtt_ms: float | None
     #: Segments that were sent to the client again; null: it is not TCP.
     retrans: int | None
+    #: Reloads there were while it lived.
+    reloads_survived: int
+    #: Restarts there were while it lived.
+    restarts_survived: int
     # A session has these, and None tells a connection from one.
     #: Sessions only: datagrams that came from the client, passed on or not.
     datagrams_in: int | None = None
@@ -66,7 +70,3 @@ class AccessRecord:
     datagrams_out: int = 0
     #: Sessions only: how many of both were not passed on, and what the kernel had to drop before that.
     datagrams_dropped: int = 0
-    #: Reloads there were while it lived.
-    reloads_survived: int = 0
-    #: Restarts there were while it lived.
-    restarts_survived: int = 0

@@ -10,7 +10,7 @@ is nothing, a look waits for itself (RATE_LEAST_S).
 import abc
 import heapq
 import ipaddress
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from relayd import clock
@@ -21,12 +21,12 @@ from relayd.relay.loop import Loop
 
 __all__ = ["Lives", "View"]
 
-#: Of a millisecond, for whoever looks or ends: what a few short exchanges take, so that others hardly notice.
-SLICE_S = 0.0002
+#: At a time, for whoever looks or ends: what a few short exchanges take, so that others hardly notice.
+SLICE_S = 0.0001
 #: Between two looks at the clock: as many as are gathered in a fifth of that.
 _STEP = 4
-#: Rows of one Seen, which is encoded at once: twice a slice.
-_ROWS_MAX = 20
+#: Rows of one Seen: some 54 KB, one packet, which takes half a slice.
+_ROWS_MAX = 128
 #: A rate is what has moved since a look that was at least so long ago; and one of so long ago tells nothing.
 RATE_LEAST_S = 0.25
 RATE_MOST_S = 10.0
@@ -43,7 +43,7 @@ class View(abc.ABC, Generic[LiveT]):
     """How one kind of what lives is looked at."""
 
     @abc.abstractmethod
-    def all(self) -> Iterator[tuple[str, Iterable[LiveT]]]:
+    def all(self) -> Iterator[tuple[str, Collection[LiveT]]]:
         """By the name of the listener, those that were there when this began. They come and go meanwhile: to be copied
         by whoever does not go through them at once.
         """
@@ -201,7 +201,9 @@ class _Walk:
 
 
 class _Looking(_Walk):
-    """One Look, a slice in a millisecond. Keeps the `limit` first ones, and makes rows of them when all are known."""
+    """One Look, in slices with pauses between. Of more than `limit` the first ones are kept, and told when all are
+    known.
+    """
 
     def __init__(self, lives: Lives, asked: Look) -> None:
         super().__init__(lives, lives.loop.aside)
@@ -210,6 +212,9 @@ class _Looking(_Walk):
         #: A heap by place, the last one in front; a number, for places may be the same.
         self._kept: list[tuple[float, int, _Found, Rates]] = []
         self._matched = 0
+        #: Rows that are not told yet.
+        self._places: list[float] = []
+        self._lines: list[str] = []
 
     def start(self) -> None:
         """Look; or look first what there is, and wait, for the rates."""
@@ -248,6 +253,7 @@ class _Looking(_Walk):
         before, passed_s = lives.seen, now - lives.seen_at
         known = 0 < passed_s < RATE_MOST_S
         everything, seen = self._asked.selection == ALL, dict[str, tuple[int, int]]()
+        all_fit = sum(len(every) for view in lives.views for _, every in view.all()) <= self._asked.limit
         for found in self._each(self._asked.selection):
             if found is None:
                 yield
@@ -261,7 +267,12 @@ class _Looking(_Walk):
             if everything:
                 seen[conn_id] = moved
             self._matched += 1
-            self._keep((self._place(found, moved, rates), self._matched, found, rates))
+            place = self._place(found, moved, rates)
+            if all_fit:  # told here and now: to come back to it means to fetch it from memory once more
+                self._add_row(place, found, rates)
+                yield
+            else:
+                self._keep((place, self._matched, found, rates))
         yield from self._tell()
         if everything and now - lives.seen_at >= _RENEW_S:
             lives.seen, lives.seen_at = seen, now
@@ -288,19 +299,24 @@ class _Looking(_Walk):
             heapq.heappushpop(self._kept, one)
 
     def _tell(self) -> Iterator[None]:
-        places, lines = list[float](), list[str]()
-        for place, _, (view, live), rates in self._kept:
+        for place, _, found, rates in self._kept:
+            view, live = found
             if not view.over(live):
-                places.append(place)
-                lines.append(line(view.row(live, rates, tcp_info=self._asked.tcp_info)))
-            if len(lines) >= _ROWS_MAX:
-                self._say(places, lines, last=False)
-                places, lines = [], []
+                self._add_row(place, found, rates)
             yield
-        self._say(places, lines, last=True)
+        self._say(last=True)
 
-    def _say(self, places: list[float], lines: list[str], *, last: bool) -> None:
-        self._lives.send(Seen(self._asked.number, self._matched, tuple(places), "\n".join(lines), last))
+    def _add_row(self, place: float, found: _Found, rates: Rates) -> None:
+        view, live = found
+        self._places.append(place)
+        self._lines.append(line(view.row(live, rates, tcp_info=self._asked.tcp_info)))
+        if len(self._lines) >= _ROWS_MAX:
+            self._say(last=False)
+
+    def _say(self, *, last: bool) -> None:
+        lines = "\n".join(self._lines).encode()
+        self._lives.send(Seen(self._asked.number, self._matched, tuple(self._places), last, lines))
+        self._places, self._lines = [], []
 
 
 class _Killing(_Walk):

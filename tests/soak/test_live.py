@@ -30,7 +30,7 @@ SETTLE_S = 1.0
 ANSWER_MAX_S = 1.0
 #: The median over the windows of the 99th percentile, with against without: on two processors, which two workers, the
 #: control process, whoever looks and both ends of the connections share.
-P99_MOVES_MAX = 2.5
+P99_MOVES_MAX = 2.0
 
 
 class Pinger:

@@ -1,6 +1,6 @@
 """How the sessions of a worker are looked at."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import cast
 
 from relayd.channel.live import Rates, Row
@@ -20,10 +20,10 @@ class SessionView(View[Session]):
         self._services = services
         self._worker = worker
 
-    def all(self) -> Iterator[tuple[str, Iterable[Session]]]:
+    def all(self) -> Iterator[tuple[str, Collection[Session]]]:
         """By listener."""
         for service in self._services.every:
-            yield service.spec.name, cast("Iterable[Session]", service.table)  # there are no other ones
+            yield service.spec.name, cast("Collection[Session]", service.table)  # there are no other ones
 
     def over(self, live: Session) -> bool:
         """It has ended."""

@@ -56,6 +56,8 @@ _SPLICE_FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 class Flow(enum.Enum):
     """The state of a pump; the moves are drawn above, and `LEGAL` has them as data."""
 
+    __hash__ = object.__hash__  # members are singletons, and Enum's own goes through Python
+
     FLOWING = "flowing"
     QUEUED = "queued"
     BLOCKED = "blocked"

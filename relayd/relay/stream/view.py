@@ -1,6 +1,6 @@
 """How the connections of a worker are looked at."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import cast
 
 from relayd.channel.live import Rates, Row
@@ -20,10 +20,10 @@ class ConnectionView(View[Connection]):
         self._services = services
         self._worker = worker
 
-    def all(self) -> Iterator[tuple[str, Iterable[Connection]]]:
+    def all(self) -> Iterator[tuple[str, Collection[Connection]]]:
         """By listener."""
         for service in self._services.every:
-            yield service.spec.name, cast("Iterable[Connection]", service.connections)  # there are no other ones
+            yield service.spec.name, cast("Collection[Connection]", service.connections)  # there are no other ones
 
     def over(self, live: Connection) -> bool:
         """It has ended."""

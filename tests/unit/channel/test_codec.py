@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relayd.address import NameAddress
 from relayd.channel.codec import CodecError, decode, encode, plain, value_of
-from relayd.channel.messages import Configure, Drain, Message, Ready, Resolved
+from relayd.channel.messages import Configure, Drain, Message, Ready, Resolved, Seen
 from relayd.spec import Admin, Log, Spec
 from tests.unit.channel import strategies
 from tests.unit.channel.strategies import messages
@@ -69,6 +69,11 @@ def test_a_damaged_message_is_refused_or_another_message(message: Message, data:
         # An enum class called with names makes a new class: never from here.
         '{"":"Report","listeners":[{"":"Family","value":"Evil","names":"A B"}]}',
         '{"":"Report","listeners":[{"":"Outcome","value":"no such outcome"}]}',
+        # Bytes are of a message that has some.
+        '{"":"Ready","pid":1}\n',
+        '{"":"Ready","pid":1}\nbytes',
+        '{"":"Seen","number":1,"matched":1,"places":[],"last":true,"lines":"text"}',
+        "\n",
         "[" * 100_000,
         "9" * 10_000,
         "",
@@ -77,6 +82,13 @@ def test_a_damaged_message_is_refused_or_another_message(message: Message, data:
 def test_what_is_no_message(text: str) -> None:
     with pytest.raises(CodecError):
         decode(text.encode())
+
+
+def test_bytes_travel_as_they_are() -> None:
+    seen = Seen(1, 2, (3.0,), True, b'{"id":"a"}\n\x00\xff')
+    assert encode(seen) == b'{"":"Seen","number":1,"matched":2,"places":[3.0],"last":true}\n{"id":"a"}\n\x00\xff'
+    assert decode(encode(seen)) == seen
+    assert decode(b'{"":"Seen","number":1,"matched":2,"places":[],"last":true}') == Seen(1, 2, (), last=True)
 
 
 def test_a_whole_number_is_a_duration_too() -> None:

@@ -36,9 +36,9 @@ def test_nothing_said_means_all() -> None:
 
 def test_the_first_ones_of_all_workers() -> None:
     seen = [
-        Seen(1, 7, (5.0, -1.0), '{"id":"b"}\n{"id":"d"}', last=False),
-        Seen(1, 7, (), "", last=True),
-        Seen(1, 1, (9.0, 2.0), '{"id":"a"}\n{"id":"c"}', last=True),
+        Seen(1, 7, (5.0, -1.0), False, b'{"id":"b"}\n{"id":"d"}'),
+        Seen(1, 7, (), last=True),
+        Seen(1, 1, (9.0, 2.0), True, b'{"id":"a"}\n{"id":"c"}'),
     ]
     found = json.loads(listing(seen, 9, complete=True))
     assert found == {"total": 8, "complete": True, "connections": [{"id": name} for name in "abcd"]}

@@ -49,7 +49,7 @@ class Bench:
         self.sent.clear()
         assert [each.last for each in seen] == [False] * (len(seen) - 1) + [True]
         self.matched = seen[-1].matched
-        lines = [line for each in seen for line in each.lines.splitlines()]
+        lines = [line for each in seen for line in each.lines.decode().splitlines()]
         assert sum(len(each.places) for each in seen) == len(lines)
         found = [json.loads(line) for line in lines]
         return [SimpleNamespace(**row, flow_in=row["in"], flow_out=row["out"]) for row in found]
@@ -170,7 +170,12 @@ def test_several_look_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
             selection = ALL if number % 2 else Selection(listener="web")
             bench.lives.look(Look(number, selection, Sort.AGE, 100, tcp_info=False))
         bench.life.turn_until(lambda: sum(isinstance(each, Seen) and each.last for each in bench.sent) == 4, "answers")
-        rows = [json.loads(line) for each in bench.sent if isinstance(each, Seen) for line in each.lines.splitlines()]
+        rows = [
+            json.loads(line)
+            for each in bench.sent
+            if isinstance(each, Seen)
+            for line in each.lines.decode().splitlines()
+        ]
         bench.sent.clear()
         assert len(rows) == 4 * len(connections)
         assert {row["rate_in"] for row in rows} <= {0.0, None}
