@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import os
-import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from relayd.control.listeners import BindFailed
 from relayd.control.main import EXIT_INTERNAL, EXIT_NOT_STARTED, EXIT_OK, EXIT_REFUSED
 from relayd.control.passed import PassedSockets
 from relayd.control.reload import InForce, in_force
-from relayd.control.spawning import Nursery
+from relayd.control.spawning import Nursery, raise_file_limit
 from relayd.errors import RelaydError
 from relayd.log.events import Event
 from relayd.log.logger import Logger, open_logger
@@ -28,9 +27,6 @@ from relayd.spec import Spec
 from relayd.spec.budget import shortages
 
 __all__ = ["lives"]
-
-#: RLIM_INFINITY as a number: the kernel's default for fs.nr_open, above which no limit on open files goes.
-_NOFILE_UNLIMITED = 1024 * 1024
 
 
 class TooFewDescriptors(RelaydError):
@@ -114,7 +110,7 @@ def _go_on(
             warnings = (*warnings, f"no listener uses what systemd has passed: {unused}")
         for warning in warnings:
             logger.event(Event.CONFIGURATION_WARNING, warning)
-        nofile = _raise_file_limit()
+        nofile = raise_file_limit()
         _check_budget(start.spec, nofile)
         notifier = Notifier.from_environment(warn=lambda line: logger.event(Event.SYSTEMD_UNREACHABLE, line))
         passed_on = asyncio.run(_daemon(start, refused, nofile, logger, notifier, passed, found, nursery))
@@ -162,15 +158,6 @@ async def _daemon(
     return await Daemon(
         start, nofile, logger, notifier, refused=refused, passed=passed, found=found, nursery=nursery
     ).run()
-
-
-def _raise_file_limit() -> int:
-    """Raise the soft limit on open files to the hard one, for the workers (F2); returns what is in force."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    return _NOFILE_UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
 def _check_budget(spec: Spec, nofile: int) -> None:

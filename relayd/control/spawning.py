@@ -5,6 +5,7 @@ is `worker_process`'s business.
 """
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -12,14 +13,27 @@ from collections.abc import Mapping, Sequence
 
 import relayd
 
-__all__ = ["WORKER_COMMAND", "Nursery", "Spawned", "environment", "spawn"]
+__all__ = ["WORKER_COMMAND", "Nursery", "Spawned", "environment", "raise_file_limit", "spawn"]
 
 #: The number of the channel's descriptor is appended. -S: no site, as a worker imports the standard library only.
 WORKER_COMMAND = (sys.executable, "-S", "-m", "relayd.relay.worker")
 #: Variables of systemd that speak to the control process alone: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3).
 _NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+#: RLIM_INFINITY as a number: the kernel's default for fs.nr_open, above which no limit on open files goes.
+_NOFILE_UNLIMITED = 1024 * 1024
 #: As many as nearly every machine has work for. A third one and further ones are started when the file says so.
 _EARLY = 2
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit on open files to the hard one (F2), for this process and for those that it starts from now
+    on; returns what is in force.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return _NOFILE_UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
 class Spawned:

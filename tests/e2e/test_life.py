@@ -1,6 +1,7 @@
 """Start, serve, stop: rules R6 and S10, exit codes, and what systemd is told."""
 
 import os
+import resource
 import signal
 import socket
 import stat
@@ -268,3 +269,10 @@ def test_a_name_server_that_never_answers_delays_nothing(tmp_path: Path) -> None
         assert daemon.stop() == 0
         assert time.monotonic() - before <= 0.2
         assert daemon.stderr == ""
+
+
+def test_workers_may_open_as_many_files_as_the_hard_limit_says(tmp_path: Path, echo: EchoStart) -> None:
+    # F2: those that are started before the file is read as well, and one more than those.
+    prefix = ["prlimit", "--nofile=1024:4000"]
+    with Daemon(config(echo("inet"), workers=3), tmp_path, prefix=prefix) as daemon:
+        assert {resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in daemon.workers()} == {(4000, 4000)}
