@@ -250,7 +250,7 @@ class Killed:
 @dataclass(frozen=True, slots=True)
 class TargetFailure:
     """`count` clients, of streams or `datagrams`, have met `target` (`spec.Target.origin`) of `pool` failing, for
-    `reason`.
+    `reason`. Not `news`: it has been found well since they set out.
     """
 
     pool: str
@@ -258,6 +258,7 @@ class TargetFailure:
     reason: str
     count: int
     datagrams: bool = False
+    news: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,12 +289,14 @@ class Group:
 
     def failed(self, choice: Choice, reason: str, now: float, began: float | None = None) -> None:
         """A client who was sent there at `began`, None: just now, has met `choice` failing, for `reason`: it is passed
-        over for a while, and those are told who shall know. Nothing, if it has been found well since then, by a check
-        or by a client: news of its bad time must not begin another one.
+        over for a while, unless it has been found well since then, by a check or by a client: news of its bad time must
+        not begin another one. Those are told who shall know.
         """
+        datagrams = self._rules.patience_s is None
         if began is not None and began < max(
             self._pool.up_since(choice.origin), self._suspects.worked_at(choice.label)
         ):
+            self._pool.failed(choice.origin, choice.label, reason, first=False, datagrams=datagrams, news=False)
             return
         if self._suspects is _NOBODY_SUSPECT:
             self._suspects = self._rules.suspects
@@ -302,7 +304,6 @@ class Group:
         changed = self._suspects.failed(choice.label, now, began)
         if changed:
             self._look_at = -math.inf
-        datagrams = self._rules.patience_s is None
         self._pool.failed(choice.origin, choice.label, reason, first=trusted and changed, datagrams=datagrams)
 
     def worked(self, choice: Choice, now: float) -> None:

@@ -13,8 +13,12 @@ from relayd.spec import Ordered, TargetState
 class Hear(Protocol):
     """Whoever is told of what clients meet at targets. `label` is the address, `target` its origin."""
 
-    def target_failed(self, pool: str, target: str, label: str, reason: str, *, first: bool, datagrams: bool) -> None:
-        """A client has met it failing, of streams or of `datagrams`. `first`: before, it was no suspect."""
+    def target_failed(
+        self, pool: str, target: str, label: str, reason: str, *, first: bool, datagrams: bool, news: bool
+    ) -> None:
+        """A client has met it failing, of streams or of `datagrams`. `first`: before, it was no suspect. Not `news`: it
+        has been found well since that client set out.
+        """
 
     def target_worked(self, pool: str, target: str, label: str) -> None:
         """A client has met it working, and it was a suspect."""
@@ -113,10 +117,10 @@ class Pool:
         if not left:
             del self._active[target]
 
-    def failed(self, target: str, label: str, reason: str, *, first: bool, datagrams: bool) -> None:
+    def failed(self, target: str, label: str, reason: str, *, first: bool, datagrams: bool, news: bool = True) -> None:
         """As of `Hear`."""
         if self._hear is not None:
-            self._hear.target_failed(self.name, target, label, reason, first=first, datagrams=datagrams)
+            self._hear.target_failed(self.name, target, label, reason, first=first, datagrams=datagrams, news=news)
 
     def worked(self, target: str, label: str) -> None:
         """As of `Hear`."""

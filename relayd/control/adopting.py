@@ -8,11 +8,10 @@ from typing import TypeAlias
 
 from relayd.channel.messages import Adopt, Message, Parcels
 
-__all__ = ["Give", "Shared", "give_all"]
+__all__ = ["Send", "Shared", "give_all"]
 
-#: Sends a message with descriptors, which it owns, to a worker by its number, and returns when the kernel has taken
-#: them.
-Give: TypeAlias = "Callable[[int, Message, list[int]], Awaitable[None]]"
+#: Sends a message with descriptors to a worker by its number, and returns when the kernel has taken them.
+Send: TypeAlias = "Callable[[int, Message, Sequence[int]], Awaitable[None]]"
 
 #: So long workers have for a batch of what they adopt, twice as long as what has found no room waits to be sent again.
 _ROOM_S = 0.1
@@ -29,35 +28,45 @@ class Shared:
 
 
 async def give_all(
-    adopted: AsyncIterator[tuple[int, Adopt, list[int]]], shared: Shared | None, workers: Sequence[int], give: Give
+    adopted: AsyncIterator[tuple[int, Adopt, list[int]]],
+    shared: Shared | None,
+    workers: Sequence[int],
+    send: Send,
+    no_room: Callable[[], bool],
 ) -> None:
     """Give what is `adopted`: to which worker, the batch, and its descriptors, which this owns. Where it is `shared`,
-    `workers` take it themselves, and batches are given only if the kernel takes no more descriptors: to take one out of
-    its parcel makes room.
+    `workers` take it themselves, and batches are given only where the kernel takes no more descriptors (`no_room`): to
+    take one out of its parcel makes room.
     """
-    giving: set[asyncio.Future[None]] = set()
-    if shared is not None:
-        for number in workers:
-            parcels = [os.dup(fd) for fd in shared.parcels]
-            giving.add(asyncio.ensure_future(give(number, Parcels(shared.each), parcels)))
-        _, giving = await asyncio.wait(giving, timeout=_ROOM_S)
-    if shared is None or giving:
-        await _deal(adopted, give)
-    if giving:
-        await asyncio.wait(giving)
+    if shared is None:
+        await _deal(adopted, send)
+        return
+    sending = {asyncio.ensure_future(send(number, Parcels(shared.each), shared.parcels)) for number in workers}
+    while sending:
+        _, sending = await asyncio.wait(sending, timeout=_ROOM_S)
+        if sending and no_room():
+            await _deal(adopted, send)
 
 
-async def _deal(adopted: AsyncIterator[tuple[int, Adopt, list[int]]], give: Give) -> None:
+async def _deal(adopted: AsyncIterator[tuple[int, Adopt, list[int]]], send: Send) -> None:
     """One after the other; but where the kernel takes none, for more are in flight than this user may have, the next
     one is taken out of its parcel: that makes room.
     """
     waiting: set[asyncio.Future[None]] = set()
     try:
         async for number, batch, fds in adopted:
-            waiting.add(asyncio.ensure_future(give(number, batch, fds)))
+            waiting.add(asyncio.ensure_future(_give(number, batch, fds, send)))
             _, waiting = await asyncio.wait(waiting, timeout=_ROOM_S)
         if waiting:
             await asyncio.wait(waiting)
     finally:
         for given in waiting:
             given.cancel()
+
+
+async def _give(number: int, batch: Adopt, fds: list[int], send: Send) -> None:
+    try:
+        await send(number, batch, fds)
+    finally:
+        for fd in fds:
+            os.close(fd)

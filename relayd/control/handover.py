@@ -104,10 +104,11 @@ class Found:
         return copies if copies > workers or (copies and self.sessions) else None
 
     def batches(self) -> Iterator[tuple[Label | None, list[int]]]:
-        """What is in the parcels, which are closed on the way. Whoever takes a batch owns its descriptors."""
-        while self.parcels:
-            with self.parcels.pop(0) as kept:
-                yield from parcel.read(kept)
+        """What is in the parcels, which stay open: others may take out of them meanwhile. Whoever takes a batch owns
+        its descriptors.
+        """
+        for kept in self.parcels:
+            yield from parcel.read(kept)
 
     def in_the_way(self, wanted: Container[SocketKey]) -> set[int]:
         """Which sockets of the store will not be gone on with, by their inodes, where these are `wanted`: those that
@@ -124,6 +125,10 @@ class Found:
         """Let go of what nobody has taken."""
         while self.sockets:
             self.sockets.popitem()[1].let_go()
+        self.close_parcels()
+
+    def close_parcels(self) -> None:
+        """Let go of them, and of what is in them still."""
         while self.parcels:
             self.parcels.pop().close()
 
@@ -227,7 +232,9 @@ class Dealer:
     def shared(self) -> Shared | None:
         """What workers are to have; None, where it is dealt."""
         found = self._found
-        if found.sessions or found.connections is None or found.connections > self._budget.connections:
+        # While a worker takes, it has the parcels as well.
+        most = self._budget.connections - len(found.parcels)
+        if found.sessions or found.connections is None or found.connections > most:
             return None
         return Shared([kept.fileno() for kept in found.parcels], -(-found.connections // len(self._connections)))
 
@@ -236,6 +243,7 @@ class Dealer:
         for _, fds in self._found.batches():
             self.lost += 1
             _close(fds)
+        self._found.close_parcels()
 
     @property
     def connections(self) -> int:

@@ -74,7 +74,8 @@ def run(file: "str | Path") -> NoReturn:
 
 def _run(file: "str | Path") -> int:
     """All lives. Returns the exit code."""
-    spawning.raise_file_limit()  # workers have what this process has when they are started
+    with contextlib.suppress(OSError, ValueError):  # `life` does it once more, and tells
+        spawning.raise_file_limit()  # workers have what this process has when they are started
     early = spawning.Nursery()
     try:
         early.start()

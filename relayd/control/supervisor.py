@@ -10,7 +10,6 @@ One slot per worker number, each with a phase:
 
 import asyncio
 import enum
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -199,21 +198,23 @@ class Supervisor:
                 self._nursery.close()  # the file wants fewer than were started
             if adopted is not None:
                 self._sharing = shared is not None
-                await adopting.give_all(adopted, shared, [slot.number for slot in self._slots], self._give)
+                numbers = [slot.number for slot in self._slots]
+                await adopting.give_all(adopted, shared, numbers, self._send, self._no_room)
                 self._all_given = True
-                for slot in self._slots:
-                    await self._give(slot.number, AllAdopted(), [])
+                for number in numbers:
+                    await self._send(number, AllAdopted(), [])
             await self._booted
         finally:
             self._booted = self._shared = None
 
-    async def _give(self, number: int, message: Message, fds: list[int]) -> None:
+    async def _send(self, number: int, message: Message, fds: Sequence[int]) -> None:
         process = self._slots[number - 1].process
-        if process is not None:
-            await process.give(message, fds)
-        else:  # it has ended, and perhaps the boot
-            for fd in fds:
-                os.close(fd)
+        if process is not None:  # else it has ended, and perhaps the boot
+            process.send(message, fds)
+            await process.sent()
+
+    def _no_room(self) -> bool:
+        return any(slot.process is not None and slot.process.no_room for slot in self._slots)
 
     def tick(self) -> None:
         """To be called every TICK_S: kills workers that hang."""

@@ -234,7 +234,7 @@ class Targets:
                 heard = self._heard.setdefault(key, _Heard(0, "", 0.0))
                 heard.count += each.count
                 heard.reason, heard.at = each.reason, clock.monotonic()
-                if self._checker is not None and _is_asked(self._members[key], each.datagrams):
+                if each.news and self._checker is not None and _is_asked(self._members[key], each.datagrams):
                     self._checker.failed(*key, each.count, each.reason)
 
     def _tell(self) -> None:

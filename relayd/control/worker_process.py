@@ -98,13 +98,22 @@ class WorkerProcess:
         """
         self.send(message, fds)
         try:
-            while self._channel_open and self._channel.backlog:
-                if self._sent is None or self._sent.done():
-                    self._sent = self._loop.create_future()
-                await asyncio.shield(self._sent)  # of others who wait as well
+            await self.sent()
         finally:
             for fd in fds:
                 os.close(fd)
+
+    async def sent(self) -> None:
+        """Returns when the kernel has taken everything, or the worker has closed its end."""
+        while self._channel_open and self._channel.backlog:
+            if self._sent is None or self._sent.done():
+                self._sent = self._loop.create_future()
+            await asyncio.shield(self._sent)  # of others who wait as well
+
+    @property
+    def no_room(self) -> bool:
+        """Something waits to be sent for which the kernel has no room: not for a worker that does not read."""
+        return self._channel_open and bool(self._channel.backlog) and not self._channel.blocked
 
     def kill(self) -> None:
         """SIGKILL. `on_end` follows."""

@@ -16,15 +16,17 @@ class Failures:
         self._loop = loop
         self._log = log
         self._send = send
-        self._counts: Counter[tuple[str, str, str, bool]] = Counter()
+        self._counts: Counter[tuple[str, str, str, bool, bool]] = Counter()
         #: When each became a suspect, by pool and address.
         self._since: dict[tuple[str, str], float] = {}
 
-    def target_failed(self, pool: str, target: str, label: str, reason: str, *, first: bool, datagrams: bool) -> None:
+    def target_failed(
+        self, pool: str, target: str, label: str, reason: str, *, first: bool, datagrams: bool, news: bool
+    ) -> None:
         """See `pool.Hear`."""
         if not self._counts:
             self._loop.again(self._tell)
-        self._counts[pool, target, reason, datagrams] += 1
+        self._counts[pool, target, reason, datagrams, news] += 1
         if first:
             self._since[pool, label] = self._loop.now
             text = f"{pool}: {label} has failed a client, others go first for a while: {reason}"
@@ -41,8 +43,8 @@ class Failures:
         self._send(
             TargetFailures(
                 tuple(
-                    TargetFailure(pool, target, reason, count, datagrams)
-                    for (pool, target, reason, datagrams), count in counts.items()
+                    TargetFailure(pool, target, reason, count, datagrams, news)
+                    for (pool, target, reason, datagrams, news), count in counts.items()
                 )
             )
         )

@@ -107,12 +107,14 @@ class Loop:
             self._step_aside(now)
         if timers.soonest <= now:
             self._expire(now)
-        if self.closing:
+        if self.closing and self.running:
             self.close_ended()
         self.flush()
 
     def close_ended(self) -> None:
-        """Close what is in `closing`. Every turn ends with it; after the last one it is the caller's to call."""
+        """Close what is in `closing`. Every turn ends with it but the last one: that leaves it to the caller, or to the
+        end of the process.
+        """
         for sock in self.closing:
             try:  # noqa: SIM105  # twice for each connection: `suppress` takes three times as long
                 sock.close()

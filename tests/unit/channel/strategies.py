@@ -222,7 +222,7 @@ of_class: dict[type, st.SearchStrategy[Message]] = {
     Seen: st.builds(Seen, numbers, numbers, tuples_of(seconds), booleans, st.binary()),
     Stop: st.just(Stop()),
     TargetFailures: st.builds(
-        TargetFailures, tuples_of(st.builds(TargetFailure, texts, texts, texts, numbers, booleans))
+        TargetFailures, tuples_of(st.builds(TargetFailure, texts, texts, texts, numbers, booleans, booleans))
     ),
     TargetStates: st.builds(
         TargetStates,

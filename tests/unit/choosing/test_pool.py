@@ -39,9 +39,11 @@ class Ear:
     def __init__(self) -> None:
         self.heard: list[tuple[object, ...]] = []
 
-    def target_failed(self, pool: str, target: str, label: str, reason: str, *, first: bool, datagrams: bool) -> None:
+    def target_failed(
+        self, pool: str, target: str, label: str, reason: str, *, first: bool, datagrams: bool, news: bool
+    ) -> None:
         """As of `Hear`."""
-        self.heard.append((pool, target, label, reason, first, datagrams))
+        self.heard.append((pool, target, label, reason, first, datagrams, news))
 
     def target_worked(self, pool: str, target: str, label: str) -> None:
         """As of `Hear`."""
@@ -225,8 +227,8 @@ def test_those_who_shall_know_are_told() -> None:
     for _ in range(2):
         chooser.worked(one, 0.0)
     assert ear.heard == [
-        ("app", one.origin, one.label, "connection refused", True, False),
-        ("app", one.origin, one.label, "connection refused", False, False),
+        ("app", one.origin, one.label, "connection refused", True, False, True),
+        ("app", one.origin, one.label, "connection refused", False, False, True),
         ("app", one.origin, one.label),
     ]
 
@@ -242,14 +244,13 @@ def test_who_set_out_before_checks_found_a_target_well_says_nothing_of_it() -> N
     say(pool, state(1, up=False), now=10.0)
     say(pool, state(2, up=False), now=11.0)
     chooser.failed(choice(chooser, 1), "connect timeout", 12.0, began=10.9)
-    assert not ear.heard
+    assert [heard[-1] for heard in ear.heard] == [False]
     assert picked(chooser, 4, 12.0) == {1: 4}
     chooser.failed(choice(chooser, 2), "connect timeout", 12.0, began=10.9)  # it is down, and nothing else is known
     chooser.failed(choice(chooser, 1), "connect timeout", 12.5, began=11.0)
-    assert len(ear.heard) == 2
     say(pool, state(1, up=False), now=13.0)
     chooser.failed(choice(chooser, 1), "connect timeout", 13.5, began=10.9)
-    assert len(ear.heard) == 3
+    assert [heard[-1] for heard in ear.heard] == [False, True, True, True]
 
 
 def test_who_set_out_before_a_client_found_a_target_well_says_nothing_of_it() -> None:
@@ -257,12 +258,11 @@ def test_who_set_out_before_a_client_found_a_target_well_says_nothing_of_it() ->
     chooser = group(Pool(hear=ear), [Share()] * 2)
     chooser.failed(choice(chooser, 1), "connect timeout", 5.0, began=0.0)
     chooser.worked(choice(chooser, 1), 6.1)
-    heard = len(ear.heard)
     chooser.failed(choice(chooser, 1), "connect timeout", 6.2, began=1.2)
-    assert len(ear.heard) == heard
+    assert ear.heard[-1][-1:] == (False,)
     assert not chooser.suspicious
     chooser.failed(choice(chooser, 1), "connect timeout", 6.3, began=6.2)
-    assert len(ear.heard) == heard + 1
+    assert ear.heard[-1][-1:] == (True,)
     assert chooser.suspicious
 
 

@@ -1,9 +1,11 @@
 """A stand-in for relayd.relay.worker with one fault. Run as `fake_worker.py FAULT CHANNEL_FD`."""
 
+import contextlib
 import os
 import select
 import socket
 import sys
+import time
 
 from relayd.channel import Channel, ChannelClosed, parcel
 from relayd.channel.messages import (
@@ -29,6 +31,8 @@ def main(fault: str, fd: int) -> int:
     if fault == "crashes":
         sys.stderr.write("Traceback ...\nModuleNotFoundError: no module named 'relay'\n")
         return 3
+    if fault == "slow_start":
+        time.sleep(0.5)  # longer than anybody waits before asking what is wrong
     channel = Channel(socket.socket(fileno=fd))
     resolved = 0
     ready = False
@@ -61,6 +65,9 @@ def main(fault: str, fd: int) -> int:
                                 for each in batch:
                                     os.close(each)
                 elif isinstance(message, AllAdopted):
+                    if fault.startswith("dies_once:"):
+                        with contextlib.suppress(FileExistsError), open(fault.partition(":")[2], "x"):
+                            return 9
                     channel.send(Ready(os.getpid(), taken, lost))
                     ready = True
                 elif isinstance(message, Resolved):

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from relayd.control.adopting import Shared
 from relayd.control.heartbeat import REPORT_TICKS, START_TICKS
 from relayd.control.supervisor import Supervisor, WorkersFailed
 from relayd.log.events import Event
-from relayd.spec import Log, Spec, TargetState
+from relayd.spec import Bind, Listener, Log, Spec, TargetState
+from tests.specs import BINDING, DATAGRAM
 
 FAKE = Path(__file__).with_name("fake_worker.py")
 DEADLINE_S = 10.0
@@ -119,7 +121,9 @@ def test_workers_take_what_they_share_and_say_how_much() -> None:
     supervised("none", scenario, workers=2)
 
 
-def test_where_the_kernel_passes_no_parcel_on_what_is_in_it_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_kernel_passes_no_parcel_on_what_is_in_it_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # R4: too many descriptors of this user are in flight (ETOOMANYREFS).
     room: list[bool] = []
     send = Channel.send
@@ -144,7 +148,22 @@ def test_where_the_kernel_passes_no_parcel_on_what_is_in_it_makes_room(monkeypat
         assert room
         assert bench.supervisor.taken <= 30
 
-    supervised("none", scenario, workers=2)
+    # One worker dies, after all was dealt: the next one is told of the parcels, which are there still.
+    bench = supervised(f"dies_once:{tmp_path}/died", scenario, workers=2)
+    assert len(bench.all(Event.WORKER_EXITED)) == 1
+
+
+def test_a_worker_that_is_slow_to_listen_is_no_reason_to_deal() -> None:
+    # What it is to be told waits in its channel meanwhile.
+    async def scenario(bench: Bench) -> None:
+        binds = (Bind(InetAddress(Family.INET, "127.0.0.1", 0)),)
+        many = [Listener(f"number-{number}", binds, BINDING, (), None, None, DATAGRAM) for number in range(500)]
+        bench.supervisor._spec = replace(bench.supervisor._spec, listeners=tuple(many))
+        with a_parcel((3, 30), garbage=1) as kept:
+            await bench.supervisor.boot(dealt(kept), Shared([kept.fileno()], 17))
+        assert (bench.supervisor.taken, bench.supervisor.lost) == (33, 1)
+
+    supervised("slow_start", scenario, workers=2)
 
 
 @contextlib.contextmanager

@@ -420,6 +420,14 @@ def test_clients_count_where_they_meet_what_is_asked(bench: Bench, check: Check,
     assert bench.shown("failures")["192.0.2.1:80"] is not None
 
 
+def test_clients_of_a_time_before_it_was_found_well_are_counted_and_take_it_down_no_more(bench: Bench) -> None:
+    bench.targets.change(spec(listener("web", inet(1), check=CHECK)))
+    failure = TargetFailure("web", "192.0.2.1:80", "connect timeout", 3, news=False)
+    bench.targets.failed(TargetFailures((failure,)))
+    assert bench.checker.told == []
+    assert bench.shown("failures")["192.0.2.1:80"] is not None
+
+
 def test_a_port_of_a_range_says_nothing_about_the_others(bench: Bench) -> None:
     of_range = listener("game", inet(1, 0), check=replace(CHECK, port=5000), rule=PortRule.OFFSET, ports=100)
     bench.targets.change(spec(of_range))

@@ -20,16 +20,19 @@ def test_failures_of_one_turn_are_told_together() -> None:
     loop = Loop(log.flush)
     heard = Failures(loop, log, told.append)
     for first in (True, False, False):
-        heard.target_failed("web", "a", "a", "connection refused", first=first, datagrams=False)
-    heard.target_failed("web", "a", "a", "connect timeout", first=False, datagrams=True)
+        heard.target_failed("web", "a", "a", "connection refused", first=first, datagrams=False, news=True)
+    heard.target_failed("web", "a", "a", "connect timeout", first=False, datagrams=True, news=False)
     loop.turn()
     assert told == [
         TargetFailures(
-            (TargetFailure("web", "a", "connection refused", 3), TargetFailure("web", "a", "connect timeout", 1, True))
+            (
+                TargetFailure("web", "a", "connection refused", 3),
+                TargetFailure("web", "a", "connect timeout", 1, True, False),
+            )
         )
     ]
     heard.target_worked("web", "a", "a")
-    heard.target_failed("web", "a", "a", "connection refused", first=True, datagrams=False)
+    heard.target_failed("web", "a", "a", "connection refused", first=True, datagrams=False, news=True)
     loop.turn()
     assert len(told) == 2
     assert [event for event, *_ in log.events] == [Event.TARGET_SUSPECT, Event.TARGET_TRUSTED, Event.TARGET_SUSPECT]
