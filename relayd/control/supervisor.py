@@ -376,7 +376,7 @@ class Supervisor:
                 slot.process.send(Drain(timeout_s))
                 slot.move(Phase.DRAINING)
             else:
-                slot.process.kill()  # not Ready yet, so it has no connection
+                slot.process.kill()  # not Ready yet: at most, the rest of what another process has had
         self._note_end()
 
     async def packets(self, timeout_s: float) -> dict[int, int]:
