@@ -158,8 +158,8 @@ class WorkerProcess:
             self._close_channel()
         except CodecError as error:
             self._keep_stderr(f"\nits message was not understood: {error}".encode())
+            self.kill()  # first: a worker that meets a closed channel ends by itself, and quickly, as if all were well
             self._close_channel()
-            self.kill()
 
     def _close_channel(self) -> None:
         if not self._channel_open:
