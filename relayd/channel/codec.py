@@ -93,7 +93,7 @@ _CLASSES: dict[str, type] = {
 }
 #: Of a message that has bytes, which field they are. They travel behind its JSON, as they are, for whoever passes them
 #: on unread: to quote and to unquote them takes as long as to make them.
-_BYTES: dict[type, str] = {messages.Seen: "lines"}
+_BYTES: dict[type, str] = {messages.Seen: "rows"}
 _FIELDS = {
     cls: tuple(field.name for field in dataclasses.fields(cls) if field.name != _BYTES.get(cls))
     for cls in _CLASSES.values()

@@ -227,16 +227,15 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Some of the answer to the Look of this number: `lines` as `channel.live` has them, in UTF-8, in no order, with a
-    line feed between, and the place of each, by which the largest comes first. `last`: there is no more, and `matched`
-    of them there are in all.
+    """Some of the answer to the Look of this number: `count` lines, in no order, and their places, packed as
+    `channel.live` does. `last`: there is no more, and `matched` of them there are in all.
     """
 
     number: int
     matched: int
-    places: tuple[float, ...]
+    count: int
     last: bool
-    lines: bytes = b""
+    rows: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from operator import itemgetter
 
 from relayd.address import AddressError, InetAddress, parse
+from relayd.channel.live import unpack_rows
 from relayd.channel.messages import Seen, Selection
 
 __all__ = ["LIMIT_MAX", "listing", "selection_of"]
@@ -46,8 +47,7 @@ def listing(seen: Iterable[Seen], limit: int, *, complete: bool) -> bytes:
     total, found = 0, list[tuple[float, bytes]]()
     for each in seen:
         total += each.matched if each.last else 0
-        if each.places:
-            found += zip(each.places, each.lines.split(b"\n"), strict=True)
+        found += unpack_rows(each.rows, each.count)
     found.sort(key=itemgetter(0), reverse=True)
     head = f'{{"total":{total},"complete":{json.dumps(complete)},"connections":['
     return b"%b%b]}" % (head.encode(), b",".join([text for _, text in found[:limit]]))

@@ -10,11 +10,11 @@ is nothing, a look waits for itself (RATE_LEAST_S).
 import abc
 import heapq
 import ipaddress
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from relayd import clock
-from relayd.channel.live import Rates, Row, line
+from relayd.channel.live import Rates, pack_rows
 from relayd.channel.messages import Kill, Killed, Look, Message, Seen, Selection, Sort
 from relayd.log.logger import Logger
 from relayd.relay.loop import Loop
@@ -23,10 +23,10 @@ __all__ = ["Lives", "View"]
 
 #: At a time, for whoever looks or ends: what a few short exchanges take, so that others hardly notice.
 SLICE_S = 0.0001
-#: Between two looks at the clock: as many as are gathered in a fifth of that.
+#: Between two looks at the clock: as many as are told in a quarter of that.
 _STEP = 4
-#: Rows of one Seen: some 54 KB, one packet, which takes half a slice.
-_ROWS_MAX = 128
+#: Rows of one Seen: some 27 KB, one packet, which takes a quarter of a slice.
+_ROWS_MAX = 64
 #: A rate is what has moved since a look that was at least so long ago; and one of so long ago tells nothing.
 RATE_LEAST_S = 0.25
 RATE_MOST_S = 10.0
@@ -36,6 +36,12 @@ _RENEW_S = 0.9
 LOOK_MOST_S = 4.0
 
 LiveT = TypeVar("LiveT")
+#: What was seen of one: bytes in and out, and its head, "" where nobody has wanted it yet.
+_Sight: TypeAlias = "tuple[tuple[int, int], str]"
+#: Of one: place, a number of its own, for places may be the same, how it is looked at, itself, what it has moved.
+_Kept: TypeAlias = "tuple[float, int, View[Any], Any, tuple[int, int], Rates]"
+_NO_RATES: Rates = (None, None)
+_AT_REST: Rates = (0.0, 0.0)
 _Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 
@@ -77,8 +83,12 @@ class View(abc.ABC, Generic[LiveT]):
         """When a byte has last moved, or a datagram."""
 
     @abc.abstractmethod
-    def row(self, live: LiveT, rates: Rates, *, tcp_info: bool) -> Row:
-        """What there is to see."""
+    def head(self, live: LiveT) -> str:
+        """What its line begins with (`channel.live`), until a reload."""
+
+    @abc.abstractmethod
+    def line(self, live: LiveT, head: str, moved: tuple[int, int], rates: Rates, *, tcp_info: bool) -> str:
+        """What there is to see of it now."""
 
     @abc.abstractmethod
     def end(self, live: LiveT) -> None:
@@ -99,10 +109,13 @@ class _Filter:
             self._network = ipaddress.ip_network(self._client, strict=False)
         self._asks = (self.conn_id, self._target, self._client, self._port) != (None,) * 4
 
-    def takes(self, view: View[LiveT], live: LiveT) -> bool:
-        """Whether `live`, of a listener that fits, is meant."""
+    def taken(self, view: View[LiveT], every: Iterable[LiveT]) -> list[LiveT]:
+        """Those of `every`, which are of a listener that fits, that are meant, and have not ended."""
         if not self._asks:
-            return True
+            return [live for live in every if not view.over(live)]
+        return [live for live in every if not view.over(live) and self._takes(view, live)]
+
+    def _takes(self, view: View[LiveT], live: LiveT) -> bool:
         if self.conn_id is not None and view.conn_id(live) != self.conn_id:
             return False
         if self._target is not None and view.target(live) != self._target:
@@ -134,9 +147,11 @@ class Lives:
         self.loop = loop
         self.log = log
         self.send = send
-        #: What a look has found of all: bytes in and out by id; and when that was.
-        self.seen: dict[str, tuple[int, int]] = {}
+        #: What a look has found of all; and when that was.
+        self.seen: dict[Any, _Sight] = {}
         self.seen_at = -RATE_MOST_S
+        #: Reloads there had been by then: after another one, heads are to be made again.
+        self.reloads = loop.reloads
         #: When the last one has begun that is to be the next of these.
         self.sweeping_since = -RATE_MOST_S
 
@@ -153,10 +168,12 @@ class Lives:
         if self.seen and self.loop.now > self.seen_at + RATE_MOST_S:
             self.seen = {}
 
+    def note(self, seen: dict[Any, _Sight], at: float, reloads: int) -> None:
+        """A look that has begun `at`, when there had been so many `reloads`, has found this of all."""
+        self.seen, self.seen_at, self.reloads = seen, at, reloads
+
 
 ALL = Selection()
-#: Whatever it is, and how it is looked at.
-_Found: TypeAlias = "tuple[View[Any], Any]"
 
 
 class _Walk:
@@ -169,18 +186,15 @@ class _Walk:
         self._later = later
         self._steps: Iterator[None] = iter(())
 
-    def _each(self, selection: Selection) -> "Iterator[_Found | None]":
-        """One after the other; None where a turn may end."""
+    def _each(self, selection: Selection) -> "Iterator[tuple[View[Any], list[Any]]]":
+        """Some after others, as many as are to be gone through at once; they may be none."""
         wanted = _Filter(selection)
         for view in self._lives.views:
             for name, every in view.all():
-                if wanted.listener not in (None, name):
-                    continue
-                for number, live in enumerate(tuple(every)):
-                    if not number % _STEP:
-                        yield None
-                    if not view.over(live) and wanted.takes(view, live):
-                        yield view, live
+                if wanted.listener in (None, name):
+                    there = tuple(every)
+                    for at in range(0, len(there), _STEP):
+                        yield view, wanted.taken(view, there[at : at + _STEP])
 
     def _walk(self, steps: Iterator[None]) -> None:
         """Begin later: whoever asks has no part in it."""
@@ -209,10 +223,14 @@ class _Looking(_Walk):
         super().__init__(lives, lives.loop.aside)
         self._asked = asked
         self._until = lives.loop.now + LOOK_MOST_S
-        #: A heap by place, the last one in front; a number, for places may be the same.
-        self._kept: list[tuple[float, int, _Found, Rates]] = []
+        #: A heap by place, the last one in front.
+        self._kept: list[_Kept] = []
         self._matched = 0
-        #: Rows that are not told yet.
+        #: What is seen, for the next one who looks; what was seen before, and how many reloads there had been by then.
+        self._seen: dict[Any, _Sight] = {}
+        self._before: dict[Any, _Sight] = {}
+        self._reloads = -1
+        #: Lines that are not told yet.
         self._places: list[float] = []
         self._lines: list[str] = []
 
@@ -237,51 +255,48 @@ class _Looking(_Walk):
 
     def _sweep(self) -> Iterator[None]:
         """What all have moved so far: the next one who looks may ask for others."""
-        lives = self._lives
+        lives, reloads = self._lives, self._loop.reloads
         began = lives.sweeping_since = self._loop.now
-        seen: dict[str, tuple[int, int]] = {}
-        for found in self._each(ALL):
-            if found is None:
-                yield
-            else:
-                view, live = found
-                seen[view.conn_id(live)] = view.moved(live)
-        lives.seen, lives.seen_at = seen, began
+        seen: dict[Any, _Sight] = {}
+        for view, some in self._each(ALL):
+            for live in some:
+                seen[live] = (view.moved(live), "")
+            yield
+        lives.note(seen, began, reloads)
 
     def _look(self) -> Iterator[None]:
-        lives, now = self._lives, self._loop.now
-        before, passed_s = lives.seen, now - lives.seen_at
-        known = 0 < passed_s < RATE_MOST_S
-        everything, seen = self._asked.selection == ALL, dict[str, tuple[int, int]]()
-        all_fit = sum(len(every) for view in lives.views for _, every in view.all()) <= self._asked.limit
-        for found in self._each(self._asked.selection):
-            if found is None:
-                yield
-                continue
-            view, live = found
-            conn_id, moved = view.conn_id(live), view.moved(live)
-            was = before.get(conn_id) if known else None
-            rates: Rates = (None, None)
-            if was is not None:
-                rates = (max(0, moved[0] - was[0]) / passed_s, max(0, moved[1] - was[1]) / passed_s)
-            if everything:
-                seen[conn_id] = moved
-            self._matched += 1
-            place = self._place(found, moved, rates)
-            if all_fit:  # told here and now: to come back to it means to fetch it from memory once more
-                self._add_row(place, found, rates)
-                yield
-            else:
-                self._keep((place, self._matched, found, rates))
+        lives, asked, now, reloads = self._lives, self._asked, self._loop.now, self._loop.reloads
+        since_s = now - lives.seen_at
+        if 0 < since_s < RATE_MOST_S:
+            self._before, self._reloads = lives.seen, lives.reloads
+        all_fit = sum(len(every) for view in lives.views for _, every in view.all()) <= asked.limit
+        for view, some in self._each(asked.selection):
+            self._matched += len(some)
+            for live in some:
+                moved = view.moved(live)
+                was = self._before.get(live)
+                rates = _NO_RATES
+                if was is not None:
+                    before = was[0]
+                    rates = _AT_REST
+                    if moved != before:
+                        rates = (max(0, moved[0] - before[0]) / since_s, max(0, moved[1] - before[1]) / since_s)
+                place = self._place(view, live, moved, rates)
+                if all_fit:  # told here and now: to come back to it means to fetch it from memory once more
+                    self._add(place, view, live, moved, rates)
+                else:
+                    self._seen[live] = (moved, "" if was is None else was[1])
+                    self._keep((place, len(self._seen), view, live, moved, rates))
+            yield
         yield from self._tell()
-        if everything and now - lives.seen_at >= _RENEW_S:
-            lives.seen, lives.seen_at = seen, now
+        if asked.selection == ALL and now - lives.seen_at >= _RENEW_S:
+            lives.note(self._seen, now, reloads)
         elif now - max(lives.seen_at, lives.sweeping_since) >= _RENEW_S:
             yield from self._sweep()
 
-    def _place(self, found: _Found, moved: tuple[int, int], rates: Rates) -> float:
+    def _place(self, view: View[LiveT], live: LiveT, moved: tuple[int, int], rates: Rates) -> float:
         """The larger, the sooner."""
-        (view, live), sort = found, self._asked.sort
+        sort = self._asked.sort
         if sort is Sort.AGE:
             return -view.began(live)
         if sort is Sort.NEW:
@@ -292,30 +307,36 @@ class _Looking(_Walk):
             return sum(moved)
         return (rates[0] or 0.0) + (rates[1] or 0.0)
 
-    def _keep(self, one: tuple[float, int, _Found, Rates]) -> None:
+    def _keep(self, one: _Kept) -> None:
         if len(self._kept) < self._asked.limit:
             heapq.heappush(self._kept, one)
         else:
             heapq.heappushpop(self._kept, one)
 
     def _tell(self) -> Iterator[None]:
-        for place, _, found, rates in self._kept:
-            view, live = found
+        for place, _, view, live, moved, rates in self._kept:
             if not view.over(live):
-                self._add_row(place, found, rates)
+                self._add(place, view, live, moved, rates)
             yield
         self._say(last=True)
 
-    def _add_row(self, place: float, found: _Found, rates: Rates) -> None:
-        view, live = found
+    def _add(self, place: float, view: View[LiveT], live: LiveT, moved: tuple[int, int], rates: Rates) -> None:
+        """Have it told, and remember its head."""
+        was = self._before.get(live) if self._reloads == self._loop.reloads else None
+        head = was[1] if was is not None else ""
+        if not head:
+            head = view.head(live)
+            if was is not None:
+                self._before[live] = (was[0], head)  # for as long as that is what was seen
+        self._seen[live] = (moved, head)
         self._places.append(place)
-        self._lines.append(line(view.row(live, rates, tcp_info=self._asked.tcp_info)))
+        self._lines.append(view.line(live, head, moved, rates, tcp_info=self._asked.tcp_info))
         if len(self._lines) >= _ROWS_MAX:
             self._say(last=False)
 
     def _say(self, *, last: bool) -> None:
-        lines = "\n".join(self._lines).encode()
-        self._lives.send(Seen(self._asked.number, self._matched, tuple(self._places), last, lines))
+        rows = pack_rows(self._places, self._lines)
+        self._lives.send(Seen(self._asked.number, self._matched, len(self._places), last, rows))
         self._places, self._lines = [], []
 
 
@@ -335,9 +356,8 @@ class _Killing(_Walk):
 
     def _end(self) -> Iterator[None]:
         count = 0
-        for found in self._each(self._asked.selection):
-            if found is not None:
-                view, live = found
+        for view, some in self._each(self._asked.selection):
+            for live in some:
                 view.end(live)
                 count += 1
             yield

@@ -4,7 +4,7 @@ import socket
 from typing import Protocol
 
 from relayd import clock
-from relayd.channel.live import Rates, Row
+from relayd.channel.live import Rates, course, head, line
 from relayd.choosing.group import Choice
 from relayd.log.access import AccessRecord
 from relayd.outcomes import Outcome
@@ -91,31 +91,26 @@ class LiveRecorded(Recorded, Protocol):
         """True while the client takes no answers."""
 
 
-def session_row(session: LiveRecorded, worker: int, rates: Rates) -> Row:
-    """What there is to see of a live session of this worker. It was last used up to STEP_S later than is noted."""
-    receiver, service = session.receiver, session.service
-    now = service.loop.now
+def session_head(session: LiveRecorded, worker: int) -> str:
+    """What its line begins with, in this worker."""
+    receiver, spec = session.receiver, session.service.spec
+    kind = "unix_dgram" if receiver.layout.af == socket.AF_UNIX else "udp"
     client, port = receiver.client_text(session.key)
-    return Row(
-        id=session.conn_id,
-        worker=worker,
-        listener=service.spec.name,
-        pool=service.spec.pool_name,
-        type="unix_dgram" if receiver.layout.af == socket.AF_UNIX else "udp",
-        client=client,
-        client_port=port,
-        local=receiver.local_text(session.key),
-        target=session.choice.label,
-        state="held_up" if session.held_up else "relaying",
-        flow_in=None,
-        flow_out=None,
-        age_s=now - session.started_at,
-        idle_s=max(0.0, now - session.noted_until + STEP_S),
-        bytes_in=session.bytes_in,
-        bytes_out=session.bytes_out,
-        rate_in=rates[0],
-        rate_out=rates[1],
-        datagrams_in=session.datagrams_in,
-        datagrams_out=session.datagrams_out,
-        attempts=session.attempts,
+    return head(
+        session.conn_id, worker, spec.name, spec.pool_name, kind, client, port, receiver.local_text(session.key)
+    )
+
+
+def session_line(session: LiveRecorded, beginning: str, moved: tuple[int, int], rates: Rates) -> str:
+    """What there is to see of a live session. It was last used up to STEP_S later than is noted."""
+    now = session.service.loop.now
+    return line(
+        beginning,
+        course(session.choice.label, "held_up" if session.held_up else "relaying", None, None),
+        now - session.started_at,
+        max(0.0, now - session.noted_until + STEP_S),
+        moved,
+        rates,
+        session.attempts,
+        (session.datagrams_in, session.datagrams_out),
     )

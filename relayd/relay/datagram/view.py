@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterator
 from typing import cast
 
-from relayd.channel.live import Rates, Row
+from relayd.channel.live import Rates
 from relayd.outcomes import Outcome
-from relayd.relay.datagram.record import session_row
+from relayd.relay.datagram.record import session_head, session_line
 from relayd.relay.datagram.services import DatagramServices
 from relayd.relay.datagram.session import Phase, Session
 from relayd.relay.live import View
@@ -53,9 +53,13 @@ class SessionView(View[Session]):
         """When a datagram has last moved, or some milliseconds later."""
         return live.noted_until
 
-    def row(self, live: Session, rates: Rates, *, tcp_info: bool) -> Row:  # noqa: ARG002  # UDP has none
+    def head(self, live: Session) -> str:
+        """Who it is."""
+        return session_head(live, self._worker)
+
+    def line(self, live: Session, head: str, moved: tuple[int, int], rates: Rates, *, tcp_info: bool) -> str:  # noqa: ARG002  # UDP has none
         """What there is to see."""
-        return session_row(live, self._worker, rates)
+        return session_line(live, head, moved, rates)
 
     def end(self, live: Session) -> None:
         """End it."""

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Iterator
 from typing import cast
 
-from relayd.channel.live import Rates, Row
+from relayd.channel.live import Rates
 from relayd.outcomes import Outcome
 from relayd.relay.live import View
 from relayd.relay.stream.connection import Connection, Phase
-from relayd.relay.stream.record import client_of, connection_row
+from relayd.relay.stream.record import client_of, connection_head, connection_line
 from relayd.relay.stream.services import StreamServices
 
 __all__ = ["ConnectionView"]
@@ -53,9 +53,13 @@ class ConnectionView(View[Connection]):
         """When a byte has last moved."""
         return live.active_at
 
-    def row(self, live: Connection, rates: Rates, *, tcp_info: bool) -> Row:
+    def head(self, live: Connection) -> str:
+        """Who it is."""
+        return connection_head(live, self._worker)
+
+    def line(self, live: Connection, head: str, moved: tuple[int, int], rates: Rates, *, tcp_info: bool) -> str:
         """What there is to see."""
-        return connection_row(live, self._worker, rates, tcp_info=tcp_info)
+        return connection_line(live, head, moved, rates, tcp_info=tcp_info)
 
     def end(self, live: Connection) -> None:
         """End it."""

@@ -219,7 +219,7 @@ of_class: dict[type, st.SearchStrategy[Message]] = {
         Report, tuples_of(totals | datagram_totals), st.builds(WorkerTotals, histograms, numbers, seconds)
     ),
     Resolved: st.builds(Resolved, names, tuples_of(inet_addresses), tuples_of(shares), resolves),
-    Seen: st.builds(Seen, numbers, numbers, tuples_of(seconds), booleans, st.binary()),
+    Seen: st.builds(Seen, numbers, numbers, numbers, booleans, st.binary()),
     Stop: st.just(Stop()),
     TargetFailures: st.builds(
         TargetFailures, tuples_of(st.builds(TargetFailure, texts, texts, texts, numbers, booleans, booleans))

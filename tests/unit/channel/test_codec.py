@@ -72,7 +72,7 @@ def test_a_damaged_message_is_refused_or_another_message(message: Message, data:
         # Bytes are of a message that has some.
         '{"":"Ready","pid":1}\n',
         '{"":"Ready","pid":1}\nbytes',
-        '{"":"Seen","number":1,"matched":1,"places":[],"last":true,"lines":"text"}',
+        '{"":"Seen","number":1,"matched":1,"count":0,"last":true,"rows":"text"}',
         "\n",
         "[" * 100_000,
         "9" * 10_000,
@@ -85,10 +85,10 @@ def test_what_is_no_message(text: str) -> None:
 
 
 def test_bytes_travel_as_they_are() -> None:
-    seen = Seen(1, 2, (3.0,), True, b'{"id":"a"}\n\x00\xff')
-    assert encode(seen) == b'{"":"Seen","number":1,"matched":2,"places":[3.0],"last":true}\n{"id":"a"}\n\x00\xff'
+    seen = Seen(1, 2, 1, True, b'{"id":"a"}\n\x00\xff')
+    assert encode(seen) == b'{"":"Seen","number":1,"matched":2,"count":1,"last":true}\n{"id":"a"}\n\x00\xff'
     assert decode(encode(seen)) == seen
-    assert decode(b'{"":"Seen","number":1,"matched":2,"places":[],"last":true}') == Seen(1, 2, (), last=True)
+    assert decode(b'{"":"Seen","number":1,"matched":2,"count":0,"last":true}') == Seen(1, 2, 0, last=True)
 
 
 def test_a_whole_number_is_a_duration_too() -> None:

@@ -16,9 +16,9 @@ def test_it_is_over_when_everybody_has_answered_all() -> None:
 def test_an_answer_of_several_messages() -> None:
     open_ones = Inquiries()
     inquiry = open_ones.begin({1})
-    assert not open_ones.heard(1, Seen(inquiry.number, 2, (), last=False))
+    assert not open_ones.heard(1, Seen(inquiry.number, 2, 0, last=False))
     assert not inquiry.over
-    assert open_ones.heard(1, Seen(inquiry.number, 2, (), last=True))
+    assert open_ones.heard(1, Seen(inquiry.number, 2, 0, last=True))
     assert inquiry.complete
 
 

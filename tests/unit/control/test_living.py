@@ -3,6 +3,7 @@ from dataclasses import astuple
 
 import pytest
 
+from relayd.channel.live import pack_rows
 from relayd.channel.messages import Seen, Selection
 from relayd.control.living import listing, selection_of
 
@@ -36,9 +37,9 @@ def test_nothing_said_means_all() -> None:
 
 def test_the_first_ones_of_all_workers() -> None:
     seen = [
-        Seen(1, 7, (5.0, -1.0), False, b'{"id":"b"}\n{"id":"d"}'),
-        Seen(1, 7, (), last=True),
-        Seen(1, 1, (9.0, 2.0), True, b'{"id":"a"}\n{"id":"c"}'),
+        Seen(1, 7, 2, False, pack_rows([5.0, -1.0], ['{"id":"b"}', '{"id":"d"}'])),
+        Seen(1, 7, 0, last=True),
+        Seen(1, 1, 2, True, pack_rows([9.0, 2.0], ['{"id":"a"}', '{"id":"c"}'])),
     ]
     found = json.loads(listing(seen, 9, complete=True))
     assert found == {"total": 8, "complete": True, "connections": [{"id": name} for name in "abcd"]}

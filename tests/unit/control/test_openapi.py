@@ -1,12 +1,13 @@
 """docs/openapi.yaml has every request of the table, every parameter of it, and nothing else; answers of a stand-in."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from relayd.channel.live import Row
+from relayd.channel.live import course, head, line
 from relayd.channel.messages import Sort
 from relayd.control.admin_routes import CONFIRM_S_MAX, ROUTES, Route
 from relayd.log.events import Level
@@ -120,8 +121,9 @@ def test_people_are_told_of_it() -> None:
 
 def test_a_connection_is_what_workers_tell() -> None:
     connection = resolved({"$ref": "#/components/schemas/Connection"})
-    told = {{"flow_in": "in", "flow_out": "out"}.get(name, name) for name in Row._fields}
-    assert set(connection["required"]) == set(connection["properties"]) == told | {"worker"}
+    told = json.loads(line("{", course("", "", None, None), 0.0, 0.0, (0, 0), (None, None), 0))
+    told |= json.loads(head("", 0, "", "", "", "", 0, "")[:-1] + "}")
+    assert set(connection["required"]) == set(connection["properties"]) == told.keys()
     assert violations(LISTING, {"$ref": "#/components/schemas/Connections"}) == []
     sorts = next(one for one in operation("GET", "/v1/connections")["parameters"] if one["name"] == "sort")
     assert sorts["schema"]["enum"] == [sort.value for sort in Sort]

@@ -5,10 +5,13 @@ import errno
 import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from relayd.channel.live import unpack_rows
 from relayd.channel.messages import Kill, Killed, Look, Message, Seen, Selection, Sort
 from relayd.log.events import Event
 from relayd.outcomes import Outcome
@@ -49,8 +52,7 @@ class Bench:
         self.sent.clear()
         assert [each.last for each in seen] == [False] * (len(seen) - 1) + [True]
         self.matched = seen[-1].matched
-        lines = [line for each in seen for line in each.lines.decode().splitlines()]
-        assert sum(len(each.places) for each in seen) == len(lines)
+        lines = [line for each in seen for _, line in unpack_rows(each.rows, each.count)]
         found = [json.loads(line) for line in lines]
         return [SimpleNamespace(**row, flow_in=row["in"], flow_out=row["out"]) for row in found]
 
@@ -174,7 +176,7 @@ def test_several_look_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
             json.loads(line)
             for each in bench.sent
             if isinstance(each, Seen)
-            for line in each.lines.decode().splitlines()
+            for _, line in unpack_rows(each.rows, each.count)
         ]
         bench.sent.clear()
         assert len(rows) == 4 * len(connections)
@@ -190,6 +192,60 @@ def test_whoever_takes_too_long_is_not_answered(bench: Bench, monkeypatch: pytes
     assert not bench.sent
     monkeypatch.undo()
     assert len(bench.look()) == 1
+
+
+def test_the_head_of_a_line_is_made_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Connection] = []
+    head = ConnectionView.head
+
+    def noted(view: ConnectionView, live: Connection) -> str:
+        made.append(live)
+        return head(view, live)
+
+    monkeypatch.setattr(ConnectionView, "head", noted)
+    connection, *_ = exchange(bench)
+    bench.look()
+    assert made == [connection]
+    for limit in (100, 100, 1):
+        bench.life.loop.now += live_module._RENEW_S  # what was seen before has become old
+        bench.lives.seen_at -= live_module._RENEW_S
+        assert [row.id for row in bench.look(limit=limit)] == [connection.conn_id]
+    assert made == [connection]
+
+
+@pytest.mark.parametrize("limit", [100, 1])
+def test_the_head_of_a_line_is_made_again_after_a_reload(bench: Bench, limit: int) -> None:
+    connection, *_ = exchange(bench)
+    other, *_ = exchange(bench)
+    assert [row.pool for row in bench.look()] == ["web", "web"]
+    service = connection._service
+    bench.life.loop.reloads += 1
+    service.change(replace(service.spec, pool="app"), service.stream)
+    rows = bench.look(limit=limit)
+    assert {row.pool for row in rows} == {"app"}
+    assert {row.id for row in rows} <= {connection.conn_id, other.conn_id}
+
+
+def test_a_reload_while_somebody_looks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what such a look has seen nothing is taken for new."""
+    monkeypatch.setattr(live_module, "SLICE_S", 0.0)
+    monkeypatch.setattr(live_module, "_STEP", 1)
+    connections = [exchange(bench)[0] for _ in range(3)]
+    bench.look()
+    bench.lives.seen_at -= live_module._RENEW_S
+    told: list[Connection] = []
+    head = ConnectionView.line
+
+    def first(view: ConnectionView, live: Connection, *others: Any, **named: Any) -> str:
+        told.append(live)
+        if len(told) == 2:
+            bench.life.loop.reloads += 1
+            live._service.change(replace(live._service.spec, pool="app"), live._service.stream)
+        return head(view, live, *others, **named)
+
+    monkeypatch.setattr(ConnectionView, "line", first)
+    assert sorted(row.pool for row in bench.look()) == ["app", "web", "web"]
+    assert [row.pool for row in bench.look()] == ["app"] * len(connections)
 
 
 def test_what_was_seen_long_ago_is_forgotten(bench: Bench) -> None:
@@ -251,6 +307,7 @@ def test_the_one_that_has_moved_most(bench: Bench) -> None:
 
 def test_many_come_in_several_messages_and_no_turn_takes_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_module, "SLICE_S", 0.0)  # each step is a turn
+    monkeypatch.setattr(live_module, "_STEP", 1)
     monkeypatch.setattr(live_module, "_ROWS_MAX", 4)
     bench.idle(9)
     turns = bench.life.loop.turns
@@ -286,6 +343,7 @@ def test_a_kill_ends_what_is_meant_and_nothing_else(bench: Bench) -> None:
 
 def test_a_kill_of_many_takes_many_turns(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_module, "SLICE_S", 0.0)
+    monkeypatch.setattr(live_module, "_STEP", 1)
     bench.idle(20)
     turns = bench.life.loop.turns
     assert bench.kill(ALL) == 20
@@ -295,7 +353,7 @@ def test_a_kill_of_many_takes_many_turns(bench: Bench, monkeypatch: pytest.Monke
 def test_a_bug_is_told_and_ends_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     connection, _, _ = exchange(bench)
     with monkeypatch.context() as patched:
-        patched.setattr(ConnectionView, "row", lambda *_, **__: 1 / 0)
+        patched.setattr(ConnectionView, "line", lambda *_, **__: 1 / 0)
         bench.lives.look(Look(1, ALL, Sort.AGE, 100, tcp_info=False))
         bench.life.turn_until(lambda: bench.life.log.events, "the line")
     assert [event for event, *_ in bench.life.log.events] == [Event.INTERNAL_ERROR]
