@@ -73,7 +73,7 @@ def diagnose(
         sys.stdout.buffer.write(archive)
         sys.stdout.buffer.flush()
     else:
-        name = output or f"{folder}.tar.gz"
+        name = output or _free(folder)
         _write(name, archive)
         emit(f"{lines}{name}: look through it before you give it to anybody\n")
     for notice in notices:
@@ -96,6 +96,15 @@ def _collect(admin: str | None, file: Path | None, token_file: str | None, *, wi
 
 def _file_name(host: str) -> str:
     return "".join(each if each.isascii() and each.isalnum() else "-" for each in host)[:64]
+
+
+def _free(folder: str) -> str:
+    """What the archive is called where nobody has said it. Who calls twice within a second has two of them."""
+    name, number = f"{folder}.tar.gz", 1
+    while os.path.lexists(name):
+        number += 1
+        name = f"{folder}-{number}.tar.gz"
+    return name
 
 
 def _write(name: str, archive: bytes) -> None:

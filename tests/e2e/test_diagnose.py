@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from relayd.address import SocketAddress
+from relayd.cli.verbs_diagnosing import _free
 from tests import installed
 from tests.e2e.daemon import DEADLINE_S, Daemon
 
@@ -80,6 +81,17 @@ def test_of_a_daemon_that_runs(tmp_path: Path, echo: Callable[[str], SocketAddre
     assert "Tcp: " in found["kernel/counters.txt"]
     assert found["versions.txt"].startswith("relayd ")
     assert set(found) - {"README.txt"} == {line.split()[0] for line in done.stdout.decode().splitlines()[1:-1]}
+
+
+def test_two_in_a_second_and_nothing_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [f"relayd-diagnose-relay1-20261128T170000Z{more}.tar.gz" for more in ("", "-2", "-3")]
+    for name in names:
+        assert _free("relayd-diagnose-relay1-20261128T170000Z") == name
+        os.symlink("/nowhere", name)  # what is there need not be a file
+    done = diagnose(tmp_path, "--admin", "unix:/nowhere", "-o", names[1])
+    assert done.returncode == 1
+    assert b"File exists; --output FILE writes to another place" in done.stderr
 
 
 def test_clients_have_other_names_unless_they_are_wanted(tmp_path: Path, echo: Callable[[str], SocketAddress]) -> None:
