@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,7 +11,11 @@ Result = TypeVar("Result")
 
 
 async def aside(work: Callable[[], Result], name: str) -> Result:
-    """What `work` returns or raises, in a thread called `name`. Cancelled, it is left to itself."""
+    """What `work` returns or raises, in a thread called `name`. Cancelled, it is left to itself.
+
+    All signals are blocked there, and in what it starts: they are the loop's. A signal goes to any thread that does not
+    block it, and one that came to this thread while the loop does (`Daemon._hand_over`) would be lost to execve(2).
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Result] = loop.create_future()
 
@@ -31,5 +36,10 @@ async def aside(work: Callable[[], Result], name: str) -> Result:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the daemon has stopped meanwhile
             loop.call_soon_threadsafe(tell, result, failure)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    ours = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        thread.start()  # with the mask of whoever starts it
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ours)
     return await done
