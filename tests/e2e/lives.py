@@ -4,6 +4,8 @@ import signal
 import socket
 from collections.abc import Callable
 
+import pytest
+
 from tests.e2e.daemon import Daemon
 
 #: How a life ends and the next one begins.
@@ -18,6 +20,11 @@ def upgrade(daemon: Daemon) -> None:
 
 
 WAYS: dict[str, Again] = {"restart": Daemon.restart, "upgrade": upgrade}
+#: For what does not depend on how the next life has got its descriptors: by an upgrade as well among the soaks, to keep
+#: the usual run short.
+BY_RESTART = pytest.mark.parametrize(
+    "again", ["restart", pytest.param("upgrade", marks=pytest.mark.soak)], indirect=True
+)
 
 
 def answered(client: socket.socket, target: socket.socket, data: bytes) -> int:

@@ -13,7 +13,7 @@ import pytest
 from relayd.address import SocketAddress
 from relayd.cli import client
 from tests.e2e.daemon import DEADLINE_S, Daemon
-from tests.e2e.lives import Again, answered
+from tests.e2e.lives import BY_RESTART, Again, answered
 from tests.e2e.test_balancing import connect, reload
 from tests.e2e.test_metrics import scrape, value
 
@@ -94,6 +94,7 @@ def test_what_is_open_is_listed_and_ended_by_name(tmp_path: Path, echo: EchoStar
             kill(daemon, client="nonsense")
 
 
+@BY_RESTART
 def test_bytes_are_counted_while_a_connection_lives_and_over_a_restart(
     tmp_path: Path, echo: EchoStart, udp_echo: socket.socket, again: Again
 ) -> None:

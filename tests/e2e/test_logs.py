@@ -10,7 +10,7 @@ import pytest
 
 from relayd.address import SocketAddress
 from tests.e2e.daemon import DEADLINE_S, Daemon
-from tests.e2e.lives import Again, answered
+from tests.e2e.lives import BY_RESTART, Again, answered
 
 EchoStart = Callable[[str], SocketAddress]
 
@@ -92,6 +92,7 @@ def test_each_listener_says_what_it_is_told_to(tmp_path: Path, echo: EchoStart) 
         assert len(daemon.events("connection")) == 3
 
 
+@BY_RESTART
 @pytest.mark.alone
 def test_what_lives_long_is_told_of_again_and_again(
     tmp_path: Path, echo: EchoStart, udp_echo: socket.socket, again: Again

@@ -18,7 +18,7 @@ import relayd
 from relayd.address import SocketAddress
 from relayd.control.metrics import METRICS, PROCESS
 from tests.e2e.daemon import DEADLINE_S, Daemon
-from tests.e2e.lives import Again, answered
+from tests.e2e.lives import BY_RESTART, Again, answered
 
 EchoStart = Callable[[str], SocketAddress]
 #: By name and labels.
@@ -135,6 +135,7 @@ def reload(daemon: Daemon, text: str) -> None:
     daemon.wait_for_event("reloaded", count + 1)
 
 
+@BY_RESTART
 def test_nothing_that_counts_goes_backwards(
     tmp_path: Path, echo: EchoStart, udp_echo: socket.socket, again: Again
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from relayd.address import InetAddress, SocketAddress, UnixAddress
 from tests.e2e.daemon import DEADLINE_S, Daemon
-from tests.e2e.lives import Again, answered, upgrade
+from tests.e2e.lives import BY_RESTART, Again, answered, upgrade
 from tests.ports import free_range
 
 Echo = Callable[[str], SocketAddress]
@@ -196,6 +196,7 @@ def test_nobody_is_refused_meanwhile(tmp_path: Path, echo: Echo, again: Again) -
         nothing_went_wrong(daemon)
 
 
+@BY_RESTART
 @pytest.mark.parametrize("counts", [(1, 3, 2), (3, 1, 2)], ids=str)
 def test_workers_may_be_others_afterwards(
     counts: tuple[int, ...], tmp_path: Path, echo: Echo, udp_echo: socket.socket, again: Again
@@ -256,6 +257,7 @@ def test_a_restart_on_another_file_treats_live_ones_as_a_reload_does(
         nothing_went_wrong(daemon)
 
 
+@BY_RESTART
 def test_what_only_a_restart_can_change_is_changed_by_one(tmp_path: Path, echo: Echo, again: Again) -> None:
     # R4
     target, port = echo("inet"), free_range(1)
@@ -294,6 +296,7 @@ def test_a_connection_that_still_dials_arrives(tmp_path: Path, again: Again) -> 
             nothing_went_wrong(daemon)
 
 
+@BY_RESTART
 def test_more_sockets_than_the_store_takes_outlive_a_restart(tmp_path: Path, echo: Echo, again: Again) -> None:
     # R4: 300 ports, of which the store has 256
     first = free_range(300)
@@ -313,6 +316,7 @@ def test_more_sockets_than_the_store_takes_outlive_a_restart(tmp_path: Path, ech
         nothing_went_wrong(daemon)
 
 
+@BY_RESTART
 def test_counts_go_on(tmp_path: Path, echo: Echo, again: Again) -> None:
     # R4
     with Daemon(config(stream("web", echo("inet"))), tmp_path) as daemon:
@@ -378,6 +382,7 @@ def test_a_killed_control_process_refuses_nobody(tmp_path: Path, echo: Echo, udp
         nothing_went_wrong(daemon)
 
 
+@BY_RESTART
 def test_a_restart_on_a_bad_file_goes_on_with_what_was_in_force(tmp_path: Path, echo: Echo, again: Again) -> None:
     # R1, R4. An upgrade looks at the file first; here it goes bad only then.
     text = config(stream("web", echo("inet")))

@@ -12,7 +12,7 @@ import pytest
 
 from tests import installed
 from tests.e2e.daemon import DEADLINE_S, Daemon
-from tests.e2e.lives import WAYS, Again, answered
+from tests.e2e.lives import BY_RESTART, WAYS, Again, answered
 from tests.e2e.test_restart import (
     Echo,
     address_of,
@@ -105,6 +105,7 @@ def test_a_socket_for_each_session_is_no_reason_to_lose_some(tmp_path: Path, udp
         nothing_went_wrong(daemon)
 
 
+@BY_RESTART
 def test_descriptors_that_are_just_enough_are_enough(tmp_path: Path, echo: Echo, again: Again) -> None:
     # R4, R5, F2: a process has every listening socket once, also while it hands over
     count = 600
@@ -153,6 +154,7 @@ def test_more_connections_than_may_be_in_flight_end_by_their_name(
         assert not [line for line in daemon.lines if line["event"] in ("internal_error", "systemd_unreachable")]
 
 
+@BY_RESTART
 @pytest.mark.parametrize("what", ["address", "admin", "descriptors", "directory"])
 def test_a_file_that_cannot_be_done_is_refused(what: str, tmp_path: Path, echo: Echo, again: Again) -> None:
     # R1, R4: what a reload would refuse leaves in force what was, though the file itself is in order
@@ -222,6 +224,7 @@ def test_an_address_may_take_the_place_of_another(tmp_path: Path, echo: Echo, ag
         nothing_went_wrong(daemon)
 
 
+@BY_RESTART
 @pytest.mark.parametrize("shared", [True, False], ids=["taken", "dealt"])
 def test_a_worker_that_dies_in_the_next_start_takes_along_its_own_alone(
     shared: bool, tmp_path: Path, echo: Echo, udp_echo: socket.socket, again: Again

@@ -17,7 +17,7 @@ from relayd.address import Family, InetAddress, SocketAddress
 from tests import installed
 from tests.e2e.conftest import Echo
 from tests.e2e.daemon import DEADLINE_S, Daemon
-from tests.e2e.lives import Again
+from tests.e2e.lives import BY_RESTART, Again
 from tests.e2e.test_balancing import connect, reload, served, unused
 
 EchoStart = Callable[[str], SocketAddress]
@@ -104,6 +104,7 @@ def test_with_all_of_them_down_clients_are_refused_or_not(tmp_path: Path, echo: 
         connect(daemon).close()
 
 
+@BY_RESTART
 def test_what_is_known_of_targets_outlives_a_restart(tmp_path: Path, echo: EchoStart, again: Again) -> None:
     up = str(echo("inet"))
     slow = 'health_check = { type = "tcp", interval = "60s", timeout = "1s", fall = 2 }\n'
@@ -147,6 +148,7 @@ def test_an_operator_drains_disables_and_enables(tmp_path: Path, echo: EchoStart
         assert len(daemon.events("target_ordered")) == 4
 
 
+@BY_RESTART
 def test_the_next_life_says_which_orders_are_lost(tmp_path: Path, echo: EchoStart, again: Again) -> None:
     one, other = str(echo("inet")), str(echo("inet"))
     with Daemon(config(one, other, more=""), tmp_path) as daemon:

@@ -154,6 +154,7 @@ def test_stopped_it_stays_stopped_over_an_upgrade(bare: Box, deb: Path, later: P
     assert Service(bare).show("ActiveState") == "inactive"
 
 
+@pytest.mark.soak  # as those before
 def test_removed_and_purged_it_leaves_nothing(bare: Box, deb: Path) -> None:
     # What it depends on is apt's to remove (autoremove), and is there before and after.
     bare.run("apt-get", "install", "-y", "--no-install-recommends", "python3-systemd")
