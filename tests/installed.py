@@ -5,6 +5,7 @@ seen. Environments are in .venv-wheel/, one for each state of what goes into the
 again in milliseconds. One that nobody uses any more is removed when the next one is made.
 """
 
+import atexit
 import contextlib
 import fcntl
 import functools
@@ -16,7 +17,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 #: All that a wheel, and the environment that it is installed in, are made of.
@@ -158,14 +158,10 @@ def _files() -> Iterator[Path]:
         yield from (file for file in found if file.is_file() and "__pycache__" not in file.parts)
 
 
-#: The descriptors that keep environments.
-_held: list[IO[str]] = []
-
-
 def _hold(name: str) -> None:
     held = open(_HOME / f"{name}.used", "w")  # noqa: SIM115  # for the life of this process
     fcntl.flock(held, fcntl.LOCK_SH)
-    _held.append(held)
+    atexit.register(held.close)
 
 
 def _remove_unused(name: str) -> None:
