@@ -7,8 +7,8 @@ import struct
 import termios
 from typing import NamedTuple
 
-#: Offsets in struct tcp_info (linux/tcp.h, unchanged since 2.6): tcpi_rtt in microseconds, tcpi_total_retrans.
-_RTT_AT, _RETRANS_AT, _TCP_INFO_BYTES = 68, 100, 104
+#: Of struct tcp_info (linux/tcp.h, unchanged since 2.6): tcpi_rtt in microseconds at 68, tcpi_total_retrans at 100.
+_TCP_INFO = struct.Struct("=68xI28xI")
 _U32 = struct.Struct("=I")
 _ZERO = bytes(_U32.size)
 _LINGER_OFF, _LINGER_RESET = struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)
@@ -24,12 +24,13 @@ class PathInfo(NamedTuple):
 def path_info(sock: socket.SocketType) -> PathInfo | None:
     """TCP_INFO of `sock`; None where the kernel does not tell (not TCP, or the socket is gone)."""
     try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     except OSError:
         return None
-    if len(info) < _TCP_INFO_BYTES:
+    if len(info) < _TCP_INFO.size:
         return None
-    return PathInfo(_U32.unpack_from(info, _RTT_AT)[0] / 1000, _U32.unpack_from(info, _RETRANS_AT)[0])
+    rtt_us, retrans = _TCP_INFO.unpack(info)
+    return PathInfo(rtt_us / 1000, retrans)
 
 
 def unacknowledged(sock: socket.SocketType) -> int:
