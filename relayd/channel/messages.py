@@ -171,12 +171,13 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker accepts on every listening socket of its Configure. Out of Parcels it has taken so many connections,
-    and batches that it did not understand.
+    """The worker accepts on every listening socket of its Configure. It has adopted so many connections and sessions,
+    and has taken out of Parcels so many batches that it did not understand.
     """
 
     pid: int
     connections: int = 0
+    sessions: int = 0
     lost: int = 0
 
 

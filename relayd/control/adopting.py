@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from relayd.channel.messages import Adopt, Message, Parcels
 
-__all__ = ["Send", "Shared", "give_all"]
+__all__ = ["Adopted", "Send", "Shared", "give_all"]
 
 #: Sends a message with descriptors to a worker by its number, and returns when the kernel has taken them.
 Send: TypeAlias = "Callable[[int, Message, Sequence[int]], Awaitable[None]]"
@@ -25,6 +25,15 @@ class Shared:
 
     parcels: Sequence[int]
     each: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """What workers have gone on with: connections and sessions. And batches of shared parcels that none understood."""
+
+    connections: int = 0
+    sessions: int = 0
+    lost: int = 0
 
 
 async def give_all(

@@ -324,13 +324,18 @@ class Daemon:
         if self._found.problem:
             text = f"the listening sockets of the process before are not understood: {self._found.problem}"
             self._logger.event(Event.NOT_TAKEN_OVER, text, listener="", count=0)
-        if lost := dealer.lost + self._supervisor.lost:
+        adopted = self._supervisor.adopted
+        missing = dealer.missing(adopted)
+        if lost := dealer.lost + adopted.lost:  # what is in them is missing as well, and nobody knows how many that are
             text = f"{lost} batches of connections or sessions were not taken over: they are not understood"
             self._logger.event(Event.NOT_TAKEN_OVER, text, listener="", count=lost)
-        connections, sessions = dealer.connections + self._supervisor.taken, dealer.sessions
-        if connections or sessions:
-            text = f"taken over: {status.Active(connections, sessions)}"
-            self._logger.event(Event.TAKEN_OVER, text, connections=connections, sessions=sessions)
+        elif any(missing):
+            text = f"not taken over: {status.Active(*missing)}: the worker that had them has ended before it was ready"
+            self._logger.event(Event.NOT_TAKEN_OVER, text, listener="", count=sum(missing))
+        if adopted.connections or adopted.sessions:
+            text = f"taken over: {status.Active(adopted.connections, adopted.sessions)}"
+            fields = {"connections": adopted.connections, "sessions": adopted.sessions}
+            self._logger.event(Event.TAKEN_OVER, text, **fields)
 
     def _keep(self) -> None:
         """Have the store hold the sockets that there are now."""

@@ -24,7 +24,7 @@ from relayd.channel import parcel
 from relayd.channel.codec import plain, value_of
 from relayd.channel.messages import Adopt, Resolved
 from relayd.channel.parcel import Content, Label, ParcelFull
-from relayd.control.adopting import Shared
+from relayd.control.adopting import Adopted, Shared
 from relayd.control.answers import Known
 from relayd.control.listeners import BoundSocket, ListeningSockets
 from relayd.counters import DatagramTotals, ListenerTotals
@@ -226,7 +226,10 @@ class Dealer:
         self._budget = budget
         self._connections = dict.fromkeys(range(1, workers + 1), 0)
         self._sessions = dict.fromkeys(range(1, workers + 1), 0)
-        #: Batches that nobody knows what to do with.
+        self._shared = False
+        #: Connections and sessions of batches for which there was no room.
+        self._refused = {False: 0, True: 0}
+        #: Batches that nobody understands.
         self.lost = 0
 
     def shared(self) -> Shared | None:
@@ -236,12 +239,13 @@ class Dealer:
         most = self._budget.connections - len(found.parcels)
         if found.sessions or found.connections is None or found.connections > most:
             return None
+        self._shared = True
         return Shared([kept.fileno() for kept in found.parcels], -(-found.connections // len(self._connections)))
 
     def close(self) -> None:
-        """All is dealt, or taken: what is there still, nobody has taken."""
-        for _, fds in self._found.batches():
-            self.lost += 1
+        """All is dealt, or taken. What is there still nobody has taken, and is `missing`."""
+        for label, fds in self._found.batches():
+            self.lost += label is None
             _close(fds)
         self._found.close_parcels()
 
@@ -255,6 +259,15 @@ class Dealer:
         """How many were dealt."""
         return sum(self._sessions.values())
 
+    def missing(self, adopted: Adopted) -> tuple[int, int]:
+        """Connections and sessions that no worker has gone on with, though there was room: of a worker that has ended
+        before it was ready. To be asked when all are, who have `adopted` so much.
+        """
+        connections = self.connections
+        if self._shared:
+            connections = (self._found.connections or 0) - self._refused[False]
+        return max(0, connections - adopted.connections), max(0, self.sessions - adopted.sessions)
+
     async def batches(self) -> AsyncIterator[tuple[int, Adopt, list[int]]]:
         """Worker number, batch, descriptors, which are the caller's."""
         for label, fds in self._found.batches():
@@ -267,6 +280,7 @@ class Dealer:
                 counts = self._sessions if label.datagram else self._connections
                 counts[number] += label.count
             else:
+                self._refused[label.datagram] += label.count
                 _close(fds)
                 fds = []
             yield number or 1, Adopt(label), fds

@@ -48,7 +48,7 @@ from relayd.channel.messages import (
 )
 from relayd.channel.parcel import CONNECTIONS_AT_LEAST
 from relayd.control import adopting, upgrade
-from relayd.control.adopting import Shared
+from relayd.control.adopting import Adopted, Shared
 from relayd.control.backoff import Backoff
 from relayd.control.heartbeat import START_TICKS, TICK_S, Heartbeat
 from relayd.control.inquiries import Inquiries, Inquiry
@@ -158,8 +158,8 @@ class Supervisor:
         self._handed_over = HandedOver(0, 0, 0)
         #: How many workers have said it.
         self._have_said = 0
-        #: What workers have taken out of shared parcels: connections, and batches that nobody understands.
-        self.taken, self.lost = 0, 0
+        #: What those workers say that are ready.
+        self.adopted = Adopted()
         self.totals = Totals(clock.monotonic())
 
     @property
@@ -508,8 +508,10 @@ class Supervisor:
             self._on_failures(message)
         elif isinstance(message, Ready) and slot.phase is Phase.STARTING and not self._ending:
             slot.move(Phase.RUNNING)
-            self.taken += message.connections
-            self.lost += message.lost
+            sum_ = self.adopted
+            self.adopted = Adopted(
+                sum_.connections + message.connections, sum_.sessions + message.sessions, sum_.lost + message.lost
+            )
             pid = slot.process.pid if slot.process is not None else 0
             self._say(Event.WORKER_STARTED, f"worker {slot.number} accepts (pid {pid})", worker=slot.number, pid=pid)
             if self._booted is not None and not self._booted.done() and self.restarting == 0:

@@ -468,8 +468,9 @@ class Briefing:
         self._channel = channel
         self._poll = select.poll()  # not select(): with a thousand listeners a descriptor may be above 1023
         self._poll.register(channel, select.POLLIN)
-        #: Out of Parcels: connections, and batches that nobody understands.
-        self._taken = self._lost = 0
+        #: Connections and sessions that were given or taken, those out of Parcels, and batches in these that nobody
+        #: understands.
+        self._connections = self._sessions = self._taken = self._lost = 0
         #: What has come and was not asked for yet: in the end, what is to be obeyed after the start.
         self.rest: list[tuple[Message, list[int]]] = []
         while not self.rest:
@@ -486,7 +487,7 @@ class Briefing:
     @property
     def ready(self) -> Ready:
         """What to say once all that was `adopted` is gone on with."""
-        return Ready(os.getpid(), self._taken, self._lost)
+        return Ready(os.getpid(), self._connections, self._sessions, self._lost)
 
     def adopted(self) -> Iterator[tuple[Label, list[int]]]:
         """Batches of parcels, each as soon as it is here. To be asked once, where Configure says `adopting`. Raises
@@ -497,6 +498,8 @@ class Briefing:
             came, self.rest = self.rest, []
             for message, fds in came:
                 if isinstance(message, Adopt):
+                    if fds:  # else there was no room for it
+                        self._count(message.label)
                     yield message.label, fds
                 elif isinstance(message, Parcels):
                     yield from self._shared(message.share, fds)
@@ -507,6 +510,12 @@ class Briefing:
             if waiting:
                 self._receive()
 
+    def _count(self, label: Label) -> None:
+        if label.datagram:
+            self._sessions += label.count
+        else:
+            self._connections += label.count
+
     def _shared(self, share: int, parcels: list[int]) -> Iterator[tuple[Label, list[int]]]:
         """Batches that nobody else has taken, up to `share` connections."""
         with contextlib.ExitStack() as stack:
@@ -514,6 +523,7 @@ class Briefing:
             for label, fds in itertools.chain.from_iterable(map(parcel.read, socks)):
                 if label is not None:
                     self._taken += label.count
+                    self._count(label)
                     yield label, fds
                 else:
                     self._lost += 1

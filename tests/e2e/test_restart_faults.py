@@ -259,6 +259,9 @@ def test_a_worker_that_dies_in_the_next_start_takes_along_its_own_alone(
                 live += echoed(client)
         # Of what workers take themselves, one that is stopped has taken nothing yet, or not much.
         assert 100 <= live <= (300 if shared else 299)
+        (taken_over,) = daemon.events("taken_over")
+        assert taken_over["connections"] == live
+        assert sum(line["count"] for line in daemon.events("not_taken_over")) >= 300 - live
         with daemon.connect("web") as new_client:
             assert echoed(new_client)
         assert daemon.stop() == 0

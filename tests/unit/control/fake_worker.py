@@ -68,7 +68,7 @@ def main(fault: str, fd: int) -> int:
                     if fault.startswith("dies_once:"):
                         with contextlib.suppress(FileExistsError), open(fault.partition(":")[2], "x"):
                             return 9
-                    channel.send(Ready(os.getpid(), taken, lost))
+                    channel.send(Ready(os.getpid(), taken, lost=lost))
                     ready = True
                 elif isinstance(message, Resolved):
                     resolved += 1

@@ -20,7 +20,7 @@ from relayd.channel import parcel
 from relayd.channel.messages import Adopt, Resolved
 from relayd.channel.parcel import Content, Label
 from relayd.control import handover
-from relayd.control.adopting import Shared
+from relayd.control.adopting import Adopted, Shared
 from relayd.control.answers import Known
 from relayd.control.handover import MANIFEST_VERSION, SOCKETS_STORED_MAX, Dealer, Found, Store, find
 from relayd.control.listeners import ListeningSockets
@@ -671,6 +671,8 @@ def test_what_finds_no_room_comes_without_its_descriptors() -> None:
     got, dealer = dealt(*[connections(60)] * 4, *[sessions(60, 72)] * 2, sessions(40, 72))
     assert [(worker, count) for worker, _, count in got] == [(1, 3), (2, 3), (3, 3), (1, 0), (2, 2), (1, 0), (2, 2)]
     assert (dealer.connections, dealer.sessions) == (180, 100)
+    assert dealer.missing(Adopted(180, 100)) == (0, 0)
+    assert dealer.missing(Adopted(120, 99)) == (60, 1)
 
 
 def test_what_has_no_label_is_counted_and_closed() -> None:
@@ -695,10 +697,24 @@ def test_workers_take_what_any_of_them_may_have_as_a_whole(
     found.close()
 
 
-def test_what_workers_leave_is_counted_and_closed() -> None:
+def test_what_workers_leave_is_missing_and_closed() -> None:
     kept, sending = parcel.pair()
     with sending:
         put(sending, connections(1), os.memfd_create("one"), os.memfd_create("other"))
-    dealer = dealer_of(Found(parcels=[kept], connections=1))
+    dealer = dealer_of(Found(parcels=[kept], connections=3))
+    assert dealer.shared() is not None
     dealer.close()
-    assert (dealer.lost, dealer.connections, kept.fileno()) == (1, 0, -1)
+    assert (dealer.lost, dealer.connections, kept.fileno()) == (0, 0, -1)
+    assert dealer.missing(Adopted(2)) == (1, 0)
+    assert dealer.missing(Adopted(3)) == (0, 0)
+
+
+def test_garbage_that_workers_leave_is_counted() -> None:
+    kept, sending = parcel.pair()
+    with sending:
+        fd = os.memfd_create("garbage")
+        socket.send_fds(sending, [b"garbage"], [fd])
+        os.close(fd)
+    dealer = dealer_of(Found(parcels=[kept], connections=0))
+    dealer.close()
+    assert dealer.lost == 1

@@ -18,7 +18,7 @@ from relayd.address import Family, InetAddress, NameAddress
 from relayd.channel import Channel, parcel
 from relayd.channel.messages import Adopt, Message, Resolved, TargetFailures, TargetStates
 from relayd.channel.parcel import Label
-from relayd.control.adopting import Shared
+from relayd.control.adopting import Adopted, Shared
 from relayd.control.heartbeat import REPORT_TICKS, START_TICKS
 from relayd.control.supervisor import Supervisor, WorkersFailed
 from relayd.log.events import Event
@@ -116,7 +116,7 @@ def test_workers_take_what_they_share_and_say_how_much() -> None:
     async def scenario(bench: Bench) -> None:
         with a_parcel((3, 30), garbage=1) as one, a_parcel((4, 40), garbage=1) as other:
             await bench.supervisor.boot(dealt(one), Shared([one.fileno(), other.fileno()], 40))
-        assert (bench.supervisor.taken, bench.supervisor.lost) == (77, 2)
+        assert bench.supervisor.adopted == Adopted(77, 0, 2)
 
     supervised("none", scenario, workers=2)
 
@@ -146,7 +146,7 @@ def test_where_the_kernel_passes_no_parcel_on_what_is_in_it_makes_room(
         with a_parcel((3, 30)) as kept:
             await bench.supervisor.boot(dealt(kept), Shared([kept.fileno()], 17))
         assert room
-        assert bench.supervisor.taken <= 30
+        assert bench.supervisor.adopted.connections <= 30
 
     # One worker dies, after all was dealt: the next one is told of the parcels, which are there still.
     bench = supervised(f"dies_once:{tmp_path}/died", scenario, workers=2)
@@ -161,7 +161,7 @@ def test_a_worker_that_is_slow_to_listen_is_no_reason_to_deal() -> None:
         bench.supervisor._spec = replace(bench.supervisor._spec, listeners=tuple(many))
         with a_parcel((3, 30), garbage=1) as kept:
             await bench.supervisor.boot(dealt(kept), Shared([kept.fileno()], 17))
-        assert (bench.supervisor.taken, bench.supervisor.lost) == (33, 1)
+        assert bench.supervisor.adopted == Adopted(33, 0, 1)
 
     supervised("slow_start", scenario, workers=2)
 
