@@ -90,7 +90,7 @@ def pack_rows(places: Sequence[float], lines: Sequence[str]) -> bytes:
 
 def unpack_rows(rows: bytes, count: int) -> Iterator[tuple[float, bytes]]:
     """Place and line of each of the `count` that are in `rows`. Raises ValueError where there are others."""
-    if not count:
+    if not rows and not count:
         return iter(())
     places = array("d")
     end = count * places.itemsize

@@ -171,13 +171,16 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker accepts on every listening socket of its Configure. It has adopted so many connections and sessions,
-    and has taken out of Parcels so many batches that it did not understand.
+    """The worker accepts on every listening socket of its Configure. Of what it was to adopt it goes on with so many
+    connections and sessions, others have ended, with a line of its log (`told`), and so many batches out of Parcels are
+    `lost`: it did not understand them.
     """
 
     pid: int
     connections: int = 0
     sessions: int = 0
+    told_connections: int = 0
+    told_sessions: int = 0
     lost: int = 0
 
 

@@ -17,8 +17,12 @@ def main() -> None:
         from relayd.control import main as control
 
         control.run(file)
+    import signal
+
     from relayd.cli.verbs import main as verbs
 
+    # Whoever has started this may have blocked them, as a daemon that asks its successor does: Ctrl-C is to end it.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     sys.exit(verbs())
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from relayd.channel.messages import Adopt, Message, Parcels
+from relayd.channel.messages import Adopt, Message, Parcels, Ready
 
 __all__ = ["Adopted", "Send", "Shared", "give_all"]
 
@@ -29,11 +29,23 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What workers have gone on with: connections and sessions. And batches of shared parcels that none understood."""
+    """What workers say of what they were to adopt, all together (`channel.messages.Ready`)."""
 
     connections: int = 0
     sessions: int = 0
+    told_connections: int = 0
+    told_sessions: int = 0
     lost: int = 0
+
+    def __add__(self, ready: Ready) -> "Adopted":
+        """With what one more worker says."""
+        return Adopted(
+            self.connections + ready.connections,
+            self.sessions + ready.sessions,
+            self.told_connections + ready.told_connections,
+            self.told_sessions + ready.told_sessions,
+            self.lost + ready.lost,
+        )
 
 
 async def give_all(

@@ -326,11 +326,13 @@ class Daemon:
             self._logger.event(Event.NOT_TAKEN_OVER, text, listener="", count=0)
         adopted = self._supervisor.adopted
         missing = dealer.missing(adopted)
-        if lost := dealer.lost + adopted.lost:  # what is in them is missing as well, and nobody knows how many that are
+        lost = dealer.lost + adopted.lost
+        if lost:
             text = f"{lost} batches of connections or sessions were not taken over: they are not understood"
             self._logger.event(Event.NOT_TAKEN_OVER, text, listener="", count=lost)
-        elif any(missing):
-            text = f"not taken over: {status.Active(*missing)}: the worker that had them has ended before it was ready"
+        if any(missing):
+            why = "they are in those batches, or " if lost else ""
+            text = f"not taken over: {status.Active(*missing)}: {why}the worker that had them ended before it was ready"
             self._logger.event(Event.NOT_TAKEN_OVER, text, listener="", count=sum(missing))
         if adopted.connections or adopted.sessions:
             text = f"taken over: {status.Active(adopted.connections, adopted.sessions)}"

@@ -226,21 +226,19 @@ class Dealer:
         self._budget = budget
         self._connections = dict.fromkeys(range(1, workers + 1), 0)
         self._sessions = dict.fromkeys(range(1, workers + 1), 0)
-        self._shared = False
-        #: Connections and sessions of batches for which there was no room.
-        self._refused = {False: 0, True: 0}
+        #: Connections and sessions (True) of all batches that were dealt, also of those for which there was no room.
+        self._given = {False: 0, True: 0}
         #: Batches that nobody understands.
         self.lost = 0
+        known = found.connections if found.parcels and not found.sessions else None
+        # While a worker takes, it has the parcels as well.
+        self._shares = known if known is not None and known <= budget.connections - len(found.parcels) else None
 
     def shared(self) -> Shared | None:
         """What workers are to have; None, where it is dealt."""
-        found = self._found
-        # While a worker takes, it has the parcels as well.
-        most = self._budget.connections - len(found.parcels)
-        if found.sessions or found.connections is None or found.connections > most:
+        if self._shares is None:
             return None
-        self._shared = True
-        return Shared([kept.fileno() for kept in found.parcels], -(-found.connections // len(self._connections)))
+        return Shared([kept.fileno() for kept in self._found.parcels], -(-self._shares // len(self._connections)))
 
     def close(self) -> None:
         """All is dealt, or taken. What is there still nobody has taken, and is `missing`."""
@@ -249,24 +247,15 @@ class Dealer:
             _close(fds)
         self._found.close_parcels()
 
-    @property
-    def connections(self) -> int:
-        """How many were dealt."""
-        return sum(self._connections.values())
-
-    @property
-    def sessions(self) -> int:
-        """How many were dealt."""
-        return sum(self._sessions.values())
-
     def missing(self, adopted: Adopted) -> tuple[int, int]:
-        """Connections and sessions that no worker has gone on with, though there was room: of a worker that has ended
-        before it was ready. To be asked when all are, who have `adopted` so much.
+        """Connections and sessions that nobody has told of: of a worker that has ended before it was ready, or in
+        batches that nobody understands. To be asked when all workers are ready, who have `adopted` so much.
         """
-        connections = self.connections
-        if self._shared:
-            connections = (self._found.connections or 0) - self._refused[False]
-        return max(0, connections - adopted.connections), max(0, self.sessions - adopted.sessions)
+        connections = self._given[False] if self._shares is None else self._shares
+        return (
+            max(0, connections - adopted.connections - adopted.told_connections),
+            max(0, self._given[True] - adopted.sessions - adopted.told_sessions),
+        )
 
     async def batches(self) -> AsyncIterator[tuple[int, Adopt, list[int]]]:
         """Worker number, batch, descriptors, which are the caller's."""
@@ -275,12 +264,12 @@ class Dealer:
                 self.lost += 1
                 _close(fds)
                 continue
+            self._given[label.datagram] += label.count
             number = self._worker(label)
             if number:
                 counts = self._sessions if label.datagram else self._connections
                 counts[number] += label.count
             else:
-                self._refused[label.datagram] += label.count
                 _close(fds)
                 fds = []
             yield number or 1, Adopt(label), fds

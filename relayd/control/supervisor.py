@@ -508,10 +508,7 @@ class Supervisor:
             self._on_failures(message)
         elif isinstance(message, Ready) and slot.phase is Phase.STARTING and not self._ending:
             slot.move(Phase.RUNNING)
-            sum_ = self.adopted
-            self.adopted = Adopted(
-                sum_.connections + message.connections, sum_.sessions + message.sessions, sum_.lost + message.lost
-            )
+            self.adopted += message
             pid = slot.process.pid if slot.process is not None else 0
             self._say(Event.WORKER_STARTED, f"worker {slot.number} accepts (pid {pid})", worker=slot.number, pid=pid)
             if self._booted is not None and not self._booted.done() and self.restarting == 0:

@@ -13,8 +13,9 @@ Result = TypeVar("Result")
 async def aside(work: Callable[[], Result], name: str) -> Result:
     """What `work` returns or raises, in a thread called `name`. Cancelled, it is left to itself.
 
-    All signals are blocked there, and in what it starts: they are the loop's. A signal goes to any thread that does not
-    block it, and one that came to this thread while the loop does (`Daemon._hand_over`) would be lost to execve(2).
+    All signals are blocked there, and in what it starts, unless that unblocks them: they are the loop's. A signal goes
+    to any thread that does not block it, and one that came to this thread while the loop does (`Daemon._hand_over`)
+    would be lost to execve(2).
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Result] = loop.create_future()

@@ -121,13 +121,16 @@ class Arrivals:
         self._departures = departures
         #: Each with what its listener was, and whether they are sessions.
         self._taken: dict[tuple[Listener, bool], list[Departing]] = {}
+        #: Connections and sessions (True) that live on here; and those that have ended, with a line of the log.
+        self.went_on = {False: 0, True: 0}
+        self.told = {False: 0, True: 0}
         #: Of one batch: those that live on, or have ended by their name and with their line.
         self._dealt_with = 0
 
     def take(self, label: Label, fds: Sequence[int]) -> None:
         """Go on with a batch. Owns `fds`."""
         left = list(fds)
-        self._dealt_with = 0
+        self._dealt_with, before = 0, self.went_on[label.datagram]
         reason = "nothing is written down of them"
         try:
             if label.version != LABEL_VERSION:
@@ -143,6 +146,7 @@ class Arrivals:
                 os.close(fd)
         if self._dealt_with < label.count:
             self._count_missing(label, label.count - self._dealt_with, reason)
+        self.told[label.datagram] += label.count - (self.went_on[label.datagram] - before)
 
     def _take(self, label: Label, fds: list[int]) -> None:
         """Takes out of `fds` what belongs to a connection or session now."""
@@ -170,6 +174,7 @@ class Arrivals:
                     service.welcome(one, listener.stream)
             self._dealt_with += 1
             if one is not None:
+                self.went_on[label.datagram] += 1
                 taken.append(one)
 
     def _receiver(self, label: Label) -> Reception:

@@ -23,6 +23,8 @@ __all__ = ["Lives", "View"]
 
 #: At a time, for whoever looks or ends: what a few short exchanges take, so that others hardly notice.
 SLICE_S = 0.0001
+#: Where there is more than this, a slice is as much longer: a look is to take a second, not ten.
+_MANY = 10_000
 #: Between two looks at the clock: as many as are told in a quarter of that.
 _STEP = 4
 #: Rows of one Seen: some 27 KB, one packet, which takes a quarter of a slice.
@@ -32,8 +34,8 @@ RATE_LEAST_S = 0.25
 RATE_MOST_S = 10.0
 #: A look as old as this gives way to the next one: a rate is of the last second or two.
 _RENEW_S = 0.9
-#: Nobody waits for a look that has taken so long (`Operations`).
-LOOK_MOST_S = 4.0
+#: Nobody waits for a look that has taken so long (`control.operations`).
+LOOK_MOST_S = 3.0
 
 LiveT = TypeVar("LiveT")
 #: What was seen of one: bytes in and out, and its head, "" where nobody has wanted it yet.
@@ -87,7 +89,7 @@ class View(abc.ABC, Generic[LiveT]):
         """What its line begins with (`channel.live`), until a reload."""
 
     @abc.abstractmethod
-    def line(self, live: LiveT, head: str, moved: tuple[int, int], rates: Rates, *, tcp_info: bool) -> str:
+    def line(self, live: LiveT, head: str, rates: Rates, *, tcp_info: bool) -> str:
         """What there is to see of it now."""
 
     @abc.abstractmethod
@@ -168,6 +170,10 @@ class Lives:
         if self.seen and self.loop.now > self.seen_at + RATE_MOST_S:
             self.seen = {}
 
+    def count(self) -> int:
+        """How many there are."""
+        return sum(len(every) for view in self.views for _, every in view.all())
+
     def note(self, seen: dict[Any, _Sight], at: float, reloads: int) -> None:
         """A look that has begun `at`, when there had been so many `reloads`, has found this of all."""
         self.seen, self.seen_at, self.reloads = seen, at, reloads
@@ -185,6 +191,7 @@ class _Walk:
         self._loop = lives.loop
         self._later = later
         self._steps: Iterator[None] = iter(())
+        self._slice_s = SLICE_S
 
     def _each(self, selection: Selection) -> "Iterator[tuple[View[Any], list[Any]]]":
         """Some after others, as many as are to be gone through at once; they may be none."""
@@ -203,7 +210,7 @@ class _Walk:
 
     def _go_on(self) -> None:
         """A slice, and then the next one."""
-        until = clock.monotonic() + SLICE_S
+        until = clock.monotonic() + self._slice_s
         for _ in self._steps:
             if clock.monotonic() >= until:
                 self._later(self._go_on)
@@ -226,7 +233,9 @@ class _Looking(_Walk):
         #: A heap by place, the last one in front.
         self._kept: list[_Kept] = []
         self._matched = 0
-        #: What is seen, for the next one who looks; what was seen before, and how many reloads there had been by then.
+        #: What is seen of all, for the next one who looks; what was seen before, and how many reloads there had been by
+        #: then.
+        self._all = asked.selection == ALL
         self._seen: dict[Any, _Sight] = {}
         self._before: dict[Any, _Sight] = {}
         self._reloads = -1
@@ -236,6 +245,7 @@ class _Looking(_Walk):
 
     def start(self) -> None:
         """Look; or look first what there is, and wait, for the rates."""
+        self._slice_s = SLICE_S * max(1.0, self._lives.count() / _MANY)
         fresh = RATE_LEAST_S <= self._loop.now - self._lives.seen_at < RATE_MOST_S
         self._walk(self._look() if fresh else self._look_first())
 
@@ -247,6 +257,8 @@ class _Looking(_Walk):
         """As others do, but not for ever: where workers are so busy, those who look are not to pile up."""
         if self._loop.now < self._until:
             super()._go_on()
+        else:  # they know this, and this knows them: nobody is to go round in circles
+            self._steps = iter(())
 
     def _look_first(self) -> Iterator[None]:
         if self._loop.now - self._lives.sweeping_since >= RATE_LEAST_S:  # else somebody else has begun, just now
@@ -256,11 +268,12 @@ class _Looking(_Walk):
     def _sweep(self) -> Iterator[None]:
         """What all have moved so far: the next one who looks may ask for others."""
         lives, reloads = self._lives, self._loop.reloads
+        before = lives.seen if lives.reloads == reloads else {}
         began = lives.sweeping_since = self._loop.now
         seen: dict[Any, _Sight] = {}
         for view, some in self._each(ALL):
             for live in some:
-                seen[live] = (view.moved(live), "")
+                seen[live] = (view.moved(live), before[live][1] if live in before else "")
             yield
         lives.note(seen, began, reloads)
 
@@ -269,7 +282,8 @@ class _Looking(_Walk):
         since_s = now - lives.seen_at
         if 0 < since_s < RATE_MOST_S:
             self._before, self._reloads = lives.seen, lives.reloads
-        all_fit = sum(len(every) for view in lives.views for _, every in view.all()) <= asked.limit
+        all_fit = lives.count() <= asked.limit
+        number = 0
         for view, some in self._each(asked.selection):
             self._matched += len(some)
             for live in some:
@@ -284,12 +298,14 @@ class _Looking(_Walk):
                 place = self._place(view, live, moved, rates)
                 if all_fit:  # told here and now: to come back to it means to fetch it from memory once more
                     self._add(place, view, live, moved, rates)
-                else:
-                    self._seen[live] = (moved, "" if was is None else was[1])
-                    self._keep((place, len(self._seen), view, live, moved, rates))
+                    continue
+                number += 1
+                self._keep((place, number, view, live, moved, rates))
+                if self._all:
+                    self._seen[live] = (moved, self._head(live))
             yield
         yield from self._tell()
-        if asked.selection == ALL and now - lives.seen_at >= _RENEW_S:
+        if self._all and now - lives.seen_at >= _RENEW_S:
             lives.note(self._seen, now, reloads)
         elif now - max(lives.seen_at, lives.sweeping_since) >= _RENEW_S:
             yield from self._sweep()
@@ -318,19 +334,25 @@ class _Looking(_Walk):
             if not view.over(live):
                 self._add(place, view, live, moved, rates)
             yield
+        self._kept.clear()
         self._say(last=True)
 
-    def _add(self, place: float, view: View[LiveT], live: LiveT, moved: tuple[int, int], rates: Rates) -> None:
-        """Have it told, and remember its head."""
+    def _head(self, live: Any) -> str:
+        """The one that was made before; "" where there is none, or a reload may have changed it since."""
         was = self._before.get(live) if self._reloads == self._loop.reloads else None
-        head = was[1] if was is not None else ""
+        return "" if was is None else was[1]
+
+    def _add(self, place: float, view: View[LiveT], live: LiveT, moved: tuple[int, int], rates: Rates) -> None:
+        """Have it told as it is now, and remember its head. `moved` was when its rates were taken."""
+        head = self._head(live)
         if not head:
             head = view.head(live)
-            if was is not None:
-                self._before[live] = (was[0], head)  # for as long as that is what was seen
-        self._seen[live] = (moved, head)
+            if self._reloads == self._loop.reloads and live in self._before:
+                self._before[live] = (self._before[live][0], head)  # for as long as that is what was seen
+        if self._all:
+            self._seen[live] = (moved, head)
         self._places.append(place)
-        self._lines.append(view.line(live, head, moved, rates, tcp_info=self._asked.tcp_info))
+        self._lines.append(view.line(live, head, rates, tcp_info=self._asked.tcp_info))
         if len(self._lines) >= _ROWS_MAX:
             self._say(last=False)
 

@@ -68,7 +68,7 @@ class Loop:
         self._again.append(step)
 
     def aside(self, step: Callable[[], None]) -> None:
-        """Call `step`, a bound method of an Actor, once, ASIDE_EVERY_S after the last one of these: between them the
+        """Call `step`, a bound method of an Actor, once, ASIDE_EVERY_S after its last one: between them the
         processor is for others, of this process and of the machine.
         """
         self._aside.append(step)
@@ -136,7 +136,7 @@ class Loop:
         return aside_s if wait_s is None else min(wait_s, aside_s)
 
     def _step_aside(self, now: float) -> None:
-        self._aside_at = now + ASIDE_EVERY_S
+        self._aside_at = now + ASIDE_EVERY_S / len(self._aside)  # each of several goes on as if it were alone
         step = self._aside.popleft()
         try:
             step()

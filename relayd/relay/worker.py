@@ -115,6 +115,8 @@ class Worker:
         self._lives = Lives(self._loop, self._log, self._send)
         self._lives.views.append(ConnectionView(self._streams, self._number))
         self._progress = Progress(self._loop, self._log)
+        #: Of what others have had, as `Arrivals` counts it.
+        self._went_on = self._told = {False: 0, True: 0}
         self._drain_until: float | None = None
         #: The number of the last change.
         self._changed = 0
@@ -167,6 +169,7 @@ class Worker:
             for label, fds in adopted:
                 arrivals.take(label, fds)
             arrivals.settle()
+            self._went_on, self._told = arrivals.went_on, arrivals.told
 
     def _listener(self, name: str) -> Listener | None:
         """The one of this name that is in force, if there is one."""
@@ -230,15 +233,16 @@ class Worker:
             self._id_prefixes[name] = self._id_prefix if alone and not number else f"{self._id_prefix}{number}-"
         return self._id_prefixes[name]
 
-    def run(self, ready: Ready, messages: list[tuple[Message, list[int]]]) -> None:
-        """Say `ready`, and relay until told to stop, or until the last connection of a drain has ended. Obeys
-        `messages` first.
+    def run(self, lost: int, messages: list[tuple[Message, list[int]]]) -> None:
+        """Say that it is ready, having `lost` so many batches, and relay until told to stop, or until the last
+        connection of a drain has ended. Obeys `messages` first.
         """
         loop = self._loop
         loop.selector.register(self._channel, IN, self.on_channel)
         if self._active:  # others have had them
             self._report()
-        self._send(ready)
+        went_on, told = self._went_on, self._told
+        self._send(Ready(os.getpid(), went_on[False], went_on[True], told[False], told[True], lost))
         self._timer = loop.call_at(self, self._report_at)
         for message, fds in messages:
             self.obey(message, fds)
@@ -468,9 +472,9 @@ class Briefing:
         self._channel = channel
         self._poll = select.poll()  # not select(): with a thousand listeners a descriptor may be above 1023
         self._poll.register(channel, select.POLLIN)
-        #: Connections and sessions that were given or taken, those out of Parcels, and batches in these that nobody
-        #: understands.
-        self._connections = self._sessions = self._taken = self._lost = 0
+        #: Out of Parcels: connections, and batches that nobody understands.
+        self._taken = 0
+        self.lost = 0
         #: What has come and was not asked for yet: in the end, what is to be obeyed after the start.
         self.rest: list[tuple[Message, list[int]]] = []
         while not self.rest:
@@ -484,11 +488,6 @@ class Briefing:
         self._poll.poll()
         self.rest += self._channel.receive()
 
-    @property
-    def ready(self) -> Ready:
-        """What to say once all that was `adopted` is gone on with."""
-        return Ready(os.getpid(), self._connections, self._sessions, self._lost)
-
     def adopted(self) -> Iterator[tuple[Label, list[int]]]:
         """Batches of parcels, each as soon as it is here. To be asked once, where Configure says `adopting`. Raises
         ChannelClosed.
@@ -498,8 +497,6 @@ class Briefing:
             came, self.rest = self.rest, []
             for message, fds in came:
                 if isinstance(message, Adopt):
-                    if fds:  # else there was no room for it
-                        self._count(message.label)
                     yield message.label, fds
                 elif isinstance(message, Parcels):
                     yield from self._shared(message.share, fds)
@@ -510,12 +507,6 @@ class Briefing:
             if waiting:
                 self._receive()
 
-    def _count(self, label: Label) -> None:
-        if label.datagram:
-            self._sessions += label.count
-        else:
-            self._connections += label.count
-
     def _shared(self, share: int, parcels: list[int]) -> Iterator[tuple[Label, list[int]]]:
         """Batches that nobody else has taken, up to `share` connections."""
         with contextlib.ExitStack() as stack:
@@ -523,10 +514,9 @@ class Briefing:
             for label, fds in itertools.chain.from_iterable(map(parcel.read, socks)):
                 if label is not None:
                     self._taken += label.count
-                    self._count(label)
                     yield label, fds
                 else:
-                    self._lost += 1
+                    self.lost += 1
                     for fd in fds:
                         os.close(fd)
                 if self._taken >= share:
@@ -548,7 +538,7 @@ def main() -> None:
     except ChannelClosed as error:
         print(f"no configuration from the control process: {error}", file=sys.stderr)  # noqa: T201  # it reads this
         sys.exit(1)
-    worker.run(briefing.ready, briefing.rest)
+    worker.run(briefing.lost, briefing.rest)
     sys.stdout.flush()
     # The log is written, and every connection has had its line, or is somebody else's now. To close them is the
     # kernel's: it takes half the time. And the interpreter's own end takes 20 ms.

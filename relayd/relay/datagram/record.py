@@ -101,7 +101,7 @@ def session_head(session: LiveRecorded, worker: int) -> str:
     )
 
 
-def session_line(session: LiveRecorded, beginning: str, moved: tuple[int, int], rates: Rates) -> str:
+def session_line(session: LiveRecorded, beginning: str, rates: Rates) -> str:
     """What there is to see of a live session. It was last used up to STEP_S later than is noted."""
     now = session.service.loop.now
     return line(
@@ -109,7 +109,7 @@ def session_line(session: LiveRecorded, beginning: str, moved: tuple[int, int], 
         course(session.choice.label, "held_up" if session.held_up else "relaying", None, None),
         now - session.started_at,
         max(0.0, now - session.noted_until + STEP_S),
-        moved,
+        (session.bytes_in, session.bytes_out),
         rates,
         session.attempts,
         (session.datagrams_in, session.datagrams_out),

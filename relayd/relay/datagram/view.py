@@ -57,9 +57,9 @@ class SessionView(View[Session]):
         """Who it is."""
         return session_head(live, self._worker)
 
-    def line(self, live: Session, head: str, moved: tuple[int, int], rates: Rates, *, tcp_info: bool) -> str:  # noqa: ARG002  # UDP has none
+    def line(self, live: Session, head: str, rates: Rates, *, tcp_info: bool) -> str:  # noqa: ARG002  # UDP has none
         """What there is to see."""
-        return session_line(live, head, moved, rates)
+        return session_line(live, head, rates)
 
     def end(self, live: Session) -> None:
         """End it."""

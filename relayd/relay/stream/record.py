@@ -83,9 +83,7 @@ def connection_head(connection: "Connection", worker: int) -> str:
     )
 
 
-def connection_line(
-    connection: "Connection", beginning: str, moved: tuple[int, int], rates: Rates, *, tcp_info: bool
-) -> str:
+def connection_line(connection: "Connection", beginning: str, rates: Rates, *, tcp_info: bool) -> str:
     """What there is to see of a live connection. `tcp_info` is a system call for each TCP socket."""
     choice, now = connection.choice, connection.loop.now
     pump_in, pump_out = connection._pump_in, connection._pump_out
@@ -99,7 +97,7 @@ def connection_line(
         ),
         now - connection._started_at,
         now - connection.active_at,
-        moved,
+        (pump_in.moved, pump_out.moved) if pump_in is not None and pump_out is not None else (0, 0),
         rates,
         connection._attempts,
         None,

@@ -57,9 +57,9 @@ class ConnectionView(View[Connection]):
         """Who it is."""
         return connection_head(live, self._worker)
 
-    def line(self, live: Connection, head: str, moved: tuple[int, int], rates: Rates, *, tcp_info: bool) -> str:
+    def line(self, live: Connection, head: str, rates: Rates, *, tcp_info: bool) -> str:
         """What there is to see."""
-        return connection_line(live, head, moved, rates, tcp_info=tcp_info)
+        return connection_line(live, head, rates, tcp_info=tcp_info)
 
     def end(self, live: Connection) -> None:
         """End it."""

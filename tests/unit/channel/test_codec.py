@@ -96,7 +96,10 @@ def test_a_whole_number_is_a_duration_too() -> None:
 
 
 def test_the_form_on_the_wire() -> None:
-    assert encode(Ready(7)) == b'{"":"Ready","pid":7,"connections":0,"sessions":0,"lost":0}'
+    assert (
+        encode(Ready(7))
+        == b'{"":"Ready","pid":7,"connections":0,"sessions":0,"told_connections":0,"told_sessions":0,"lost":0}'
+    )
     assert encode(Resolved(NameAddress("a", 1), ())) == (
         b'{"":"Resolved","name":{"":"NameAddress","host":"a","port":1},"addresses":[],"shares":[],'
         b'"resolve":{"":"Resolve","family":null,"min_ttl_s":1.0,"max_ttl_s":300.0}}'

@@ -51,7 +51,9 @@ def test_rows_come_out_as_they_went_in() -> None:
     assert list(unpack_rows(pack_rows([], []), 0)) == []
 
 
-@pytest.mark.parametrize(("rows", "count"), [(b"", 1), (bytes(7), 1), (bytes(8) + b"a\nb", 1), (bytes(16) + b"a", 2)])
+@pytest.mark.parametrize(
+    ("rows", "count"), [(b"", 1), (bytes(7), 1), (bytes(8) + b"a\nb", 1), (bytes(16) + b"a", 2), (b"a", 0)]
+)
 def test_rows_that_are_not_so_many(rows: bytes, count: int) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # array and zip say it
         list(unpack_rows(rows, count))

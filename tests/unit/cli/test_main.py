@@ -1,5 +1,6 @@
 """The way in: `run` by the short one, everything else by the verbs."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -62,3 +63,21 @@ def test_the_verbs_get_all_else(monkeypatch: pytest.MonkeyPatch, arguments: list
 def test_entry_point() -> None:
     project = tomli.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"relayd": "relayd.cli.main:main"}
+
+
+def test_ctrl_c_ends_a_verb_whoever_has_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked: list[set[int]] = []
+
+    def verbs() -> int:
+        blocked.append({*signal.pthread_sigmask(signal.SIG_BLOCK, ())})
+        return 0
+
+    monkeypatch.setattr("relayd.cli.verbs.main", verbs)
+    monkeypatch.setattr(sys, "argv", ["relayd", "check"])
+    ours = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        with pytest.raises(SystemExit):
+            main.main()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ours)
+    assert blocked == [set()]

@@ -651,14 +651,15 @@ def test_connections_go_to_the_worker_with_the_fewest() -> None:
     assert [worker for worker, _, _ in got] == [1, 2, 3, 3, 2, 3]
     assert [label for _, label, _ in got] == batches
     assert {count for _, _, count in got} == {3}
-    assert (dealer.connections, dealer.sessions, dealer.lost) == (105, 0, 0)
+    assert dealer.lost == 0
+    assert dealer.missing(Adopted()) == (105, 0)
 
 
 def test_sessions_go_with_their_socket() -> None:
     # R4
     got, dealer = dealt(sessions(1, 73), sessions(9, 72), sessions(1, 73), sessions(1, 71))
     assert [worker for worker, _, _ in got] == [3, 2, 3, 1]
-    assert (dealer.connections, dealer.sessions) == (0, 12)
+    assert dealer.missing(Adopted()) == (0, 12)
 
 
 def test_sessions_whose_socket_nobody_has_go_to_the_first_to_be_counted() -> None:
@@ -670,16 +671,18 @@ def test_what_finds_no_room_comes_without_its_descriptors() -> None:
     # F2
     got, dealer = dealt(*[connections(60)] * 4, *[sessions(60, 72)] * 2, sessions(40, 72))
     assert [(worker, count) for worker, _, count in got] == [(1, 3), (2, 3), (3, 3), (1, 0), (2, 2), (1, 0), (2, 2)]
-    assert (dealer.connections, dealer.sessions) == (180, 100)
-    assert dealer.missing(Adopted(180, 100)) == (0, 0)
-    assert dealer.missing(Adopted(120, 99)) == (60, 1)
+    # Whoever gets those without descriptors tells of them.
+    assert dealer.missing(Adopted(180, 100, 60, 60)) == (0, 0)
+    assert dealer.missing(Adopted(120, 99, 60, 60)) == (60, 1)
+    assert dealer.missing(Adopted(120, 99, 0, 0)) == (120, 61)
 
 
 def test_what_has_no_label_is_counted_and_closed() -> None:
     # R5
     got, dealer = dealt(None, connections(1), None)
     assert [worker for worker, _, _ in got] == [1]
-    assert (dealer.lost, dealer.connections) == (2, 1)
+    assert dealer.lost == 2
+    assert dealer.missing(Adopted()) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -704,9 +707,16 @@ def test_what_workers_leave_is_missing_and_closed() -> None:
     dealer = dealer_of(Found(parcels=[kept], connections=3))
     assert dealer.shared() is not None
     dealer.close()
-    assert (dealer.lost, dealer.connections, kept.fileno()) == (0, 0, -1)
+    assert (dealer.lost, kept.fileno()) == (0, -1)
     assert dealer.missing(Adopted(2)) == (1, 0)
-    assert dealer.missing(Adopted(3)) == (0, 0)
+    assert dealer.missing(Adopted(1, told_connections=2)) == (0, 0)
+
+
+def test_without_parcels_nobody_had_what_the_manifest_says() -> None:
+    dealer = dealer_of(Found(connections=300))
+    assert dealer.shared() is None
+    dealer.close()
+    assert dealer.missing(Adopted()) == (0, 0)
 
 
 def test_garbage_that_workers_leave_is_counted() -> None:

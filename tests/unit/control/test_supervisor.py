@@ -116,7 +116,7 @@ def test_workers_take_what_they_share_and_say_how_much() -> None:
     async def scenario(bench: Bench) -> None:
         with a_parcel((3, 30), garbage=1) as one, a_parcel((4, 40), garbage=1) as other:
             await bench.supervisor.boot(dealt(one), Shared([one.fileno(), other.fileno()], 40))
-        assert bench.supervisor.adopted == Adopted(77, 0, 2)
+        assert bench.supervisor.adopted == Adopted(77, lost=2)
 
     supervised("none", scenario, workers=2)
 
@@ -161,7 +161,7 @@ def test_a_worker_that_is_slow_to_listen_is_no_reason_to_deal() -> None:
         bench.supervisor._spec = replace(bench.supervisor._spec, listeners=tuple(many))
         with a_parcel((3, 30), garbage=1) as kept:
             await bench.supervisor.boot(dealt(kept), Shared([kept.fileno()], 17))
-        assert bench.supervisor.adopted == Adopted(33, 0, 1)
+        assert bench.supervisor.adopted == Adopted(33, lost=1)
 
     supervised("slow_start", scenario, workers=2)
 

@@ -248,6 +248,7 @@ class Life:
 
     def settle(self, arrivals: Arrivals) -> None:
         """The last of what a worker does at its start."""
+        self.arrivals = arrivals
         arrivals.settle()
         self.departures.begin()
         self.loop.close_ended()

@@ -289,6 +289,8 @@ def test_what_control_had_no_room_for_comes_without_descriptors(new: Life, batch
     assert_not_taken_over(
         new, batch.label, 2, "workers may not have so many, or nobody listens at their address any more"
     )
+    assert new.arrivals.went_on == {False: 0, True: 0}
+    assert new.arrivals.told == {batch.label.datagram: 2, not batch.label.datagram: 0}
 
 
 def test_those_whose_descriptors_are_there_are_taken_over(new: Life, batch: Batch) -> None:
@@ -296,6 +298,7 @@ def test_those_whose_descriptors_are_there_are_taken_over(new: Life, batch: Batc
     new.take(batch)
     assert new.streams.active + new.datagrams.active == 1
     assert_not_taken_over(new, batch.label, 1, "ValueError: descriptors are missing")
+    assert new.arrivals.went_on == new.arrivals.told == {batch.label.datagram: 1, not batch.label.datagram: 0}
 
 
 def test_a_label_that_counts_more_than_there_are_is_believed(new: Life, batch: Batch) -> None:

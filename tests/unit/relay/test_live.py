@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import gc
 import json
 import socket
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -187,8 +189,14 @@ def test_whoever_takes_too_long_is_not_answered(bench: Bench, monkeypatch: pytes
     monkeypatch.setattr(live_module, "LOOK_MOST_S", 0.0)
     exchange(bench)
     bench.lives.look(Look(1, ALL, Sort.AGE, 100, tcp_info=False))
-    for _ in range(5):
-        bench.life.loop.turn()
+    [step] = bench.life.loop._aside
+    looking = weakref.ref(step.__self__)  # type: ignore[attr-defined]  # a bound method
+    del step
+    gc.disable()  # it keeps what has ended meanwhile: nobody is to wait for a collection
+    try:
+        bench.life.turn_until(lambda: looking() is None, "the end of who looks")
+    finally:
+        gc.enable()
     assert not bench.sent
     monkeypatch.undo()
     assert len(bench.look()) == 1
@@ -224,6 +232,63 @@ def test_the_head_of_a_line_is_made_again_after_a_reload(bench: Bench, limit: in
     rows = bench.look(limit=limit)
     assert {row.pool for row in rows} == {"app"}
     assert {row.id for row in rows} <= {connection.conn_id, other.conn_id}
+
+
+def test_no_head_of_before_a_reload_is_taken_for_a_new_one(bench: Bench) -> None:
+    """Not even those of who does not fit into an answer."""
+    connections = [exchange(bench)[0] for _ in range(3)]
+    bench.look()
+    service = connections[0]._service
+    bench.life.loop.reloads += 1
+    service.change(replace(service.spec, pool="app"), service.stream)
+    for limit in (1, 2, 100):
+        bench.life.loop.now += live_module._RENEW_S
+        bench.lives.seen_at -= live_module._RENEW_S
+        assert [row.pool for row in bench.look(limit=limit)] == ["app"] * min(limit, 3)
+
+
+def test_who_looks_for_some_finds_their_heads_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Connection] = []
+    head = ConnectionView.head
+
+    def noted(view: ConnectionView, live: Connection) -> str:
+        made.append(live)
+        return head(view, live)
+
+    monkeypatch.setattr(ConnectionView, "head", noted)
+    connection, *_ = exchange(bench)
+    exchange(bench, "api")
+
+    def sweep_after(at: float) -> None:
+        bench.life.turn_until(lambda: bench.lives.seen_at > at, "the sweep behind it")
+
+    for _ in range(3):
+        assert [row.id for row in bench.look(Selection(listener="web"))] == [connection.conn_id]
+        at = bench.lives.seen_at = bench.lives.seen_at - live_module._RENEW_S
+        bench.lives.sweeping_since = at
+        bench.look(Selection(listener="web"))
+        sweep_after(at)
+    assert made == [connection]
+
+
+def test_a_row_is_of_one_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has moved between the gathering and the telling is in all of it."""
+    client = bench.life.udp_client()
+    session = bench.life.session(client, bench.receiving)
+    bench.look()
+    monkeypatch.setattr(live_module, "SLICE_S", 0.0)
+    monkeypatch.setattr(live_module, "_STEP", 1)
+    exchange(bench)
+    tell = live_module._Looking._tell
+
+    def later(looking: Any) -> Any:
+        client.sendto(b"more", bench.receiving.getsockname())
+        bench.life.turn_until(lambda: session.datagrams_in == 2, "another datagram")
+        yield from tell(looking)
+
+    monkeypatch.setattr(live_module._Looking, "_tell", later)
+    [row] = bench.look(Selection(listener="dns"), limit=1)
+    assert (row.datagrams_in, row.bytes_in) == (2, len(b"questionmore"))
 
 
 def test_a_reload_while_somebody_looks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
