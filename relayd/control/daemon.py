@@ -14,6 +14,7 @@ import enum
 import os
 import signal
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relayd import clock
@@ -55,6 +56,8 @@ _STOP_GRACE_S = 1.0
 _EXTENSION_S = 15.0
 #: A worker that has not handed over by then hangs, or has nothing to say: half a second is much for 10,000 connections.
 _HAND_OVER_S = 5.0
+#: A process that was killed and has not ended by then waits for a disk, and is not waited for.
+_GIVE_UP_S = 1.0
 #: A worker that has not said by then how much it has hangs.
 _COUNT_S = 0.5
 #: After a restart on a file that has not changed, it is read so much later: processors have better to do before.
@@ -87,6 +90,8 @@ class _StopRequests:
         #: STOP, or for what to hand over: set at any time, and looked at when the daemon is READY.
         self.way = Way.STOP
         self.any = asyncio.Event()
+        #: What goes before an upgrade has been asked for.
+        self.overtaken = asyncio.Event()
 
     def request(self, number: signal.Signals) -> None:
         if self.first.is_set():
@@ -95,12 +100,14 @@ class _StopRequests:
         self.way = Way.STOP
         self.first.set()
         self.any.set()
+        self.overtaken.set()
 
     def forget(self, way: Way) -> None:
         """What was asked for, `way`, cannot be. Nothing where it is something else by now."""
         if self.way is way and not self.first.is_set():
             self.way = Way.STOP
             self.any.clear()
+            self.overtaken.clear()
 
     def hand_over(self, number: signal.Signals, way: Way) -> None:
         """To `way`, unless an end was asked for already. A restart goes before an upgrade that is looked into still:
@@ -109,6 +116,8 @@ class _StopRequests:
         if not self.any.is_set() or (self.way is Way.UPGRADE and way is Way.RESTART):
             self.reason, self.way = number.name, way
             self.any.set()
+            if way is not Way.UPGRADE:
+                self.overtaken.set()
 
 
 class Daemon:
@@ -376,8 +385,7 @@ class Daemon:
     async def _can_upgrade(self) -> bool:
         """Ask the relayd that is installed now whether it runs, and takes the file."""
         if self._reloader.in_force.spec.preserve_connections:
-            file = self._reloader.in_force.file
-            problem = await aside(lambda: upgrade.problem(file), "check the next relayd")
+            problem = await self._problem_of_upgrade(self._reloader.in_force.file)
         else:
             problem = (
                 "daemon.preserve_connections is false, and every connection would end; systemctl restart does that"
@@ -387,6 +395,19 @@ class Daemon:
             self._logger.event(Event.UPGRADE_REFUSED, text)
             self._requests.forget(Way.UPGRADE)
         return not problem
+
+    async def _problem_of_upgrade(self, file: Path) -> str:
+        """As the relayd that is installed now says; whatever it is, where a signal that goes before comes first."""
+        try:
+            question = upgrade.Question(file)
+        except OSError as error:
+            return str(error)
+        answer = asyncio.ensure_future(aside(question.answer, "check the next relayd"))
+        if await _first_of(asyncio.shield(answer), self._requests.overtaken.wait()):
+            return await answer
+        question.give_up()
+        await asyncio.wait((answer,), timeout=_GIVE_UP_S)
+        return "something else is wanted by now"
 
     async def _hand_over(self, way: Way) -> list[Inherited]:
         """R4, R5. Afterwards every worker has ended."""

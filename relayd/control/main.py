@@ -59,6 +59,8 @@ def run(file: "str | Path") -> NoReturn:
     # Until the daemon can do what they ask for, they wait (`Daemon` lets them come): none is lost, and none is fatal.
     waiting = WAITING_SIGNALS | _STOPPING_SIGNALS if os.getpid() == FIRST_PROCESS else WAITING_SIGNALS
     signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
+    # Until then what would end any other process ends this one, and Ctrl-C without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.set_threshold(*_GC_THRESHOLDS)
     _open_closed_stdio()
     code = _run(file)

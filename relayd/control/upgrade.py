@@ -15,7 +15,7 @@ from pathlib import Path
 import relayd
 from relayd.sd.activation import Inherited
 
-__all__ = ["execute", "other_version", "problem"]
+__all__ = ["Question", "execute", "other_version"]
 
 #: SD_LISTEN_FDS_START.
 _FIRST_FD = 3
@@ -23,19 +23,35 @@ _FIRST_FD = 3
 _CHECK_S = 60.0
 
 
-def problem(file: Path) -> str:
-    """Why the relayd that is installed now would not run on `file`: what its `check` says; "" when it would. Blocks."""
-    command = [sys.executable, *_interpreter_arguments(), "check", "-c", str(file)]
-    try:
-        done = subprocess.run(  # noqa: S603  # our own command line
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHECK_S, check=False
+class Question:
+    """Whether the relayd that is installed now would run on a file: its `check` is asked. Owns that process, which ends
+    with the `answer`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Ask. Raises OSError where there is nobody to be asked."""
+        command = [sys.executable, *_interpreter_arguments(), "check", "-c", str(file)]
+        self._process = subprocess.Popen(  # noqa: S603  # our own command line
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    if done.returncode == 0:
-        return ""
-    said = done.stderr.decode(errors="backslashreplace").strip()
-    return said or f"relayd check exited with code {done.returncode}"
+
+    def answer(self) -> str:
+        """Why not; "" when it would. Blocks."""
+        with self._process as process:
+            try:
+                _, stderr = process.communicate(timeout=_CHECK_S)
+            except subprocess.TimeoutExpired as error:
+                return str(error)
+            finally:
+                process.kill()
+        if process.returncode == 0:
+            return ""
+        said = stderr.decode(errors="backslashreplace").strip()
+        return said or f"relayd check exited with code {process.returncode}"
+
+    def give_up(self) -> None:
+        """Nobody wants to know any more: have the process end, and `answer` return. From any thread."""
+        self._process.kill()
 
 
 def other_version(package: Path = Path(relayd.__file__)) -> str:

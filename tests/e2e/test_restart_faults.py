@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -267,6 +268,33 @@ def test_a_worker_that_dies_in_the_next_start_takes_along_its_own_alone(
         with daemon.connect("web") as new_client:
             assert echoed(new_client)
         assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_does_not_wait_for_what_an_upgrade_asks(again: signal.Signals, tmp_path: Path, echo: Echo) -> None:
+    # R6: and a second one ends what drains, as at any other time
+    package = installed.environment().packages
+    asked, script = tmp_path / "asked", tmp_path / "relayd.py"
+    code = f"import sys\nsys.path[:1] = [{str(package)!r}]\nfrom relayd.cli.main import main\nsys.exit(main())\n"
+    script.write_text(code)
+    command = (str(installed.environment().python), str(script), "run")
+    text = config(stream("web", echo("inet")), more='drain_timeout = "60s"')
+    with Daemon(text, tmp_path, command=command) as daemon, daemon.connect("web") as client:
+        assert echoed(client)
+        os.mkfifo(asked)
+        script.write_text(
+            f"open({str(asked)!r}, 'w').write(str(__import__('os').getpid()))\nimport time\ntime.sleep(99)\n"
+        )
+        daemon.signal(signal.SIGUSR2)
+        checking = int(asked.read_text())
+        began = time.monotonic()
+        daemon.terminate()
+        daemon.wait_for_event("stopping")
+        daemon.signal(again)
+        assert daemon.wait() == 0
+        assert time.monotonic() - began < DEADLINE_S
+        assert not Path(f"/proc/{checking}").exists()
+        assert daemon.events("upgrade_refused") == []
 
 
 def _is_worker(pid: int) -> bool:

@@ -1,6 +1,7 @@
 """How the control process ends."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -65,3 +66,13 @@ def test_nobody_reads_any_more(stream: str) -> None:
     return 0
     """
     assert ended(code) == (0, b"")
+
+
+def test_ctrl_c_before_there_is_a_daemon_ends_it_without_a_traceback() -> None:
+    code = """
+    import os, signal, time
+    nursery.close()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+    """
+    assert ended(code) == (-signal.SIGINT, b"")

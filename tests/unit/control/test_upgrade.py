@@ -34,12 +34,12 @@ def started_as(monkeypatch: pytest.MonkeyPatch, *before: str, arguments: Sequenc
 
 
 def test_a_relayd_that_runs_and_takes_the_file_is_no_problem(file: Path) -> None:
-    assert upgrade.problem(file) == ""
+    assert upgrade.Question(file).answer() == ""
 
 
 def test_a_file_that_is_refused_is_the_problem(file: Path) -> None:
     file.write_text(GOOD.replace("stream", "steam"))
-    problem = upgrade.problem(file)
+    problem = upgrade.Question(file).answer()
     assert problem.startswith(f"{file}:3:8: ")
     assert "steam" in problem
 
@@ -56,7 +56,7 @@ def test_a_script_is_started_as_it_was(file: Path, tmp_path: Path, monkeypatch: 
     script = tmp_path / "relayd"
     script.write_text("import sys; print(sys.argv, file=sys.stderr); sys.exit(3)")
     started_as(monkeypatch, str(script), arguments=("run", "-c", "other"))
-    assert upgrade.problem(file) == repr([str(script), "check", "-c", str(file)])
+    assert upgrade.Question(file).answer() == repr([str(script), "check", "-c", str(file)])
 
 
 def test_one_that_ends_without_a_word_is_a_problem_all_the_same(
@@ -65,12 +65,13 @@ def test_one_that_ends_without_a_word_is_a_problem_all_the_same(
     script = tmp_path / "relayd"
     script.write_text("raise SystemExit(5)")
     started_as(monkeypatch, str(script), arguments=("run",))
-    assert upgrade.problem(file) == "relayd check exited with code 5"
+    assert upgrade.Question(file).answer() == "relayd check exited with code 5"
 
 
-def test_an_interpreter_that_is_gone_is_the_problem(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interpreter_that_is_gone_cannot_be_asked(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert "No such file or directory: '/nowhere/python'" in upgrade.problem(file)
+    with pytest.raises(FileNotFoundError, match="/nowhere/python"):
+        upgrade.Question(file)
 
 
 def test_one_that_does_not_answer_is_a_problem(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +79,16 @@ def test_one_that_does_not_answer_is_a_problem(file: Path, tmp_path: Path, monke
     script.write_text("import signal; signal.pause()")
     started_as(monkeypatch, str(script), arguments=("run",))
     monkeypatch.setattr(upgrade, "_CHECK_S", 0.01)
-    assert "timed out" in upgrade.problem(file)
+    assert "timed out" in upgrade.Question(file).answer()
+
+
+def test_nobody_waits_for_one_that_is_given_up(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "relayd"
+    script.write_text("import signal; signal.pause()")
+    started_as(monkeypatch, str(script), arguments=("run",))
+    question = upgrade.Question(file)
+    question.give_up()
+    assert question.answer() == "relayd check exited with code -9"
 
 
 # execve(2) ----------------------------------------------------------------------------------------------------------
