@@ -20,8 +20,10 @@ Counts: TypeAlias = tuple[float, float, float]
 #: Workers report once a second: a step has two reports of each.
 STEP_S = 2.0
 HISTORY_STEPS = 60
-#: A rate is that of so many steps.
+#: A rate is that of so many steps; at the beginning, of as many seconds as there were, but not of fewer than this:
+#: before that nothing was reported.
 _RATE_STEPS = 3
+_LEAST_S = 1.0
 _NOTHING: Counts = (0, 0, 0)
 
 
@@ -29,6 +31,7 @@ class Recent:
     """The steps that are over, and the one that is not."""
 
     def __init__(self, now: float) -> None:
+        self._began = now
         self._step = math.floor(now / STEP_S)
         self._now: dict[Key, Counts] = {}
         self._over: deque[dict[Key, Counts]] = deque(maxlen=HISTORY_STEPS)
@@ -50,12 +53,13 @@ class Recent:
         self._go_on(now)
         steps = min(len(self._over), _RATE_STEPS)
         if not steps:
-            return _per_s(self._now.get(key, _NOTHING), STEP_S)
+            return _per_s(self._now.get(key, _NOTHING), max(_LEAST_S, now - self._began))
         begun = bytes_in = bytes_out = 0.0
         for back in range(1, steps + 1):  # by index: a slice would be a copy of two minutes, for each of thousands
             step = self._over[-back].get(key, _NOTHING)
             begun, bytes_in, bytes_out = begun + step[0], bytes_in + step[1], bytes_out + step[2]
-        return _per_s((begun, bytes_in, bytes_out), STEP_S * steps)
+        seconds = min(STEP_S * steps, max(_LEAST_S, self._step * STEP_S - self._began))
+        return _per_s((begun, bytes_in, bytes_out), seconds)
 
     def history(self, key: Key, now: float) -> list[Counts]:
         """A second, for each step that is over, the oldest first."""

@@ -10,11 +10,21 @@ WEB, DNS = ("stream", "web"), ("dgram", "dns")
 def test_a_rate_is_that_of_the_steps_that_are_over() -> None:
     recent = Recent(100.0)
     recent.add(WEB, (4, 100, 10), 100.0, 100.5)
-    assert recent.rate(WEB, 100.9) == (2.0, 50.0, 5.0), "nothing is over yet: that of what there is"
+    assert recent.rate(WEB, 100.9) == (4.0, 100.0, 10.0), "nothing is over yet: that of the second that there is"
+    assert recent.rate(WEB, 101.25) == (3.2, 80.0, 8.0)
     recent.add(WEB, (2, 0, 0), 102.0, 102.0)
     assert recent.rate(WEB, 103.9) == (2.0, 50.0, 5.0)
     assert recent.rate(WEB, 104.0) == (1.5, 25.0, 2.5)
     assert recent.rate(DNS, 104.0) == (0.0, 0.0, 0.0)
+
+
+def test_a_rate_begins_when_the_process_does() -> None:
+    """In the midst of a step: what that has less is not counted as nothing."""
+    recent = Recent(101.5)
+    for number in range(8):
+        recent.add(WEB, (100, 0, 0), 101.5 + number, 102.5 + number)
+    for now in (104.0, 106.0, 108.0):
+        assert recent.rate(WEB, now)[0] == pytest.approx(100), now
 
 
 def test_what_was_long_ago_is_in_the_history_and_in_no_rate() -> None:
