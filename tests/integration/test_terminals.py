@@ -132,6 +132,19 @@ def test_a_pause(admin: FakeAdmin, top: Terminal) -> None:
     top.wait_for_text("0 connections")
 
 
+def test_a_filter_that_is_refused_finds_nothing_and_says_why(admin: FakeAdmin, started: ExitStack) -> None:
+    with serving(admin) as where:
+        top = started.enter_context(on_terminal([*RELAYD, "top", "--interval", "0.2", "--admin", str(where)]))
+        top.wait_for_text("q quit")
+        top.type("/client:nonsense\r")
+        lines = top.wait_for_text("refused: client is an address or a network, not 'nonsense'")
+        assert ids(lines) == []
+        top.type("/\x1b")
+        top.wait_for(lambda lines: lines[2].startswith("answered") and len(ids(lines)) == 3)
+        top.type("q")
+        assert top.wait() == 0
+
+
 def test_a_restart_of_the_daemon_is_waited_for(admin: FakeAdmin, started: ExitStack) -> None:
     with serving(admin) as where:
         top = started.enter_context(on_terminal([*RELAYD, "top", "--interval", "0.2", "--admin", str(where)]))

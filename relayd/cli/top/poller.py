@@ -15,10 +15,13 @@ from relayd.errors import RelaydError
 
 __all__ = ["Answer", "Poller", "look"]
 
+_NO_CONNECTIONS: Mapping[str, Any] = {"total": 0, "complete": True, "connections": []}
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`error`, or what was found. `asked_for`: the id of the connection that was to be ended, which `killed` says
+    """`error`, or what was found; both where the connections that were asked for were refused, and the status was not:
+    then there are none. `asked_for`: the id of the connection that was to be ended, which `killed` says
     whether it was; "": it was a look.
     """
 
@@ -73,7 +76,11 @@ class Poller:
             self._wake()
 
     def _look(self, status: str, connections: str) -> Answer:
-        return Answer(look(self._where, status, connections), "", clock.monotonic())
+        found = _get(self._where, status)
+        try:
+            return Answer((found, _get(self._where, connections)), "", clock.monotonic())
+        except client.Refused as refused:  # the filter is none
+            return Answer((found, _NO_CONNECTIONS), _said(refused), clock.monotonic())
 
     def _kill(self, name: str) -> Answer:
         found = client.ask(self._where, "POST", "/v1/kill", {"id": name})

@@ -156,6 +156,8 @@ def _answered(view: View, seen: Seen, now: float) -> Line:
     age_s = max(0.0, now - seen.at)
     if seen.error:
         return f"no answer for {age_s:.0f} s: {seen.error}", Style.ERROR
+    if seen.refused:
+        return f"refused: {seen.refused}", Style.ERROR
     if view.paused:
         return f"paused, {age_s:.0f} s ago: p goes on", Style.WARNING
     if age_s > _STALE_S:

@@ -145,7 +145,7 @@ class Top:
             self._seen = replace(self._seen, error=answer.error)
             return
         try:
-            self._seen = _seen(*answer.found, answer.at)
+            self._seen = replace(_seen(*answer.found, answer.at), refused=answer.error)
         except client.Unreachable as error:
             self._seen = replace(self._seen, error=str(error))
             return

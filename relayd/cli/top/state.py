@@ -58,12 +58,15 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the daemon has said last, and when (monotonic seconds); `error`: why it has not since."""
+    """What the daemon has said last, and when (monotonic seconds); `error`: why it has not since; `refused`: why it has
+    told no connections.
+    """
 
     status: Mapping[str, Any]
     connections: Mapping[str, Any]
     at: float
     error: str = ""
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

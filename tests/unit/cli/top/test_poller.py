@@ -47,6 +47,14 @@ def test_a_look(admin: FakeAdmin, asker: Asker) -> None:
     assert (answer.error, answer.asked_for, answer.killed) == ("", "", False)
 
 
+def test_a_filter_that_is_none_is_refused_and_the_status_is_there(admin: FakeAdmin, asker: Asker) -> None:
+    asker.poller.look("/v1/status", "/v1/connections?client=nonsense")
+    answer = asker.answer()
+    assert answer.found is not None
+    assert (answer.found[0], answer.found[1]["connections"]) == (admin.status, [])
+    assert "client is an address or a network" in answer.error
+
+
 def test_a_connection_is_ended_or_not(admin: FakeAdmin, asker: Asker) -> None:
     found = []
     for number, in_time in ((1, True), (1, True), (2, False)):

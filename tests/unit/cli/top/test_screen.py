@@ -71,6 +71,7 @@ def test_the_cursor_and_what_does_not_get_on() -> None:
     [
         (View(), seen(), 103.4, "no answer for 3 s", Style.ERROR),
         (View(), replace(seen(), error="no daemon"), 104.0, "no answer for 4 s: no daemon", Style.ERROR),
+        (View(), replace(seen(), refused="client is no address"), 104.0, "refused: client is no address", Style.ERROR),
         (View(paused=True), seen(), 104.0, "paused, 4 s ago: p goes on", Style.WARNING),
         (
             View(),
