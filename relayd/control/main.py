@@ -59,8 +59,8 @@ def run(file: "str | Path") -> NoReturn:
     # Until the daemon can do what they ask for, they wait (`Daemon` lets them come): none is lost, and none is fatal.
     waiting = WAITING_SIGNALS | _STOPPING_SIGNALS if os.getpid() == FIRST_PROCESS else WAITING_SIGNALS
     signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
-    # Until then what would end any other process ends this one, and Ctrl-C without a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever has started this has set it aside
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until then Ctrl-C ends this as any process, without a traceback
     gc.set_threshold(*_GC_THRESHOLDS)
     _open_closed_stdio()
     code = _run(file)
