@@ -202,7 +202,8 @@ def test_whoever_takes_too_long_is_not_answered(bench: Bench, monkeypatch: pytes
     assert len(bench.look()) == 1
 
 
-def test_the_head_of_a_line_is_made_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def heads_made(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    """From now on, those whose heads are made."""
     made: list[Connection] = []
     head = ConnectionView.head
 
@@ -211,6 +212,11 @@ def test_the_head_of_a_line_is_made_once(bench: Bench, monkeypatch: pytest.Monke
         return head(view, live)
 
     monkeypatch.setattr(ConnectionView, "head", noted)
+    return made
+
+
+def test_the_head_of_a_line_is_made_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = heads_made(monkeypatch)
     connection, *_ = exchange(bench)
     bench.look()
     assert made == [connection]
@@ -248,14 +254,7 @@ def test_no_head_of_before_a_reload_is_taken_for_a_new_one(bench: Bench) -> None
 
 
 def test_who_looks_for_some_finds_their_heads_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Connection] = []
-    head = ConnectionView.head
-
-    def noted(view: ConnectionView, live: Connection) -> str:
-        made.append(live)
-        return head(view, live)
-
-    monkeypatch.setattr(ConnectionView, "head", noted)
+    made = heads_made(monkeypatch)
     connection, *_ = exchange(bench)
     exchange(bench, "api")
 
