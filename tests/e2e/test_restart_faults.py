@@ -260,7 +260,7 @@ def test_a_worker_that_dies_in_the_next_start_takes_along_its_own_alone(
                 live += echoed(client)
         # Of what workers take themselves, one that is stopped has taken nothing yet, or not much.
         assert 100 <= live <= (300 if shared else 299)
-        (taken_over,) = daemon.events("taken_over")
+        taken_over = daemon.wait_for_event("taken_over")  # behind what control says is lost
         assert taken_over["connections"] == live
         (lost,) = [line["count"] for line in daemon.events("not_taken_over")] or [0]
         assert lost - (300 - live) in ((0,) if shared else (0, 1))  # the session may be among them
@@ -355,6 +355,8 @@ def test_what_is_said_to_be_lost_is_not_said_to_be_taken_over(
                 assert echoed(live)
             daemon.configure(config(stream("web", target), other))
             daemon.restart()
+            daemon.wait_for_event("started", 2)  # the last line of control's, and of the worker this one
+            daemon.wait_for_event("not_taken_over")
         assert [(line["listener"], line["count"]) for line in daemon.events("not_taken_over")] == [("dns", 1)]
         taken_over = [(line["connections"], line["sessions"]) for line in daemon.events("taken_over")]
         assert taken_over == ([] if alone else [(1, 0)])
