@@ -14,8 +14,9 @@ import enum
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from relayd.values import dataclass
 
 #: sockaddr_un.sun_path has 108 bytes with the final NUL (unix(7)). An abstract name starts with a NUL instead.
 UNIX_PATH_BYTES_MAX = 107

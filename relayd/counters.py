@@ -10,9 +10,10 @@ histograms are sums of their buckets.
 
 from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from relayd.outcomes import Drop, Outcome
+from relayd.values import dataclass
 
 #: Upper bounds of buckets, in seconds, each inclusive; a last bucket has what is above. From a target on this machine
 #: (0.1 ms) to the longest `connect_timeout` that anybody would wait for.

@@ -7,13 +7,13 @@ worker → control    Ready, Changed, Released, Counted, Seen, Killed, Report, T
 """
 
 import enum
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from relayd.address import InetAddress, Name, SocketAddress
 from relayd.channel.parcel import Label
 from relayd.counters import DatagramTotals, ListenerTotals, WorkerTotals
 from relayd.spec import Resolve, Share, Spec, Target, TargetState, Wanted
+from relayd.values import dataclass
 
 _UNSAID = Resolve()
 _NOTHING_COUNTED = WorkerTotals()

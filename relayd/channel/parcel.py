@@ -21,8 +21,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from relayd.values import dataclass
 
 __all__ = [
     "BATCH_FDS",

@@ -9,7 +9,7 @@ Backups are chosen among in the same way, for clients for whom every other targe
 import math
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 from zlib import crc32
 
@@ -20,6 +20,7 @@ from relayd.choosing.suspects import Suspects
 from relayd.net.dialing import may_meet_itself
 from relayd.spec import UNCHECKED, Balance, Health, Listener, PortRule, Share, Target
 from relayd.spec.sockets import Endpoint
+from relayd.values import dataclass
 
 #: For RANDOM. Seeded by the system, so that workers do not draw the same.
 _RNG = random.Random()  # noqa: S311  # no secret

@@ -13,7 +13,8 @@ What began before the last that is known of a target says nothing of what it is 
 """
 
 import math
-from dataclasses import dataclass
+
+from relayd.values import dataclass
 
 #: The first time; each one after that, without success in between, is twice as long, up to the last. A target that is
 #: restarted is back within a second or two; one that is gone for good costs a client a dial in half a minute.

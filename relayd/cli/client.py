@@ -7,13 +7,13 @@ import http.client
 import json
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from relayd.address import Address, NameAddress, UnixAddress
 from relayd.control.verdict import Verdict
 from relayd.errors import RelaydError
+from relayd.values import dataclass
 
 __all__ = ["NoDaemon", "Place", "Refused", "Unreachable", "ask", "ask_for_verdict", "fetch", "place_of"]
 

@@ -6,7 +6,7 @@ import re
 import socket
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from relayd.config import ConfigError, Problem, load
@@ -19,6 +19,7 @@ from relayd.imports.loadable import loadable
 from relayd.imports.rendering import opening_lines, to_toml
 from relayd.imports.text import shown
 from relayd.imports.translation import detect, translate
+from relayd.values import dataclass
 
 STANDARD_INPUT = "-"
 #: More than anybody reads: a file that is of another kind altogether has one in each line.

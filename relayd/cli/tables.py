@@ -5,9 +5,9 @@ name in a thousand no column goes: each asks for no more than its `wanted` befor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from relayd.cli.cells import cut, left, printable, right, width
+from relayd.values import dataclass
 
 __all__ = ["Column", "lines"]
 

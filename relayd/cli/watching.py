@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -19,6 +18,7 @@ from relayd import clock
 from relayd.cli.cells import cut_end, printable
 from relayd.cli.output import complain, emit
 from relayd.errors import RelaydError
+from relayd.values import dataclass
 
 __all__ = ["Screen", "Watch", "WatchCommand", "give_way", "screen", "watch"]
 

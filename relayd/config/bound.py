@@ -5,7 +5,6 @@ known as far as the inventory is.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from relayd.address import Family, InetAddress, SocketAddress, SystemdAddress
@@ -13,6 +12,7 @@ from relayd.config.listeners import Built
 from relayd.config.ports import span
 from relayd.spec import Bind, Listener
 from relayd.spec.passed import Passed
+from relayd.values import dataclass
 
 #: First and last port.
 Span: TypeAlias = tuple[int, int]

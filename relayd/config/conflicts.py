@@ -14,7 +14,6 @@ import os
 from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeAlias
 
@@ -35,6 +34,7 @@ from relayd.config.ports import spans_dialled, target_text
 from relayd.config.problems import Problem, key_text, quote
 from relayd.spec import Listener, Target
 from relayd.spec.passed import Inventory, Passed
+from relayd.values import dataclass
 
 _LOCAL_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback", "localhost6"})
 

@@ -5,7 +5,7 @@ or a pool that another listener has a use for it in (`config.pools`).
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from relayd.address import (
@@ -41,6 +41,7 @@ from relayd.spec import (
     Target,
 )
 from relayd.spec.passed import Inventory
+from relayd.values import dataclass
 
 T = TypeVar("T")
 

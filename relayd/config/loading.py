@@ -4,7 +4,7 @@ import glob
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from relayd.config.model import AdminTable, Configuration, DaemonTable, LogTable
 from relayd.config.positions import Path as Keys
 from relayd.config.problems import ConfigError, Problem, quote, quote_short
 from relayd.spec.passed import Inventory
+from relayd.values import dataclass
 
 #: Files of one configuration: bounds what a glob too wide reads.
 FILES_MAX = 1024

@@ -6,7 +6,6 @@
 """
 
 import re
-from dataclasses import dataclass
 
 from relayd.address import (
     SERVICE,
@@ -24,6 +23,7 @@ from relayd.address import (
     parse_systemd,
 )
 from relayd.spec import Bind, PortRule, Target
+from relayd.values import dataclass
 
 PORT_MAX = 65_535
 

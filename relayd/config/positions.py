@@ -9,10 +9,11 @@ import bisect
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import tomli
+
+from relayd.values import dataclass
 
 #: How to get to a value from the top: keys of tables and indexes of arrays.
 Path: TypeAlias = "tuple[str | int, ...]"

@@ -6,11 +6,11 @@ for its UTF-8.
 
 import re
 import warnings
-from dataclasses import dataclass
 
 from relayd.config.problems import quote, quote_short
 from relayd.config.units import format_duration
 from relayd.config.values import duration, fault, kind
+from relayd.values import dataclass
 
 #: A target that is asked oftener has more to do for checks than for clients, and news takes up to 100 ms to workers.
 INTERVAL_MIN_MS = 100

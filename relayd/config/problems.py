@@ -9,9 +9,9 @@ relay.toml:7:1: listeners.web.listen: unknown key
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from relayd.errors import RelaydError
+from relayd.values import dataclass
 
 #: Characters of a source line that are shown: a file without line breaks must not fill the terminal.
 EXCERPT_CHARACTERS = 160

@@ -15,9 +15,10 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.spec import Admin
+from relayd.values import dataclass
 
 __all__ = ["Access", "Asking", "Refusal"]
 

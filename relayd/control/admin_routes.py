@@ -12,7 +12,6 @@ import ipaddress
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -27,6 +26,7 @@ from relayd.control.telling import public_status, public_verdict
 from relayd.control.verdict import Verdict
 from relayd.log.events import Level
 from relayd.spec import Ordered
+from relayd.values import dataclass
 
 __all__ = [
     "CONFIRM_S_MAX",

@@ -3,10 +3,10 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from relayd.channel.messages import Adopt, Message, Parcels, Ready
+from relayd.values import dataclass
 
 __all__ = ["Adopted", "Send", "Shared", "give_all"]
 

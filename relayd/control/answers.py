@@ -1,12 +1,12 @@
 """What a name resolves to, in the order in which it is dialled, and what SRV records say of it. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby, zip_longest
 
 from relayd.address import Family, InetAddress
 from relayd.channel.messages import Resolved
 from relayd.spec import WEIGHT_MAX, Share
+from relayd.values import dataclass
 
 __all__ = ["ADDRESSES_MAX", "Answer", "Known", "Service", "interleaved", "of_services", "weights"]
 

@@ -4,7 +4,7 @@ The first replacement is immediate: a worker that died once, by the kernel's or 
 (R7). One that dies again and again is a crash loop, and each start costs a fork, an exec and some 30 ms of CPU.
 """
 
-from dataclasses import dataclass
+from relayd.values import dataclass
 
 #: The wait after the second quick end; doubled at each further one.
 _FIRST_DELAY_S = 0.1

@@ -5,7 +5,7 @@ not: whose turn it is there, whom it suspects, and which limits it has reached.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from relayd.address import InetAddress
@@ -13,6 +13,7 @@ from relayd.channel.messages import Resolved
 from relayd.choosing.group import Choice, Group, Groups, Rules
 from relayd.choosing.pool import Pool
 from relayd.spec import Balance, Bind, Listener, Ordered, TargetState
+from relayd.values import dataclass
 
 __all__ = ["Facts", "NoSuchPort", "explain"]
 

@@ -15,7 +15,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import relayd
@@ -34,6 +34,7 @@ from relayd.sd.notify import Notifier
 from relayd.spec import Spec
 from relayd.spec.budget import Budget
 from relayd.spec.sockets import SocketKey
+from relayd.values import dataclass
 
 __all__ = ["Dealer", "Found", "Store", "find"]
 

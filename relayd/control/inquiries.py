@@ -4,10 +4,11 @@ A worker answers in one message or in several. One that ends before it has answe
 and so does one that takes too long: whoever asks does not wait for it for ever.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from relayd.channel.messages import Counted, Killed, Seen
+from relayd.values import dataclass
 
 __all__ = ["Answer", "Inquiries", "Inquiry"]
 

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from relayd.address import BindAddress, Family, InetAddress, SocketAddress
 from relayd.control.passed import PassedSockets
@@ -22,6 +21,7 @@ from relayd.net.listening import ListenFailed, ListeningSocket, listen, listen_d
 from relayd.spec import Bind, Spec
 from relayd.spec.plan import Adjust, Close, Open, Plan, plan
 from relayd.spec.sockets import Endpoint, SocketKey, endpoints
+from relayd.values import dataclass
 
 __all__ = ["BindFailed", "BoundSocket", "ListeningSockets"]
 

@@ -11,7 +11,7 @@ import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol, TypeAlias, TypeVar
 
 from relayd.address import Family, InetAddress, ServiceAddress
@@ -22,6 +22,7 @@ from relayd.control.threads import aside
 from relayd.errors import RelaydError
 from relayd.spec import Share, Wanted
 from relayd.spec.budget import LOOKUP_FDS
+from relayd.values import dataclass
 
 __all__ = ["Ask", "LookupFailed", "Lookups", "NoSuchName", "Records", "Unanswered"]
 

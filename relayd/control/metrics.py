@@ -8,7 +8,6 @@ somebody asks. No label is made of a client or a connection. docs/metrics.md has
 
 import enum
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from relayd.counters import (
     CONNECT_BOUNDS_S,
@@ -19,6 +18,7 @@ from relayd.counters import (
     ListenerTotals,
     WorkerTotals,
 )
+from relayd.values import dataclass
 
 __all__ = [
     "METRICS",

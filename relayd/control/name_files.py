@@ -1,9 +1,10 @@
 """/etc/hosts and /etc/resolv.conf, from their text. Pure; what is not understood is passed over, as by glibc."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.address import AddressError, Family, InetAddress, parse
+from relayd.values import dataclass
 
 __all__ = ["HOSTS", "RESOLV_CONF", "Hosts", "ResolvConf", "loopback"]
 

@@ -9,12 +9,12 @@ it gets.
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from relayd.channel.messages import Resolved
 from relayd.control.answers import Answer, Known
 from relayd.spec import Wanted
 from relayd.spec.budget import LOOKUPS_MAX
+from relayd.values import dataclass
 
 __all__ = ["RESTORED_S", "RETRY_MAX_S", "RETRY_S", "Names", "State"]
 

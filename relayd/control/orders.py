@@ -5,10 +5,11 @@ and will have. What was said of one address goes before what was said of its nam
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 from relayd.spec import WEIGHT_MAX, Ordered, Target
+from relayd.values import dataclass
 
 __all__ = ["Key", "Left", "Order", "Orders", "unpack"]
 

@@ -8,9 +8,9 @@ the next one. `confirm_s` sets a timer that goes back to the spec before unless 
 """
 
 import asyncio
-import dataclasses
 import os
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from relayd.spec import ListenerLog, Spec
 from relayd.spec.budget import budget_of, control_budget, shortages
 from relayd.spec.plan import Close, NotWithoutRestart, Open, Plan, plan
 from relayd.spec.sockets import SocketKey
+from relayd.values import dataclass
 
 __all__ = ["STATUS_COUNTS", "InForce", "Reloader", "in_force", "logs_of", "tell_listening"]
 
@@ -44,7 +45,7 @@ _CHANGE_WAIT_S = 5.0
 _COUNT_WAIT_S = 0.5
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class InForce:
     """The configuration that is in force: `sha256` over all its files; `loaded_at` is monotonic."""
 
@@ -139,7 +140,7 @@ class Reloader:
             self.refuse(refused.errors)
             return
         now = self.in_force.spec
-        same = dataclasses.replace(loaded.spec, workers=now.workers, copies=now.copies) == now
+        same = replace(loaded.spec, workers=now.workers, copies=now.copies) == now
         self._warnings = tuple(map(str, loaded.warnings))
         for warning in self._warnings if same else ():
             self._logger.event(Event.CONFIGURATION_WARNING, warning)
@@ -265,7 +266,7 @@ class Reloader:
         except config.ConfigError as error:
             raise Refused(tuple(map(str, error.problems))) from None
         now = self.in_force.spec
-        too_few = shortages(self._nofile, dataclasses.replace(loaded.spec, workers=now.workers, copies=now.copies))
+        too_few = shortages(self._nofile, replace(loaded.spec, workers=now.workers, copies=now.copies))
         if too_few:
             raise Refused(too_few)
         return loaded
@@ -279,7 +280,7 @@ class Reloader:
             raise Refused((str(error),)) from None
         spec = change.spec
         if spec is None or spec == old:
-            self.in_force = dataclasses.replace(after, spec=old, number=self.in_force.number)
+            self.in_force = replace(after, spec=old, number=self.in_force.number)
             return changes_between(old, after.spec)
         changes = changes_between(old, after.spec, await self._supervisor.counts(_COUNT_WAIT_S))
         self._check_room(change)
@@ -303,7 +304,7 @@ class Reloader:
         log_of = logs_of(self._logger, spec)
         for each in opened(prepared.opened.values()):
             tell_listening(log_of(each.listener), each)
-        self.in_force = dataclasses.replace(after, spec=spec)
+        self.in_force = replace(after, spec=spec)
         self._keep()
         done = await self._supervisor.changed(_CHANGE_WAIT_S)
         if not done:
@@ -364,9 +365,7 @@ class Reloader:
         before, self._before = self._before, None
         if before is None:  # confirmed, or overtaken by another reload, while this one waited
             return ()
-        changes = await self._apply(
-            dataclasses.replace(before, number=self.in_force.number + 1, loaded_at=clock.monotonic())
-        )
+        changes = await self._apply(replace(before, number=self.in_force.number + 1, loaded_at=clock.monotonic()))
         self._tell(changes, "the reload was not confirmed in time: gone back")
         return changes
 

@@ -1,6 +1,6 @@
 """The one line that `systemctl status` shows. Pure."""
 
-from dataclasses import dataclass
+from relayd.values import dataclass
 
 #: systemd hands STATUS on to every subscriber on the bus; people read it no faster.
 STATUS_INTERVAL_S = 1.0

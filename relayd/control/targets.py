@@ -10,7 +10,7 @@ lost has a line (`orders`).
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from relayd import clock
@@ -34,6 +34,7 @@ from relayd.spec import (
     TargetState,
     Wanted,
 )
+from relayd.values import dataclass
 
 if TYPE_CHECKING:
     from relayd.control.checks.checker import Checker, Known

@@ -3,8 +3,9 @@
 The admin API sends it as JSON (`as_json`), and whoever asked makes it a `Verdict` again (`from_json`).
 """
 
-from dataclasses import dataclass
 from typing import Any
+
+from relayd.values import dataclass
 
 __all__ = ["NEEDS_RESTART", "Change", "Verdict"]
 

@@ -5,11 +5,11 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from relayd.channel import Channel, ChannelClosed, CodecError
 from relayd.channel.messages import Message
 from relayd.control.spawning import Spawned, spawn
+from relayd.values import dataclass
 
 __all__ = ["End", "WorkerProcess"]
 

@@ -1,9 +1,10 @@
 """Which binds can stand in one `[listeners.NAME]`: options are a listener's here, and a bind's elsewhere. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from relayd.imports.draft import Place, Setting
+from relayd.values import dataclass
 
 STREAM, DGRAM = "stream", "dgram"
 

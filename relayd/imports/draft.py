@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
+
+from relayd.values import dataclass
 
 #: Tables are `keepalive`, `health_check` and what is in that.
 Value: TypeAlias = str | int | bool | Mapping[str, "Value"] | tuple["Value", ...]

@@ -1,10 +1,10 @@
 """Which drafts share their targets, and so become a `[pools.NAME]` with a listener for each. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from relayd.imports.binds import STREAM
 from relayd.imports.draft import NAME_CHARACTERS_MAX, Draft, Home, Setting, legal_name
+from relayd.values import dataclass
 
 #: Keys that a pool sets for all listeners that share it, in their order.
 POOL_KEYS = ("balance", "dial_attempts", "health_check", "fail_open", "max_ejected", "slow_start")

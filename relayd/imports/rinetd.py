@@ -8,12 +8,12 @@ Rules of access before the first forwarding rule are for all of them, those afte
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from relayd.config.units import format_duration
 from relayd.imports.draft import Draft, Imported, Names, Notes, Place, Setting
 from relayd.imports.text import host_and_port, lines, number, shown
+from relayd.values import dataclass
 
 #: A service name and its protocol ("tcp" or "udp") to its port, as services(5) has it; None when it has none.
 Services: TypeAlias = Callable[[str, str], int | None]

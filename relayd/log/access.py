@@ -1,9 +1,8 @@
 """What is known of a connection or a session when it has ended (O1): the one value behind every access line, and behind
 the lines about those that live."""
 
-from dataclasses import dataclass
-
 from relayd.outcomes import Outcome, Side
+from relayd.values import dataclass
 
 #: What a record of one that lives is made with.
 LIVING = Outcome.NORMAL

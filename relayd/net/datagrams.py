@@ -11,10 +11,10 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from relayd.address import Sockaddr, SocketAddress
+from relayd.values import dataclass
 
 #: Not named by the socket module, or only from Python 3.12 on: linux/in.h, linux/in6.h, linux/udp.h.
 IP_PKTINFO = 8

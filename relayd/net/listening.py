@@ -17,13 +17,14 @@ import secrets
 import socket
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from relayd.address import UNIX_PATH_BYTES_MAX, Family, InetAddress, SocketAddress, UnixAddress, from_sockaddr
 from relayd.errors import RelaydError, name
 from relayd.net.datagrams import ask_for_nothing
 from relayd.net.options import apply_tcp, reset_tcp
 from relayd.spec import Binding, SocketOptions
+from relayd.values import dataclass
 
 __all__ = ["ListenFailed", "ListeningSocket", "listen", "listen_datagrams", "listen_on_passed"]
 

@@ -6,11 +6,11 @@ what the service itself has put into its FD store, under names that begin with `
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from relayd.address import OWN_NAMES
 from relayd.errors import RelaydError
 from relayd.sd.library import listen_fds_with_names
+from relayd.values import dataclass
 
 __all__ = ["CannotInherit", "Inherited", "divided", "inherited"]
 

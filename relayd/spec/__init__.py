@@ -6,7 +6,7 @@ bytes. Every field is what is in force: nothing is left for a reader to fill in.
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from relayd.address import (
     BindAddress,
@@ -22,6 +22,7 @@ from relayd.address import (
 )
 from relayd.spec.health import UNCHECKED, Check, CheckKind, Health, Ordered, TargetState
 from relayd.spec.passed import Passed
+from relayd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

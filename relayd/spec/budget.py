@@ -6,11 +6,10 @@ without one the relay copies; so pipes get a bounded share, and connections and 
 are served. The control process has none of these, but some descriptors for each of its workers.
 """
 
-from dataclasses import dataclass
-
 from relayd.address import NameAddress
 from relayd.spec import CheckKind, Spec
 from relayd.spec.sockets import socket_count, worker_socket_count
+from relayd.values import dataclass
 
 #: Descriptors of either process that are counted nowhere else: stdio, epoll, the log. Of a worker its channel; of
 #: control the pair by which signals wake it, a socket for a notification, and 5 for a moment when a worker is started;

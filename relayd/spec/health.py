@@ -1,7 +1,8 @@
 """How the targets of a listener, or of a pool that listeners share, are looked after (T2)."""
 
 import enum
-from dataclasses import dataclass
+
+from relayd.values import dataclass
 
 
 class CheckKind(enum.Enum):

@@ -1,10 +1,10 @@
 """What systemd has passed to this process (sd_listen_fds_with_names(3)), as values. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from relayd.address import SocketAddress
+from relayd.values import dataclass
 
 __all__ = ["Inventory", "Passed", "Unusable", "listed"]
 

@@ -9,13 +9,14 @@ A start is the plan from None, a stop the plan to None. A socket that both have 
 never closed (R2).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from relayd.address import Family, SystemdAddress
 from relayd.errors import RelaydError
 from relayd.spec import UNCHECKED, Admin, Balance, Listener, ListenerLog, OnChange, Resolve, Spec, Target
 from relayd.spec.sockets import Endpoint, SocketKey, endpoints
+from relayd.values import dataclass
 
 __all__ = ["Adjust", "Close", "NotWithoutRestart", "Open", "Plan", "Postpone", "Serve", "Step", "effect", "plan"]
 

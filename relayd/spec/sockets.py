@@ -15,10 +15,10 @@ Control opens, keeps and sends the sockets by these functions, and a worker know
 
 import binascii
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from relayd.address import BindAddress, Family, InetAddress, SocketAddress, SystemdAddress, UnixAddress
 from relayd.spec import Bind, Listener, Spec
+from relayd.values import dataclass
 
 __all__ = [
     "Covered",

@@ -8,7 +8,7 @@ it is left out, for nobody could tell what of it is a secret.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from relayd import config
@@ -17,6 +17,7 @@ from relayd.cli.diagnosis import masking, packing, sources
 from relayd.cli.diagnosis.packing import Found
 from relayd.cli.diagnosis.parts import IN_FORCE, LOG, STATUS, all_parts, config_parts
 from relayd.config.document import meaning
+from relayd.values import dataclass
 
 __all__ = ["Collected", "collect", "masked"]
 

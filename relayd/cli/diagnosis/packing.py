@@ -5,11 +5,11 @@ import tarfile
 import textwrap
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from relayd import clock
 from relayd.cli.diagnosis.parts import Part
 from relayd.cli.diagnosis.sources import NotThere
+from relayd.values import dataclass
 
 __all__ = ["GATHER_S", "Found", "gather", "listing", "pack", "readme"]
 

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from relayd.cli import client
 from relayd.cli.diagnosis import masking, sources
 from relayd.cli.diagnosis.sources import NotThere
 from relayd.config.document import FILE_BYTES_MAX
+from relayd.values import dataclass
 
 __all__ = ["IN_FORCE", "LOG", "STATUS", "Part", "all_parts", "config_parts"]
 

@@ -4,7 +4,6 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from relayd import clock
@@ -12,6 +11,7 @@ from relayd.cli import client
 from relayd.cli.asking import of_another_version
 from relayd.cli.client import Place
 from relayd.errors import RelaydError
+from relayd.values import dataclass
 
 __all__ = ["Answer", "Poller", "look"]
 

@@ -13,7 +13,6 @@ q quit  / filter  ...                                      or a question
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from relayd.cli import connections, tables
@@ -23,6 +22,7 @@ from relayd.cli.cells import cut_end, left, printable
 from relayd.cli.connections import client_of
 from relayd.cli.tables import Column
 from relayd.cli.top.state import SEARCHED, Seen, View, page, settled
+from relayd.values import dataclass
 
 __all__ = ["Style", "lines", "room"]
 

@@ -9,11 +9,12 @@ that it has; other words are looked for in what it has sent.
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from relayd.cli import connections
 from relayd.cli.connections import LIMIT_MAX, Sort, client_of
+from relayd.values import dataclass
 
 __all__ = [
     "Act",

@@ -4,7 +4,6 @@ a pattern may take (`patterns`).
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from relayd import __version__
@@ -12,6 +11,7 @@ from relayd.address import InetAddress
 from relayd.control.checks import patterns
 from relayd.control.checks.subject import UP, Cause, Found, Subject
 from relayd.spec import Check, CheckKind
+from relayd.values import dataclass
 
 __all__ = ["ANSWER_BYTES_MAX", "Judge", "Script", "script_of"]
 

@@ -1,11 +1,12 @@
 """Whom to ask, what has been found, and what is known by now, as values."""
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from relayd.address import SocketAddress
 from relayd.spec import Check
+from relayd.values import dataclass
 
 __all__ = ["UP", "Cause", "Found", "Key", "Known", "Subject"]
 

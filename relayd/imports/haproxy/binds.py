@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -12,6 +11,7 @@ from relayd.imports.draft import Notes, Place, Setting
 from relayd.imports.haproxy.syntax import Line
 from relayd.imports.haproxy.timeouts import milliseconds
 from relayd.imports.text import host_and_port, joined, number
+from relayd.values import dataclass
 
 _NO_TLS = "relayd does not end TLS: this address is not carried over. Let the targets do it, and bind it without ssl"
 _NOT_PADDED = (

@@ -6,7 +6,7 @@ taken, the first of those that are as many, and the others are told.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from relayd.config.probing import IN_A_ROW_MAX, INTERVAL_MIN_MS
 from relayd.config.units import format_duration
@@ -16,6 +16,7 @@ from relayd.imports.haproxy.proxies import Proxy
 from relayd.imports.haproxy.servers import Server
 from relayd.imports.haproxy.timeouts import Timeout, milliseconds
 from relayd.imports.text import joined, number
+from relayd.values import dataclass
 
 #: HAProxy's own, and what relayd has of them.
 _INTER_MS, _RISE, _FALL = 2000, 2, 3

@@ -7,13 +7,14 @@ what is lost by that is told: a target is never taken for down that HAProxy woul
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from relayd.config import probing
 from relayd.imports.asking import takes, text_or_hex
 from relayd.imports.draft import Notes, Value
 from relayd.imports.haproxy.syntax import Line
 from relayd.imports.text import joined, number
+from relayd.values import dataclass
 
 _CONNECTION = "here by a connection alone: relayd has no such check"
 _COMMAND = (

@@ -5,11 +5,12 @@ everything else that it has no key for is a leftover.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.imports.draft import Notes
 from relayd.imports.haproxy.syntax import PROXIES, Line, Section
 from relayd.imports.haproxy.timeouts import Timeout, timeout
+from relayd.values import dataclass
 
 NO_CONDITIONS = "relayd has no conditions: who comes to a listener goes to its targets"
 _NO_RULES = (

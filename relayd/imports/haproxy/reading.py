@@ -1,7 +1,6 @@
 """haproxy.cfg as drafts of listeners: each `listen`, and each `frontend` with its `backend`, in mode tcp. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from relayd.config.units import format_duration
@@ -14,6 +13,7 @@ from relayd.imports.haproxy.servers import Server, carried, servers, source, sou
 from relayd.imports.haproxy.syntax import Line, Section, sections
 from relayd.imports.shares import ATTEMPTS_MAX, dialled
 from relayd.imports.text import joined, number
+from relayd.values import dataclass
 
 _FRONT_KINDS = ("frontend", "listen")
 _BACK_KINDS = ("backend", "listen")

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 
 from relayd.address import SERVICE
 from relayd.imports.draft import Notes, Setting
 from relayd.imports.haproxy.syntax import Line
 from relayd.imports.text import host_and_port, joined, number
+from relayd.values import dataclass
 
 _NO_TLS = "relayd does not speak TLS to a target, and would send plain text: left out"
 _NO_HEADER = "relayd sends no PROXY header in this version: carried over without it; let the target expect none"

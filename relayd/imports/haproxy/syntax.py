@@ -6,10 +6,11 @@ stays: whoever reads a word with "$" in it says so.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.imports.draft import Notes
 from relayd.imports.text import joined, lines
+from relayd.values import dataclass
 
 #: Sections with proxies, and all others that HAProxy has.
 PROXIES = ("frontend", "backend", "listen")

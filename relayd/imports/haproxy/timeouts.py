@@ -7,11 +7,11 @@ its general timeout (tried with HAProxy 2.6). So the larger is taken: nothing en
 """
 
 import re
-from dataclasses import dataclass
 
 from relayd.config.units import DURATION_MAX_MS, format_duration, parse_duration_ms
 from relayd.imports.draft import Notes, Setting
 from relayd.imports.haproxy.syntax import Line
+from relayd.values import dataclass
 
 _UNITS_US = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 _TIME = re.compile(r"([0-9]{1,15})(us|ms|s|m|h|d)?\Z")

@@ -1,7 +1,7 @@
 """nginx.conf as drafts of listeners: each `server` of a `stream` block, or of a file with the contents of one. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 from relayd.config.units import format_duration
@@ -14,6 +14,7 @@ from relayd.imports.nginx.times import milliseconds
 from relayd.imports.nginx.upstreams import Goals
 from relayd.imports.shares import ATTEMPTS, ATTEMPTS_MAX, dialled
 from relayd.imports.text import joined, number
+from relayd.values import dataclass
 
 _WORKERS_MAX = 256
 #: proxy_timeout where nothing says otherwise.

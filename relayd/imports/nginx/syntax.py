@@ -5,10 +5,11 @@ A word may be any number of lines long in quotes, and a directive any number of 
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from relayd.imports.draft import Notes
 from relayd.imports.text import joined
+from relayd.values import dataclass
 
 #: Blank, a comment, a quoted word (perhaps not closed), one of ; { }, or a word, in which \ takes away the meaning of
 #: what follows it and ${NAME} is a variable.

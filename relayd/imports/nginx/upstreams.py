@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from relayd.address import SERVICE
 from relayd.config.units import format_duration
@@ -13,6 +13,7 @@ from relayd.imports.nginx.times import milliseconds
 from relayd.imports.shares import is_name, several, source_hash, weights
 from relayd.imports.text import host_and_port, number
 from relayd.spec import WEIGHT_MAX
+from relayd.values import dataclass
 
 _PASSIVE = "relayd passes over a target at which clients fail by a measure of its own: max_ejected bounds that"
 _NOT_ALL = 'relayd has one max_ejected for all targets: where all have max_fails=0, it is "0%"'

@@ -3,7 +3,7 @@ shown."""
 
 import errno
 import socket
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from relayd.address import InetAddress, from_sockaddr
@@ -11,6 +11,7 @@ from relayd.choosing.group import Group
 from relayd.net.boxes import Outbox
 from relayd.net.datagrams import Layout
 from relayd.relay.datagram.service import DatagramService
+from relayd.values import dataclass
 
 _ANY: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 

@@ -5,7 +5,7 @@ import os
 import socket
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from relayd.address import SocketAddress
 from relayd.channel.messages import Resolved
@@ -29,6 +29,7 @@ from relayd.relay.loop import Loop
 from relayd.relay.progress import Watched
 from relayd.spec import Listener, OnChange, SessionMode, Target
 from relayd.spec.sockets import Covered, Endpoint, SocketKey
+from relayd.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ import contextlib
 import enum
 import errno
 import socket
-from dataclasses import dataclass
 
 from relayd.choosing.group import Choice, Group, client_key
 from relayd.errors import OUT_OF_RESOURCES, REFUSED, spoken
@@ -34,6 +33,7 @@ from relayd.relay.stream.pump import Flow, Pump
 from relayd.relay.stream.record import connection_record
 from relayd.relay.stream.service import StreamService
 from relayd.spec import Target
+from relayd.values import dataclass
 
 #: How long bytes that came before a reset may take to be acknowledged before the reset overtakes them, and how often
 #: we look.

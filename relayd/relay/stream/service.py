@@ -1,6 +1,6 @@
 """What the connections of one listener share in a worker: its spec, its targets, its counters, the pipes, the log."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from relayd.choosing.group import Choice
@@ -13,6 +13,7 @@ from relayd.outcomes import Outcome
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Actor, Loop
 from relayd.spec import Listener, Stream, Target
+from relayd.values import dataclass
 
 #: The first look at a connection's timeouts comes this soon, and sets keepalive on its dialled socket: a connection
 #: that ends before never pays for it.
