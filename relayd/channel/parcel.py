@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 #: Of labels and records both: the next one reads what has its own number, and nothing else.
-LABEL_VERSION = 1
+LABEL_VERSION = 2
 _PACKET_FDS = 253
 BATCH_FDS = _PACKET_FDS - 1
 _LABEL_BYTES_MAX = 4096

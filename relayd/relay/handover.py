@@ -9,13 +9,13 @@ many.
 
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from relayd.channel import parcel
 from relayd.channel.codec import plain, value_of
 from relayd.channel.parcel import BATCH_FDS, BROKEN_RECORD, LABEL_VERSION, Content, Label, ParcelFull
-from relayd.choosing.group import choice_of
+from relayd.choosing.group import Choice, choice_of
 from relayd.log.events import Event
 from relayd.log.logger import Logger
 from relayd.outcomes import Outcome
@@ -57,7 +57,8 @@ class Packer:
                 tail += bytes_held
                 batch.append(waiting.pop())
             label = Label(False, listener.name, len(batch), len(fds))
-            if self._put(label, _content(listener, choices, records, tail), fds):
+            texts, table = stream.written(records)
+            if self._put(label, _content(listener, choices, texts, table + tail), fds):
                 self.connections += len(batch)
                 for connection in batch:
                     connection.leave()
@@ -154,28 +155,45 @@ class Arrivals:
         os.close(fds.pop(0))
         listener = value_of(content.values["listener"])
         choices = [choice_of(value_of(address), value_of(target)) for target, address in content.values["choices"]]
+        take = (
+            self._sessions(label, content, choices, fds)
+            if label.datagram
+            else self._connections(listener, content, choices, fds)
+        )
         taken = self._taken.setdefault((listener, label.datagram), [])
-        tail = memoryview(content.tail)
-        receiver = self._receiver(label) if label.datagram else None
-        for value in content.values["records"]:
-            one: Departing | None
-            if receiver is not None:
-                session = datagram.SessionRecord.of_json(value)
-                held, tail = bytes(tail[: session.tail]), tail[session.tail :]
-                (fd,) = _first(fds, 1)
-                one = datagram.thaw(receiver, session, choices, fd, held)
-            else:
-                connection = stream.StreamRecord.of_json(value)
-                service, group = self._streams.place(listener, connection.bind_port, connection.bind_index)
-                held, tail = bytes(tail[: connection.tail]), tail[connection.tail :]
-                own = _first(fds, connection.fds)
-                one = stream.thaw(service, group, connection, choices, own, held)
-                if one is not None and listener.stream is not None:
-                    service.welcome(one, listener.stream)
+        for one in take:
             self._dealt_with += 1
             if one is not None:
                 self.went_on[label.datagram] += 1
                 taken.append(one)
+
+    def _connections(
+        self, listener: Listener, content: Content, choices: Sequence[Choice], fds: list[int]
+    ) -> Iterator[Connection | None]:
+        """Each as soon as it lives here. None: it has ended."""
+        texts, tail = content.values["records"], memoryview(content.tail)
+        size = stream.table_size(len(texts))
+        table, tail = tail[:size], tail[size:]
+        for record in stream.read(texts, table):
+            service, group = self._streams.place(listener, record.bind_port, record.bind_index)
+            held = b""
+            if size := record.tail:
+                held, tail = bytes(tail[:size]), tail[size:]
+            connection = stream.thaw(service, group, record, choices, _first(fds, record.fds), held)
+            if connection is not None and listener.stream is not None:
+                service.welcome(connection, listener.stream)
+            yield connection
+
+    def _sessions(
+        self, label: Label, content: Content, choices: Sequence[Choice], fds: list[int]
+    ) -> Iterator[Session | None]:
+        """As `_connections`."""
+        receiver, tail = self._receiver(label), memoryview(content.tail)
+        for value in content.values["records"]:
+            record = datagram.SessionRecord.of_json(value)
+            held, tail = bytes(tail[: record.tail]), tail[record.tail :]
+            (fd,) = _first(fds, 1)
+            yield datagram.thaw(receiver, record, choices, fd, held)
 
     def _receiver(self, label: Label) -> Reception:
         receiver = self._datagrams.receiver(label.socket) if self._datagrams is not None else None

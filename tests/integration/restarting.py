@@ -31,12 +31,14 @@ def restart_streams(relay: Relay) -> None:
             for connection in tuple(relay.service.connections):
                 assert isinstance(connection, Connection)
                 record, fds, tail = stream.freeze(connection, choices)
-                _put(sending, record, tail, fds)
+                texts, table = stream.written([record])
+                _put(sending, texts, table + tail, fds)
                 _end_watching(relay, *fds)
                 connection.leave()
             relay.loop.close_ended()
-            for record, tail, fds in _taken(kept):
-                thawed = stream.StreamRecord.of_json(record)
+            for texts, tail, fds in _taken(kept):
+                size = stream.table_size(1)
+                (thawed,), tail = stream.read(texts, tail[:size]), tail[size:]
                 assert thawed.fds == len(fds)
                 assert thawed.tail == len(tail)
                 stream.thaw(relay.service, relay.group, thawed, choices.every, fds, tail)

@@ -309,9 +309,10 @@ def test_a_label_that_counts_more_than_there_are_is_believed(new: Life, batch: B
 
 def test_one_that_makes_no_sense_ends_and_the_others_live(new: Life, web: Batch) -> None:
     # R5
-    first, second = map(stream.StreamRecord.of_json, web.values["records"])
-    web.values["records"] = [first._replace(phase="waiting"), second]
-    new.take(web)
+    size = stream.table_size(2)
+    first, second = stream.read(web.values["records"], web.tail[:size])
+    web.values["records"], table = stream.written([first._replace(phase="waiting"), second])
+    new.take(replace(web, tail=table + web.tail[size:]))
     assert new.streams.active == 1
     assert new.connections()[0].conn_id == second.conn_id
     assert [(record.conn_id, record.outcome) for record in new.log.records] == [(first.conn_id, Outcome.NOT_TAKEN_OVER)]

@@ -19,7 +19,7 @@ from relayd.choosing.group import Choice
 from relayd.outcomes import Outcome, Side
 from relayd.relay.batch import Choices
 from relayd.relay.stream.connection import Connection, Phase
-from relayd.relay.stream.handover import FDS_MAX, StreamRecord, freeze
+from relayd.relay.stream.handover import FDS_MAX, StreamRecord, freeze, read, table_size, written
 from relayd.relay.stream.pump import Flow
 from relayd.spec import Target
 from tests.integration.loop_thread import DEADLINE_S
@@ -158,9 +158,11 @@ def frozen(connection: Connection) -> tuple[StreamRecord, list[Choice], int, byt
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_record_is_the_same_after_json(state: State, old: Life, targets: Targets) -> None:
+def test_a_record_is_the_same_when_it_was_written(state: State, old: Life, targets: Targets) -> None:
     record, choices, fds, tail = frozen(state(old, targets))
-    again = StreamRecord.of_json(json.loads(json.dumps(record)))
+    texts, table = written([record, record])
+    again, other = read(json.loads(json.dumps(texts)), table)
+    assert other == again
     assert json.dumps(again) == json.dumps(record)
     assert type(again) is type(record)
     assert [type(pump) for pump in again.pumps] == [type(pump) for pump in record.pumps]
@@ -194,9 +196,10 @@ def test_the_next_life_goes_on_where_this_one_was(state: State, old: Life, new: 
 
 def changed(batch: Batch, **fields: Any) -> Batch:
     """With other values in its first record."""
-    (value, *more) = batch.values["records"]
-    record = StreamRecord.of_json(value)._replace(**fields)
-    return replace(batch, values=batch.values | {"records": [record, *more]})
+    size = table_size(len(batch.values["records"]))
+    first, *more = read(batch.values["records"], batch.tail[:size])
+    texts, table = written([first._replace(**fields), *more])
+    return replace(batch, values=batch.values | {"records": texts}, tail=table + batch.tail[size:])
 
 
 def not_taken_over(life: Life, count: int = 1) -> bool:
@@ -442,14 +445,31 @@ def test_one_that_has_left_does_nothing_any_more(old: Life, targets: Targets) ->
     assert (old.streams.active, old.closed(), old.log.records) == (0, {}, [])
 
 
-@pytest.mark.parametrize("wrong", [[], [1], [1] * 25, {}, "text", [*[1] * 24, [[1] * 6]], [*[1] * 24, [[1] * 5] * 2]])
-def test_what_is_no_record(wrong: Any) -> None:
+@pytest.mark.parametrize("wrong", [7, None, {}, [], "text", ["id", "relaying"], [1] * 6, [1] * 8])
+def test_what_is_no_record(wrong: Any, old: Life, targets: Targets) -> None:
+    (text,), table = written([frozen(not_dialled_yet(old, targets))[0]])
+    assert len(list(read([text], table))) == 1
     with pytest.raises(BROKEN_RECORD):
-        StreamRecord.of_json(wrong)
+        list(read([wrong], table))
+    for texts in ([], [text, text], wrong):
+        with pytest.raises(BROKEN_RECORD):
+            list(read(texts, table))
+    for short in (b"", table[:-1], table + b"7"):
+        with pytest.raises(ValueError, match="not as many"):
+            list(read([text], short))
 
 
-@pytest.mark.parametrize("fields", [{"af": 0}, {"af": int(socket.AF_NETLINK)}, {"client": []}, {"pumps": [1]}])
+@pytest.mark.parametrize("fields", [{"af": 0}, {"af": int(socket.AF_NETLINK)}, {"client": []}])
 def test_what_is_no_record_of_a_client(fields: dict[str, Any], old: Life, targets: Targets) -> None:
     record, *_ = frozen(not_dialled_yet(old, targets))
-    with pytest.raises(BROKEN_RECORD):
-        StreamRecord.of_json(json.loads(json.dumps(record._replace(**fields))))
+    with pytest.raises(ValueError, match="no client"):
+        list(read(*written([record._replace(**fields)])))
+
+
+@pytest.mark.parametrize("value", [-(2**31), 2**31 - 1])
+def test_numbers_have_room(value: int, old: Life, targets: Targets) -> None:
+    record, *_ = frozen(idle(old, targets))
+    fields: dict[str, Any] = {"choice": value, "errno": value, "reloads": value << 32, "timer_at": math.inf}
+    pumps = [pump._replace(moved=2**64 - 1, pending=2**32, piped=2**32) for pump in record.pumps]
+    extreme = record._replace(**fields, early=2**32 - 1, pumps=tuple(pumps))
+    assert list(read(*written([extreme]))) == [extreme]
