@@ -2,7 +2,6 @@
 
 from array import array
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -92,4 +91,6 @@ def _maglev(members: Sequence[Member]) -> "array[int]":
 
 def _hash(origin: str, which: bytes) -> int:
     """64 bits, one of two independent functions."""
+    from hashlib import blake2b  # here: only SOURCE_HASH wants it (`balance`)
+
     return int.from_bytes(blake2b(origin.encode(errors="surrogatepass"), digest_size=8, person=which).digest(), "big")

@@ -2,8 +2,8 @@
 
 After a restart clients wait for workers, and workers wait for nothing that the control process takes long to do: so
 they are started first, and import what they need while control imports what it needs and reads the file. What is
-imported before that is as little as can be: neither dataclasses nor pathlib, each of which takes as long as a restart
-of a hundred connections.
+imported before that is as little as can be: neither typing nor dataclasses nor pathlib, each of which takes as long as
+a restart of a few hundred connections.
 """
 
 import contextlib
@@ -11,12 +11,13 @@ import gc
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
 from relayd.control import spawning
 
+TYPE_CHECKING = False  # as type checkers know it without `typing`
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import NoReturn
 
 __all__ = [
     "EXIT_INTERNAL",
@@ -49,7 +50,7 @@ FIRST_PROCESS = 1
 _GC_THRESHOLDS = (50_000, 20, 100)
 
 
-def run(file: "str | Path") -> NoReturn:
+def run(file: "str | Path") -> "NoReturn":
     """Relay what `file` says until SIGTERM or SIGINT; ends the process, with this exit code:
 
     0 stopped in order, or handed over; 1 the file was refused (the problems are on stderr); 4 could not start: an

@@ -13,7 +13,6 @@ ready.
 import contextlib
 import errno
 import os
-import secrets
 import socket
 import stat
 from collections.abc import Mapping
@@ -379,9 +378,9 @@ def _listen_path(sock: socket.socket, address: UnixAddress, binding: Binding) ->
         directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _refuse_unless_stale(address)
-        temporary = f"{final}.{secrets.token_hex(4)}"
+        temporary = f"{final}.{os.urandom(4).hex()}"
         if len(os.fsencode(temporary)) > _name_bytes_max(directory_fd):
-            temporary = f".relayd-{secrets.token_hex(4)}"
+            temporary = f".relayd-{os.urandom(4).hex()}"
         with _explained(address, _directory_advice(directory)):
             _bind_private(sock, directory, directory_fd, temporary)
         try:
