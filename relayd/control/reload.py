@@ -16,6 +16,7 @@ from typing import Any
 
 import relayd
 from relayd import clock, config
+from relayd.config.show import to_toml
 from relayd.control.changes import changes_between
 from relayd.control.listeners import BindFailed, ListeningSockets, Opened, opened
 from relayd.control.recent import Key, Recent
@@ -203,8 +204,6 @@ class Reloader:
 
     async def shown(self) -> dict[str, Any]:
         """What is in force, as docs/admin.md says."""
-        from relayd.config.show import to_toml  # here: a start does not wait for it
-
         now = self.in_force
         toml = await aside(lambda: to_toml(now.spec), "show the configuration")  # of thousands of listeners, perhaps
         return {"file": str(now.file), "sha256": now.sha256, "number": now.number, "toml": toml}

@@ -10,7 +10,7 @@ many.
 import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from relayd.channel import parcel
 from relayd.channel.codec import plain, value_of
@@ -20,16 +20,15 @@ from relayd.log.events import Event
 from relayd.log.logger import Logger
 from relayd.outcomes import Outcome
 from relayd.relay.batch import Choices
+from relayd.relay.datagram import handover as datagram
+from relayd.relay.datagram.reception import Reception
+from relayd.relay.datagram.services import DatagramServices
+from relayd.relay.datagram.session import Session
 from relayd.relay.departures import Departing, Departures
 from relayd.relay.stream import handover as stream
 from relayd.relay.stream.connection import Connection
 from relayd.relay.stream.services import StreamServices
 from relayd.spec import Listener
-
-if TYPE_CHECKING:  # where there are no datagrams, a start does not wait for their modules
-    from relayd.relay.datagram.reception import Reception
-    from relayd.relay.datagram.services import DatagramServices
-    from relayd.relay.datagram.session import Session
 
 __all__ = ["Arrivals", "Packer"]
 
@@ -64,10 +63,8 @@ class Packer:
                 for connection in batch:
                     connection.leave()
 
-    def pack_sessions(self, listener: Listener, sock: socket.socket, sessions: Sequence["Session"]) -> None:
+    def pack_sessions(self, listener: Listener, sock: socket.socket, sessions: Sequence[Session]) -> None:
         """As many of the sessions of a listener at the receiving socket `sock` as the parcels take."""
-        from relayd.relay.datagram import handover as datagram
-
         inode = os.fstat(sock.fileno()).st_ino
         for at in range(0, len(sessions), BATCH_FDS):
             batch = sessions[at : at + BATCH_FDS]
@@ -117,7 +114,7 @@ class Arrivals:
     """What comes from other processes, to the services of this one. `take` any number of times, then `settle`."""
 
     def __init__(
-        self, streams: StreamServices, datagrams: "DatagramServices | None", log: Logger, departures: Departures
+        self, streams: StreamServices, datagrams: DatagramServices | None, log: Logger, departures: Departures
     ) -> None:
         self._streams = streams
         self._datagrams = datagrams
@@ -189,10 +186,8 @@ class Arrivals:
 
     def _sessions(
         self, label: Label, content: Content, choices: Sequence[Choice], fds: list[int]
-    ) -> Iterator["Session | None"]:
+    ) -> Iterator[Session | None]:
         """As `_connections`."""
-        from relayd.relay.datagram import handover as datagram
-
         receiver, tail = self._receiver(label), memoryview(content.tail)
         for value in content.values["records"]:
             record = datagram.SessionRecord.of_json(value)
@@ -200,7 +195,7 @@ class Arrivals:
             (fd,) = _first(fds, 1)
             yield datagram.thaw(receiver, record, choices, fd, held)
 
-    def _receiver(self, label: Label) -> "Reception":
+    def _receiver(self, label: Label) -> Reception:
         receiver = self._datagrams.receiver(label.socket) if self._datagrams is not None else None
         if receiver is None:
             raise ValueError("nobody listens at their address any more")

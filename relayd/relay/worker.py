@@ -21,7 +21,6 @@ import socket
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from relayd.address import SocketAddress
 from relayd.channel import Channel, ChannelClosed, parcel
@@ -58,6 +57,8 @@ from relayd.log.logger import Logger, open_logger
 from relayd.net.pipes import PipePool
 from relayd.net.poller import IN, OUT
 from relayd.outcomes import Outcome
+from relayd.relay.datagram.services import DatagramServices
+from relayd.relay.datagram.view import SessionView
 from relayd.relay.departures import Departures, Disabled
 from relayd.relay.failures import Failures
 from relayd.relay.handover import Arrivals, Packer
@@ -70,9 +71,6 @@ from relayd.relay.stream.view import ConnectionView
 from relayd.spec import Listener, OnChange, Spec
 from relayd.spec.budget import budget_of
 from relayd.spec.sockets import Covered, Endpoint, SocketKey, endpoints, endpoints_of, session_share
-
-if TYPE_CHECKING:
-    from relayd.relay.datagram.services import DatagramServices
 
 #: How often a draining worker looks whether its last connection has ended.
 _DRAIN_LOOK_S = 0.02
@@ -143,10 +141,6 @@ class Worker:
         self._log.change(spec.log)
         limits = budget_of(spec, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         if self._datagrams is None and any(listener.datagram is not None for listener in spec.listeners):
-            # Here: a tenth of all that a worker imports, for which nobody waits where there are none.
-            from relayd.relay.datagram.services import DatagramServices
-            from relayd.relay.datagram.view import SessionView
-
             self._datagrams = DatagramServices(
                 self._loop, self._log, limits.sessions, on_release=self._released, pools=self._target_pools
             )
