@@ -42,13 +42,27 @@ THIRD_PARTY = {
     "control": {"aiohttp", "dns", "prometheus_client"},
     "sd": {"systemd"},
 }
-#: The modules that may: the rest of `sd` is imported by workers too, and a start does not wait for aiohttp, nor for
-#: dnspython where there is no name to ask for, nor for prometheus_client, which nobody needs before the first scrape.
+#: The modules that may: the rest of `sd` is imported by workers too, and a start does not wait for aiohttp and
+#: prometheus_client, nor for dnspython where there is no name to ask for.
 ONLY_IN = {
     "systemd": ("relayd.sd.library",),
     "aiohttp": ("relayd.control.admin_http",),
     "dns": ("relayd.control.name_servers",),
     "prometheus_client": ("relayd.control.exposition",),
+}
+#: What may be imported inside a function, and by whom: what comes first, and what control imports soon after the start,
+#: when nobody waits any more. Beside that, what meets a library that need not be there, and says so when it is not.
+IMPORTED_LATER = {
+    "relayd.control.main": ("relayd.control.life", "relayd.errors"),
+    # `_load` of both:
+    "relayd.control.daemon": ("relayd.control.checks.checker", "relayd.control.explaining"),
+    "relayd.control.admin": ("relayd.control.admin_http", "relayd.control.exposition", "relayd.control.metrics"),
+    # who find it loaded:
+    "relayd.control.targets": ("relayd.control.explaining", "relayd.control.metrics"),
+    "relayd.control.observing": ("relayd.control.metrics", "relayd.control.exposition"),
+    "relayd.control.resolver": ("relayd.control.metrics",),
+    "relayd.control.lookups": ("relayd.control.name_servers",),
+    "relayd.net.batches": ("relayd.net.mmsg",),
 }
 CLOCK_MODULES = {"datetime", "time"}
 MODULE_LINES_MAX = 600
@@ -69,11 +83,16 @@ def room_of(module: str) -> str:
 
 def imports_of(path: Path) -> Iterator[str]:
     """Absolute names of all modules that `path` imports, however deep inside."""
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    yield from imports_in(ast.parse(path.read_text(), str(path)))
+
+
+def imports_in(tree: ast.AST) -> Iterator[str]:
+    """Those of a part of a module."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
+            assert node.level == 0, f"relative import of {node.module}"
             module = node.module or ""
             for alias in node.names:
                 inner = PACKAGE.parent.joinpath(*module.split("."), alias.name)
@@ -123,6 +142,22 @@ def test_a_worker_imports_the_standard_library_only() -> None:
                 waiting += [".".join(imported.split(".")[:depth]) for depth in range(1, imported.count(".") + 2)]
     assert "relayd.relay.stream.pump" in reached
     assert not {module for module in reached if room_of(module) in ("config", "control", "cli")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_daemon_imports_what_is_its_own_at_the_start(path: Path) -> None:
+    # An upgrade replaces the files under a process that goes on, and is about to hand over to the next one.
+    module = name_of(path)
+    if room_of(module) in ("cli", "config", "imports", "__main__"):
+        return
+    inside = {
+        imported
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for imported in imports_in(function)
+        if imported.split(".")[0] == "relayd"
+    }
+    assert {name for name in inside if name not in IMPORTED_LATER.get(module, ())} == set()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

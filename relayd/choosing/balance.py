@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 from typing import ClassVar, Generic, TypeVar
 
-from relayd.choosing.maglev import Member, known, table_of
+from relayd.choosing.maglev import Member, blake2b, known, table_of
 from relayd.spec import WEIGHT_MAX, Balance
 
 #: A weight of a file, in so many parts: a target that comes back has some of them (`group`).
@@ -437,15 +437,12 @@ class SourceHash(Balancer[M]):
     change that keeps origins and weights keeps the table, and sets of the same have one together.
     """
 
-    __slots__ = ("_blake2b", "_indexes", "_members", "_out_indexes", "_sorted", "_table")
+    __slots__ = ("_indexes", "_members", "_out_indexes", "_sorted", "_table")
 
     _placed = True
 
     def __init__(self) -> None:
         super().__init__()
-        from hashlib import blake2b  # here: it loads a library of 5 MB, for which a start need not wait
-
-        self._blake2b = blake2b
         self._members: list[M] = []
         #: By origin, and where each label is there.
         self._sorted: list[M] = []
@@ -472,7 +469,7 @@ class SourceHash(Balancer[M]):
             if not self._sorted:
                 return None
             table = self._table = table_of(self._sorted)
-        hashed = int.from_bytes(self._blake2b(key, digest_size=8).digest(), "big")
+        hashed = int.from_bytes(blake2b(key, digest_size=8).digest(), "big")
         at = hashed % len(table)
         index, out = table[at], self._out_indexes
         if index not in out and (not excluded or self._sorted[index].label not in excluded):

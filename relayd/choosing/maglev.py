@@ -5,6 +5,13 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+try:
+    from _blake2 import blake2b  # what hashlib has by this name: hashlib itself loads OpenSSL, which a start waits for
+except ImportError:
+    from hashlib import blake2b
+
+__all__ = ["Member", "blake2b", "known", "table_of", "table_size"]
+
 
 class Member(Protocol):
     """What can be picked."""
@@ -91,6 +98,4 @@ def _maglev(members: Sequence[Member]) -> "array[int]":
 
 def _hash(origin: str, which: bytes) -> int:
     """64 bits, one of two independent functions."""
-    from hashlib import blake2b  # here: only SOURCE_HASH wants it (`balance`)
-
     return int.from_bytes(blake2b(origin.encode(errors="surrogatepass"), digest_size=8, person=which).digest(), "big")

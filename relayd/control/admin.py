@@ -245,4 +245,5 @@ def _directory_is_there() -> bool:
 def _load() -> None:
     # Only to have them loaded, while the loop goes on.
     import relayd.control.admin_http
+    import relayd.control.exposition
     import relayd.control.metrics  # noqa: F401  # see above

@@ -60,8 +60,9 @@ _HAND_OVER_S = 5.0
 _GIVE_UP_S = 1.0
 #: A worker that has not said by then how much it has hangs.
 _COUNT_S = 0.5
-#: After a restart on a file that has not changed, it is read so much later: processors have better to do before.
-_READ_AFTER_S = 1.0
+#: What nobody waits for comes so much later: processors have better to do before. That is what most do not have at all,
+#: and to read the file after a restart, where it has not changed.
+_LATER_S = 1.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _ALL_SIGNALS = WAITING_SIGNALS.union(_STOP_SIGNALS)
 #: systemd answers in microseconds, unless it is busy starting a machine.
@@ -306,14 +307,13 @@ class Daemon:
             self._requests.first.is_set,
         )
         self._admin.start(Operations(self._reloader, self._targets, observer, self._supervisor, self._log_level))
-        if self._start.unread:
-            self._in_background(self._read_at_last())
+        self._in_background(self._later())
         if self._reload_at_ready:
             self._reload_requested()
         return True
 
     def _make_checker(self, on_change: Callable[[], None]) -> "Checker":
-        """Most have no health checks, and do not wait for what asks."""
+        """A start without health checks does not wait for what asks."""
         from relayd.control.checks.checker import Checker
 
         return Checker(self._logger.event, on_change)
@@ -531,9 +531,12 @@ class Daemon:
             return
         self._in_background(self._reloader.reload())
 
-    async def _read_at_last(self) -> None:
-        await asyncio.sleep(_READ_AFTER_S)
-        await self._reloader.read_at_last()
+    async def _later(self) -> None:
+        """What a start has not waited for. Before anybody asks for it: files may be those of another version then."""
+        await asyncio.sleep(_LATER_S)
+        await aside(_load, "load health checks")
+        if self._start.unread:
+            await self._reloader.read_at_last()
 
     def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         """What SIGHUP asks for, and nobody waits for: the verdict goes to the log."""
@@ -574,3 +577,8 @@ async def _first_of(
     finally:
         for future in futures:
             future.cancel()
+
+
+def _load() -> None:
+    import relayd.control.checks.checker
+    import relayd.control.explaining  # noqa: F401  # to have them loaded

@@ -239,8 +239,8 @@ def thaw(
     """
     left = list(fds)  # those that nobody has yet
     try:
-        client = _socket(record.af, left)
         sockaddr = record.client[0] if record.af == socket.AF_UNIX else tuple(record.client)
+        client = _socket(record.af, left)
         connection = Connection(service, client, sockaddr, Arrival(record.af, record.local, group), record.conn_id)
         try:
             record.check()
