@@ -25,8 +25,8 @@ __all__ = ["box", "service"]
 
 RESTARTS = 20
 CONNECTIONS = 8_000
-#: R4: "service back in 0.5 s", from the command to READY. It counts the start of a Python with all its modules, so that
-#: what a slower machine or another load make of it is told and not held against it.
+#: R4: "service back in 0.5 s", from the command to READY. It counts the start of a Python with all its modules: single
+#: ones may take longer where something else wants the processors.
 MARK_S = 0.5
 
 
@@ -155,7 +155,7 @@ def test_eight_thousand_connections_outlive_a_restart(box: Box, service: Service
             assert _broken(clients, b"after %d" % number) == 0
         shown = ", ".join(f"{each:.2f}" for each in took)
         sys.stdout.write(f"\nrestart with {CONNECTIONS} connections: {shown} s; median {statistics.median(took):.2f}\n")
-        assert min(took) < 2 * MARK_S, took
+        assert statistics.median(took) <= MARK_S, took
         assert "not taken over" not in service.journal(output="cat")
     finally:
         for client in clients:
