@@ -30,6 +30,7 @@ __all__ = [
     "BROKEN_RECORD",
     "CONNECTIONS_AT_LEAST",
     "LABEL_VERSION",
+    "VERSIONS_READ",
     "Content",
     "Label",
     "ParcelFull",
@@ -42,8 +43,10 @@ __all__ = [
     "unpack",
 ]
 
-#: Of labels and records both: the next one reads what has its own number, and nothing else.
+#: Of labels and records both.
 LABEL_VERSION = 2
+#: What this one reads. In 1 a connection was JSON altogether (`stream.handover.read_version_1`).
+VERSIONS_READ = frozenset({1, LABEL_VERSION})
 _PACKET_FDS = 253
 BATCH_FDS = _PACKET_FDS - 1
 _LABEL_BYTES_MAX = 4096

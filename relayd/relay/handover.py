@@ -14,7 +14,7 @@ from typing import Any
 
 from relayd.channel import parcel
 from relayd.channel.codec import plain, value_of
-from relayd.channel.parcel import BATCH_FDS, BROKEN_RECORD, LABEL_VERSION, Content, Label, ParcelFull
+from relayd.channel.parcel import BATCH_FDS, BROKEN_RECORD, LABEL_VERSION, VERSIONS_READ, Content, Label, ParcelFull
 from relayd.choosing.group import Choice, choice_of
 from relayd.log.events import Event
 from relayd.log.logger import Logger
@@ -134,7 +134,7 @@ class Arrivals:
         self._dealt_with, before = 0, self.went_on[label.datagram]
         reason = "nothing is written down of them"
         try:
-            if label.version != LABEL_VERSION:
+            if label.version not in VERSIONS_READ:
                 reason = f"they are written down as of version {label.version}, and this one knows {LABEL_VERSION}"
             elif left:
                 self._take(label, left)
@@ -158,7 +158,7 @@ class Arrivals:
         take = (
             self._sessions(label, content, choices, fds)
             if label.datagram
-            else self._connections(listener, content, choices, fds)
+            else self._connections(label, listener, content, choices, fds)
         )
         taken = self._taken.setdefault((listener, label.datagram), [])
         for one in take:
@@ -168,13 +168,16 @@ class Arrivals:
                 taken.append(one)
 
     def _connections(
-        self, listener: Listener, content: Content, choices: Sequence[Choice], fds: list[int]
+        self, label: Label, listener: Listener, content: Content, choices: Sequence[Choice], fds: list[int]
     ) -> Iterator[Connection | None]:
         """Each as soon as it lives here. None: it has ended."""
-        texts, tail = content.values["records"], memoryview(content.tail)
-        size = stream.table_size(len(texts))
-        table, tail = tail[:size], tail[size:]
-        for record in stream.read(texts, table):
+        written, tail = content.values["records"], memoryview(content.tail)
+        if label.version == 1:
+            records = stream.read_version_1(written)
+        else:
+            size = stream.table_size(len(written))
+            records, tail = stream.read(written, tail[:size]), tail[size:]
+        for record in records:
             service, group = self._streams.place(listener, record.bind_port, record.bind_index)
             held = b""
             if size := record.tail:

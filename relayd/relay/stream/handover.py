@@ -13,7 +13,7 @@ import math
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from relayd.address import from_sockaddr
@@ -26,7 +26,7 @@ from relayd.relay.stream.connection import RESET_LOOK_S, Arrival, Connection, Ph
 from relayd.relay.stream.pump import Flow, Pump
 from relayd.relay.stream.service import StreamService
 
-__all__ = ["FDS_MAX", "PumpRecord", "StreamRecord", "freeze", "read", "table_size", "thaw", "written"]
+__all__ = ["FDS_MAX", "PumpRecord", "StreamRecord", "freeze", "read", "read_version_1", "table_size", "thaw", "written"]
 
 #: Descriptors of one connection: two sockets, two pipes with two ends each.
 FDS_MAX = 6
@@ -146,6 +146,26 @@ def read(texts: Sequence[Sequence[Any]], table: bytes | memoryview) -> Iterator[
         if record.af not in _FAMILIES or not record.client:
             raise ValueError("no client")
         yield record
+
+
+#: What was before `pumps` in a record of version 1 of parcels, in its order.
+_FIELDS_1 = (
+    *("conn_id", "phase", "af", "client", "local", "bind_port", "bind_index", "choice", "tried", "dialled", "early"),
+    *("attempts", "started_at", "connected_at", "active_at", "first_fin", "guarded", "keepalive_pending", "outcome"),
+    *("errno", "deadline", "timer_at", "reloads", "restarts"),
+)
+
+
+def read_version_1(values: Iterable[Sequence[Any]]) -> Iterator[StreamRecord]:
+    """As `read`, from what version 1 of parcels has of connections: JSON alone."""
+    for *fields, pumps in values:
+        record = StreamRecord(
+            **dict(zip(_FIELDS_1, fields, strict=True)), pumps=tuple(PumpRecord._make(pump) for pump in pumps)
+        )
+        try:
+            yield from read(*written([record]))
+        except (struct.error, IndexError) as error:
+            raise ValueError(f"no record of a connection: {error}") from error
 
 
 # away ---------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 Both lives are of this process, as are both ends of everything.
 """
 
+import json
 import os
 import select
 import socket
@@ -31,6 +32,7 @@ from relayd.relay.handover import Arrivals, Packer
 from relayd.relay.limits import Admission
 from relayd.relay.loop import Loop
 from relayd.relay.stream.connection import Arrival, Connection, Phase
+from relayd.relay.stream.handover import StreamRecord
 from relayd.relay.stream.services import StreamServices
 from relayd.spec import Bind, Listener, SocketOptions, Stream, StreamTimeouts, Target
 from relayd.spec.sockets import Endpoint
@@ -288,6 +290,17 @@ def batches(kept: socket.socket) -> list[Batch]:
         os.close(memfd)
         found.append(Batch(label, fds, content.values, content.tail))
     return found
+
+
+def as_version_1(record: StreamRecord) -> list[Any]:
+    """What version 1 of parcels would have written."""
+    first = ("conn_id", "phase", "af", "client", "local", "bind_port", "bind_index", "choice", "tried")
+    inserted = {"active_at": "first_fin", "keepalive_pending": "outcome"}
+    names = list(first)
+    for name in record._fields[record._fields.index("dialled") :]:
+        names += (name, inserted[name]) if name in inserted else (name,)
+    value: list[Any] = json.loads(json.dumps([getattr(record, name) for name in names]))
+    return value
 
 
 def address_of(sock: socket.socket) -> InetAddress:

@@ -26,6 +26,7 @@ from tests.unit.relay.lives import (
     Batch,
     Life,
     Targets,
+    as_version_1,
     batches,
     with_timeouts,
 )
@@ -245,6 +246,24 @@ def assert_not_taken_over(life: Life, label: Label, count: int, why: str) -> Non
     assert event is Event.NOT_TAKEN_OVER
     assert message == f"{count} {what} of listener {label.listener} were not taken over: {why}"
     assert fields == {"listener": label.listener, "count": count}
+
+
+def test_sessions_of_version_1_are_taken_over(new: Life, dns: Batch) -> None:
+    # R4. They are written down as they were.
+    new.take(replace(dns, label=replace(dns.label, version=1)))
+    assert new.datagrams.active == 2
+    assert new.log.events == []
+
+
+def test_connections_of_version_1_are_taken_over(old: Life, new: Life, targets: Targets) -> None:
+    # R4
+    *_, connection = old.relaying(targets)
+    (batch,) = old.packed()
+    (record,) = stream.read(batch.values["records"], batch.tail)
+    values = batch.values | {"records": [as_version_1(record)]}
+    new.take(replace(batch, label=replace(batch.label, version=1), values=values, tail=b""))
+    assert [each.conn_id for each in new.connections()] == [connection.conn_id]
+    assert new.log.events == []
 
 
 def test_records_of_another_version_are_counted_and_told(new: Life, batch: Batch) -> None:

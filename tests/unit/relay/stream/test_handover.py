@@ -19,11 +19,20 @@ from relayd.choosing.group import Choice
 from relayd.outcomes import Outcome, Side
 from relayd.relay.batch import Choices
 from relayd.relay.stream.connection import Connection, Phase
-from relayd.relay.stream.handover import FDS_MAX, StreamRecord, freeze, read, table_size, written
+from relayd.relay.stream.handover import (
+    FDS_MAX,
+    PumpRecord,
+    StreamRecord,
+    freeze,
+    read,
+    read_version_1,
+    table_size,
+    written,
+)
 from relayd.relay.stream.pump import Flow
 from relayd.spec import Target
 from tests.integration.loop_thread import DEADLINE_S
-from tests.unit.relay.lives import Batch, Life, Targets, address_of
+from tests.unit.relay.lives import Batch, Life, Targets, address_of, as_version_1
 
 
 @pytest.fixture
@@ -464,6 +473,80 @@ def test_what_is_no_record_of_a_client(fields: dict[str, Any], old: Life, target
     record, *_ = frozen(not_dialled_yet(old, targets))
     with pytest.raises(ValueError, match="no client"):
         list(read(*written([record._replace(**fields)])))
+
+
+# what version 1 of parcels has written -------------------------------------------------------------------------------
+
+#: As it stood in a batch of that version, with another id and other ports.
+VERSION_1 = """
+["8f76d9-1", "relaying", 2, ["127.0.0.1", 57070], "127.0.0.1:8080", 0, 0, 0, [], true, 4, 1, 75072.413685764,
+ 75072.420505819, 75072.420505819, null, true, true, null, 0, 75082.420257101, 75082.420257101, 0, 3,
+ [[false, 17, 75072.5, false, 0, 0], [true, 19, 75072.6, true, 2, 0]]]
+"""
+
+
+def test_a_record_of_version_1_is_read() -> None:
+    (record,) = read_version_1([json.loads(VERSION_1)])
+    assert record == StreamRecord(
+        conn_id="8f76d9-1",
+        phase="relaying",
+        client=["127.0.0.1", 57070],
+        local="127.0.0.1:8080",
+        tried=[],
+        first_fin=None,
+        outcome=None,
+        af=2,
+        bind_port=0,
+        bind_index=0,
+        choice=0,
+        dialled=True,
+        early=4,
+        attempts=1,
+        started_at=75072.413685764,
+        connected_at=75072.420505819,
+        active_at=75072.420505819,
+        guarded=True,
+        keepalive_pending=True,
+        errno=0,
+        deadline=75082.420257101,
+        timer_at=75082.420257101,
+        reloads=0,
+        restarts=3,
+        pumps=(PumpRecord(False, 17, 75072.5, False, 0, 0), PumpRecord(True, 19, 75072.6, True, 2, 0)),
+    )
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_every_record_of_version_1_is_read(state: State, old: Life, targets: Targets) -> None:
+    # R4: an upgrade from there keeps connections as well.
+    record, *_ = frozen(state(old, targets))
+    (again,) = read_version_1([as_version_1(record)])
+    texts, table = written([record])
+    (expected,) = read(json.loads(json.dumps(texts)), table)
+    assert again == expected
+
+
+@pytest.mark.parametrize(
+    ("at", "wrong"),
+    [(0, []), (2, 0), (2, None), (2, "x"), (3, []), (5, 2**31), (10, -1), (12, None), (13, "x")]
+    + [(-1, pumps) for pumps in (7, None, [7], [[False, 0, 0.0, False, 0, 0]], [[False, -1, 0.0, False, 0, 0]] * 2)],
+)
+def test_what_is_no_record_of_version_1(at: int, wrong: object) -> None:
+    value = json.loads(VERSION_1)
+    value[at] = wrong
+    try:
+        (record,) = read_version_1([value])
+    except BROKEN_RECORD:
+        return
+    assert record.conn_id == wrong  # texts are looked at later, as in this version
+
+
+@pytest.mark.parametrize("wrong", [7, None, {}, [], [1] * 24, [1] * 25, "text"])
+def test_what_is_no_record_of_version_1_at_all(wrong: Any) -> None:
+    with pytest.raises(BROKEN_RECORD):
+        list(read_version_1([wrong]))
+    with pytest.raises(BROKEN_RECORD):
+        list(read_version_1([json.loads(VERSION_1)[1:]]))
 
 
 @pytest.mark.parametrize("value", [-(2**31), 2**31 - 1])
