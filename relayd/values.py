@@ -47,7 +47,8 @@ def _dataclass(*, slots: bool, frozen: bool = False, eq: bool = True) -> Callabl
             new.__eq__, new.__hash__ = _equality(key), _hash(key) if frozen else None
         if frozen:
             new.__setattr__, new.__delattr__ = _refuse_to_set, _refuse_to_delete
-        return new  # type: ignore[no-any-return]  # the same class, but for its slots
+        same: _Class = new  # but for its slots
+        return same
 
     return made
 
@@ -86,10 +87,10 @@ def _constructor(cls: type[Any], fields: tuple[Any, ...], *, frozen: bool) -> Ca
     source = f"def _({', '.join(given)}):\n def __init__({', '.join(parameters)}): {body}\n return __init__"
     scope: dict[str, Any] = {}
     exec(source, vars(sys.modules[cls.__module__]), scope)  # noqa: S102  # names of our own fields; as `dataclasses` does
-    init: Any = scope["_"](**given)
+    init: Callable[..., None] = scope["_"](**given)
     init.__qualname__ = f"{cls.__qualname__}.__init__"
     init.__annotations__ = {**{field.name: field.type for field in fields}, "return": None}
-    return init  # type: ignore[no-any-return]
+    return init
 
 
 def _key(names: list[str]) -> Callable[[Any], Any]:
@@ -97,34 +98,32 @@ def _key(names: list[str]) -> Callable[[Any], Any]:
     return attrgetter(*names) if names else lambda _: ()
 
 
-def _equality(key: Callable[[Any], Any]) -> Callable[[Any, object], bool]:
-    def __eq__(self: Any, other: object) -> bool:  # noqa: N807
-        if other.__class__ is self.__class__:
-            return key(self) == key(other)  # type: ignore[no-any-return]
-        return NotImplemented
+def _equality(key: Callable[[Any], Any]) -> Callable[[Any, object], Any]:
+    def equal(self: Any, other: object) -> Any:
+        return key(self) == key(other) if other.__class__ is self.__class__ else NotImplemented
 
-    return __eq__
+    return equal
 
 
 def _hash(key: Callable[[Any], Any]) -> Callable[[Any], int]:
-    def __hash__(self: Any) -> int:  # noqa: N807
+    def hashed(self: Any) -> int:
         return hash(key(self))
 
-    return __hash__
+    return hashed
 
 
 def _representation(names: list[str]) -> Callable[[Any], str]:
-    def __repr__(self: Any) -> str:  # noqa: N807
+    def shown(self: Any) -> str:
         return f"{self.__class__.__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
-    return __repr__
+    return shown
 
 
-def _refuse_to_set(self: object, name: str, value: object) -> NoReturn:  # noqa: ARG001
+def _refuse_to_set(_self: object, name: str, _value: object) -> NoReturn:
     raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
 
 
-def _refuse_to_delete(self: object, name: str) -> NoReturn:  # noqa: ARG001
+def _refuse_to_delete(_self: object, name: str) -> NoReturn:
     raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
 
