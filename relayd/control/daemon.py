@@ -307,7 +307,10 @@ class Daemon:
             self._requests.first.is_set,
         )
         self._admin.start(Operations(self._reloader, self._targets, observer, self._supervisor, self._log_level))
-        self._in_background(self._later())
+        # What the start has not waited for. What fails is told, and keeps nobody else from it.
+        self._in_background(self._load_at_last())
+        if self._start.unread:
+            self._in_background(self._read_at_last())
         if self._reload_at_ready:
             self._reload_requested()
         return True
@@ -531,15 +534,17 @@ class Daemon:
             return
         self._in_background(self._reloader.reload())
 
-    async def _later(self) -> None:
-        """What a start has not waited for. Before anybody asks for it: files may be those of another version then."""
+    async def _load_at_last(self) -> None:
+        """Before anybody asks for it: files may be those of another version then."""
         await asyncio.sleep(_LATER_S)
         await aside(_load, "load health checks")
-        if self._start.unread:
-            await self._reloader.read_at_last()
+
+    async def _read_at_last(self) -> None:
+        await asyncio.sleep(_LATER_S)
+        await self._reloader.read_at_last()
 
     def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
-        """What SIGHUP asks for, and nobody waits for: the verdict goes to the log."""
+        """What nobody waits for, such as what SIGHUP asks for: a verdict, or a bug, goes to the log."""
 
         async def do() -> None:
             try:

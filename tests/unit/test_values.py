@@ -176,7 +176,7 @@ class Changeable:
         object.__setattr__(self, name, value)
 
 
-class Derived(values.dataclass(frozen=True, slots=True)(copy(One))):  # type: ignore[misc]
+class Derived(values.dataclass(frozen=True, slots=True)(copy(One))):  # type: ignore[misc]  # mypy cannot know the base
     own: int = 1
 
 
